@@ -1,0 +1,144 @@
+"""Checks what we would apply against the schemas of those who would receive it, unknown fields included.
+
+The rendered chart against Kubernetes' own OpenAPI definitions, the rendered RayJobs against KubeRay's CRD, and the
+examples against our CRDs. Needs no cluster: the schemas lie in the Go modules that the local cluster is built from.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonschema import Draft7Validator
+
+from hack.kubectl import ROOT, environment
+
+Schema = dict[str, Any]
+
+CHART = ROOT / "charts" / "rl-operator"
+MODULES = ROOT / "hack" / "cluster" / "go"
+VALUES: tuple[tuple[str, ...], ...] = (
+    (),
+    ("scope.namespaced=true",),
+    ("storage.uri=s3://b/p", "storage.endpoint=http://s3:9000", "storage.credentialsSecret=s"),
+)
+
+
+def module(folder: str, path: str) -> Path:
+    """Where the Go module `path`, as pinned by hack/cluster/go/<folder>, lies; downloads it when it is not there."""
+    subprocess.run(["go", "mod", "download", path], cwd=MODULES / folder, check=True, capture_output=True)
+    command = ["go", "list", "-m", "-f", "{{.Dir}}", path]
+    done = subprocess.run(command, cwd=MODULES / folder, check=True, capture_output=True, text=True)
+    return Path(done.stdout.strip())
+
+
+def strict(schema: Any) -> Any:
+    """The schema with unknown fields refused, and with Kubernetes' extensions said in JSON Schema."""
+    if isinstance(schema, list):
+        return [strict(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if schema.get("x-kubernetes-int-or-string") or schema.get("format") == "int-or-string":
+        return {"type": ["integer", "string"]}
+    out = {key: strict(value) for key, value in schema.items() if key not in ("format", "description", "default")}
+    if "properties" in out and not schema.get("x-kubernetes-preserve-unknown-fields"):
+        out.setdefault("additionalProperties", False)
+    for bound in ("exclusiveMinimum", "exclusiveMaximum"):
+        if out.get(bound) is True:
+            out[bound] = out.pop(bound.removeprefix("exclusive").lower())
+    return out
+
+
+@cache
+def kubernetes() -> tuple[Schema, dict[tuple[str, str], str]]:
+    """Kubernetes' definitions, and the name of the one for each (apiVersion, kind)."""
+    text = (module("kube", "k8s.io/kubernetes") / "api" / "openapi-spec" / "swagger.json").read_text()
+    definitions: Schema = json.loads(text)["definitions"]
+    kinds = {}
+    for name, definition in definitions.items():
+        for gvk in definition.get("x-kubernetes-group-version-kind", []):
+            api = f"{gvk['group']}/{gvk['version']}" if gvk["group"] else gvk["version"]
+            kinds[api, gvk["kind"]] = name
+    quantity = "io.k8s.apimachinery.pkg.api.resource.Quantity"
+    fixed = {name: strict(part) for name, part in definitions.items()}
+    fixed[quantity] = {"type": ["string", "number"]}
+    fixed["io.k8s.apimachinery.pkg.util.intstr.IntOrString"] = {"type": ["string", "integer"]}
+    # A CRD's own schema is a JSON Schema: its definition refers to itself in ways that a strict reading refuses.
+    fixed["io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps"] = {"type": "object"}
+    return fixed, kinds
+
+
+@cache
+def custom() -> dict[tuple[str, str], Schema]:
+    """The schemas of KubeRay's and our CRDs, by (apiVersion, kind)."""
+    kuberay = module("kuberay", "github.com/ray-project/kuberay/ray-operator") / "config" / "crd" / "bases"
+    schemas = {}
+    for path in [*kuberay.glob("*.yaml"), *(ROOT / "crds").glob("*.yaml")]:
+        spec = yaml.safe_load(path.read_text())["spec"]
+        for version in spec["versions"]:
+            schema = version["schema"]["openAPIV3Schema"] | {"x-kubernetes-preserve-unknown-fields": True}
+            schemas[f"{spec['group']}/{version['name']}", spec["names"]["kind"]] = strict(schema)
+    return schemas
+
+
+def problems(manifest: Schema) -> Iterator[str]:
+    """What the receiver would object to, one line each."""
+    api, kind = manifest["apiVersion"], manifest["kind"]
+    definitions, kinds = kubernetes()
+    if (api, kind) in custom():
+        schema = custom()[api, kind]
+    elif (api, kind) in kinds:
+        schema = {"$ref": f"#/definitions/{kinds[api, kind]}", "definitions": definitions}
+    else:
+        yield f"{kind} of {api} is known to no schema"
+        return
+    for error in Draft7Validator(schema).iter_errors(manifest):
+        yield f"{kind} {manifest['metadata'].get('name', '?')}: {error.json_path}: {error.message[:300]}"
+
+
+def rendered() -> Iterator[tuple[str, Schema]]:
+    """Every manifest of the chart under each set of values, with where it comes from."""
+    for values in VALUES:
+        settings = [argument for value in values for argument in ("--set", value)]
+        command = [
+            "helm",
+            "template",
+            "rl-operator",
+            str(CHART),
+            "--namespace",
+            "rl-system",
+            "--include-crds",
+            *settings,
+        ]
+        done = subprocess.run(command, env=environment(), check=True, capture_output=True, text=True)
+        for manifest in yaml.safe_load_all(done.stdout):
+            if manifest:
+                yield f"chart with {' '.join(values) or 'its defaults'}", manifest
+
+
+def written() -> Iterator[tuple[str, Schema]]:
+    """The examples, and the golden manifests that the operator's tests hold it to."""
+    folders = (ROOT / "examples", ROOT / "tests" / "unit" / "operator" / "golden")
+    for path in sorted(path for folder in folders for path in folder.glob("*.yaml")):
+        for manifest in yaml.safe_load_all(path.read_text()):
+            yield str(path.relative_to(ROOT)), manifest
+
+
+def main() -> int:
+    """0 when no receiver objects."""
+    checked, found = 0, []
+    for where, manifest in [*rendered(), *written()]:
+        checked += 1
+        found += [f"{where}: {problem}" for problem in problems(manifest)]
+    for problem in found:
+        print(problem, file=sys.stderr)
+    print(f"{checked} manifests checked against the schemas of Kubernetes, KubeRay and our own: {len(found)} problems")
+    return 1 if found or not checked else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""Bad input is refused where it is written, or a condition says what to correct, and correcting it goes on."""
+
+import json
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from hack.deploy import STORAGE
+from hack.kubectl import KubectlError, apply, get, kubectl
+from tests.e2e.experiments import Experiment, document
+
+REFUSED = [
+    ({"run": "PPOO"}, "unknown algorithm"),
+    ({"config": {"learning_rate": 0.001}}, "learning_rate"),
+    ({"config": {"lr": "fast"}}, "spec.config.lr"),
+    ({"config": {"gamma": 1.5}}, "spec.config.gamma"),
+    ({"stop": {"reward": 475}}, "reward"),
+    ({"cluster": {"workers": [{"name": "cpu", "minReplicas": 3, "maxReplicas": 2}]}}, "minReplicas must not exceed"),
+    ({"restoreFrom": {"uri": "s3://bucket/a", "experiment": "b"}}, "either uri or experiment"),
+    ({"storage": {"uri": "bucket/prefix"}}, "spec.storage.uri"),
+]
+
+
+@pytest.mark.parametrize(("spec", "said"), REFUSED, ids=[said for _, said in REFUSED])
+def test_apply_refuses_and_names_the_field(namespace: str, spec: dict[str, Any], said: str) -> None:
+    with pytest.raises(KubectlError, match=said):
+        apply(document("refused", **spec), namespace)
+    assert get("rlexperiment", "refused", namespace) is None
+
+
+def test_apply_refuses_a_name_too_long_for_kuberay(namespace: str) -> None:
+    with pytest.raises(KubectlError, match="40 characters"):
+        apply(document("a" * 41), namespace)
+
+
+def test_explain_documents_every_option() -> None:
+    from rltrainer.options import OPTIONS, option_names
+
+    explained = kubectl("explain", "rlx.spec.config")
+    for options in OPTIONS.values():
+        for name in option_names(options):
+            assert f"  {name}\t" in explained
+            described = kubectl("explain", f"rlx.spec.config.{name}")
+            assert "DESCRIPTION:" in described
+            assert "<empty>" not in described
+
+
+def test_an_option_of_another_algorithm_is_a_condition(submit: Callable[..., Experiment]) -> None:
+    experiment = submit("other", run="A2C", config={"clip": 0.1})
+    accepted = experiment.until_condition("Accepted", "False", "InvalidOption")
+    assert 'A2C has no option "clip"' in accepted["message"]
+    assert "PPO" in accepted["message"]
+    assert experiment.status["phase"] == "Invalid"
+    kubectl("patch", "rlx", "other", "--type=json", "-p", '[{"op":"remove","path":"/spec/config/clip"}]',
+            namespace=experiment.namespace)  # fmt: skip
+    experiment.until_condition("Accepted", "True", "Accepted")
+
+
+def test_a_missing_environment_is_a_condition_and_correcting_it_goes_on(submit: Callable[..., Experiment]) -> None:
+    experiment = submit("env", env="CartPool-v1")
+    accepted = experiment.until_condition("Accepted", "False", "EnvironmentNotFound")
+    assert "CartPool-v1" in accepted["message"]
+    assert experiment.status["phase"] == "Invalid"
+    experiment.patch(env="CartPole-v1")
+    status = experiment.until_phase("Succeeded")
+    assert status["failures"] == 0
+    with pytest.raises(KubectlError, match="restoreFrom"):
+        experiment.patch(env="Acrobot-v1")
+
+
+def test_image_secret_and_bucket_are_named_in_turn_and_corrected_in_turn(
+    submit: Callable[..., Experiment], s3: Any
+) -> None:
+    bucket = f"made-later-{uuid.uuid4().hex[:8]}"
+    storage = {
+        "uri": f"s3://{bucket}/runs",
+        "endpoint": STORAGE["storage.endpoint"],
+        "region": "us-east-1",
+        "credentialsSecret": "made-later",
+    }
+    experiment = submit("corrected", storage=storage, cluster={"image": "nowhere.invalid/no/image:1"})
+    ready = experiment.until_condition("ClusterReady", "False", "ImagePullBackOff")
+    assert "nowhere.invalid/no/image:1" in ready["message"]
+
+    kubectl("patch", "rlx", "corrected", "--type=json", "-p", '[{"op":"remove","path":"/spec/cluster/image"}]',
+            namespace=experiment.namespace)  # fmt: skip
+    ready = experiment.until_condition("ClusterReady", "False", "CreateContainerConfigError")
+    assert "made-later" in ready["message"]
+
+    data = (get("secret", "s3-credentials", experiment.namespace) or {})["data"]
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "made-later"}, "data": data}
+    kubectl("create", "-f", "-", stdin=json.dumps(secret), namespace=experiment.namespace)
+    synced = experiment.until_condition("CheckpointSynced", "False", "BucketNotFound")
+    assert bucket in synced["message"]
+
+    s3.create_bucket(Bucket=bucket)
+    status = experiment.until_phase("Succeeded")
+    assert status["failures"] == 0

@@ -1,0 +1,96 @@
+"""Two experiments of one name in two namespaces do not touch; a run's token opens nothing but its own status."""
+
+import json
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from hack.kubectl import KubectlError, environment, items, kubectl, make_namespace
+from tests.e2e.experiments import LONG, Experiment
+
+STATUS = json.dumps({"status": {"training": {"attempt": 1, "iteration": 9999, "timestepsTotal": 9999}}})
+
+
+@pytest.fixture
+def neighbour() -> Iterator[str]:
+    name = f"e2e-{uuid.uuid4().hex[:8]}"
+    make_namespace(name)
+    yield name
+    kubectl("delete", "namespace", name, "--wait=false")
+
+
+def as_run(experiment: Experiment, *args: str) -> str:
+    """kubectl with the token of the experiment's own ServiceAccount, and no other credential."""
+    (account,) = [
+        item["metadata"]["name"]
+        for item in items("serviceaccounts", experiment.namespace)
+        if item["metadata"]["name"] != "default"
+    ]
+    token = kubectl("create", "token", account, namespace=experiment.namespace).strip()
+    view = json.loads(kubectl("config", "view", "--raw", "--minify", "-o", "json"))
+    cluster = view["clusters"][0]["cluster"] | {"insecure-skip-tls-verify": True}
+    cluster.pop("certificate-authority-data", None)
+    cluster.pop("certificate-authority", None)
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "c", "cluster": cluster}],
+        "users": [{"name": "u", "user": {"token": token}}],
+        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+        "current-context": "x",
+    }
+    command = ["kubectl", "--kubeconfig=/dev/stdin", *args]
+    done = subprocess.run(
+        command, input=json.dumps(config), env=environment(), capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise KubectlError(done.stderr)
+    return done.stdout
+
+
+def patch_status(run: Experiment, target: Experiment) -> str:
+    return as_run(run, "-n", target.namespace, "patch", "rlx", target.name, "--subresource=status", "--type=merge",
+                  "-p", STATUS)  # fmt: skip
+
+
+def test_two_namespaces(submit: Callable[..., Experiment], neighbour: str) -> None:
+    short = LONG | {"stop": {"training_iteration": 3}}
+    first, second = submit("same", **short), submit("same", into=neighbour, **short)
+    other = submit("other", suspend=True)
+    for target in (second, other):
+        with pytest.raises(KubectlError, match="forbidden"):
+            patch_status(first, target)
+        with pytest.raises(KubectlError, match="forbidden"):
+            as_run(first, "-n", target.namespace, "get", "rlx", target.name)
+    with pytest.raises(KubectlError, match="forbidden"):
+        as_run(first, "-n", first.namespace, "get", "secrets")
+    assert "patched" in patch_status(first, first), "the token opens its own status"
+
+    ends = [experiment.until_phase("Succeeded") for experiment in (first, second)]
+    assert [end["training"]["iteration"] for end in ends] == [3, 3]
+    assert ends[0]["storageUri"] != ends[1]["storageUri"]
+
+    kubectl("delete", "rlx", "same", namespace=first.namespace)
+    time.sleep(5)
+    assert second.status == ends[1]
+
+
+def test_pods_run_restricted_and_without_the_operators_rights(submit: Callable[..., Experiment]) -> None:
+    experiment = submit("restricted", **(LONG | {"stop": {"training_iteration": 1}}))
+    (head,) = experiment.until("the head", lambda e: e.pods("head"))
+    for container in head["spec"]["containers"] + head["spec"].get("initContainers", []):
+        context = container["securityContext"]
+        assert context["readOnlyRootFilesystem"] is True, container["name"]
+        assert context["allowPrivilegeEscalation"] is False, container["name"]
+        assert context["capabilities"] == {"drop": ["ALL"]}, container["name"]
+    secrets = [
+        env["value"]
+        for container in head["spec"]["containers"]
+        for env in container.get("env", [])
+        if env["name"].startswith("AWS_SECRET") and "value" in env
+    ]
+    assert not secrets, "a secret stands in the pod's own text"
+    kubectl("delete", "rlx", "restricted", namespace=experiment.namespace)

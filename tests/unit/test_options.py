@@ -1,0 +1,58 @@
+"""The vocabulary of options: one name, one type, one meaning; and what a person is told who errs."""
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from rltrainer.options import OPTIONS, OptionError, option_names, parse_options
+
+
+def test_an_option_means_the_same_in_every_algorithm() -> None:
+    seen: dict[str, tuple[Any, Any, Any]] = {}
+    for options in OPTIONS.values():
+        for name, field in options.model_fields.items():
+            meaning = (field.annotation, repr(field.metadata), field.description)
+            assert seen.setdefault(name, meaning) == meaning, f"{options.__name__}.{name}"
+
+
+def test_every_option_is_described() -> None:
+    for options in OPTIONS.values():
+        assert all(field.description for field in options.model_fields.values())
+
+
+@pytest.mark.parametrize(
+    ("run", "config", "said"),
+    [
+        ("PPO", {"learning_rate": 1e-3}, 'PPO has no option "learning_rate" (in spec.config). Did you mean "lr"?'),
+        ("PPO", {"minibatchsize": 64}, 'Did you mean "minibatch_size"?'),
+        ("PPO", {"sgd_minibatch_size": 64}, 'Did you mean "minibatch_size"?'),
+        ("A2C", {"clip": 0.1}, 'A2C has no option "clip" (in spec.config). It belongs to PPO'),
+        ("PPO", {"lr": "fast"}, "spec.config.lr: "),
+        ("PPO", {"gamma": 1.5}, "spec.config.gamma: Input should be less than or equal to 1, got 1.5"),
+        ("PPO", {"lr": float("nan")}, "spec.config.lr: "),
+        ("PPO", {"lr_schedule": [[10, 1e-3], [0, 1e-4]]}, "lr_schedule: timesteps must ascend"),
+        ("PPO", {"hiddens": [64, 0]}, "spec.config.hiddens[1]: "),
+        ("DQNN", {}, 'unknown algorithm "DQNN"'),
+    ],
+)
+def test_a_wrong_option_is_named(run: str, config: dict[str, Any], said: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        parse_options(run, config)
+    assert said in str(caught.value)
+
+
+def test_the_name_in_a_document_is_the_name_in_python_but_for_keywords() -> None:
+    assert option_names(OPTIONS["PPO"])["lambda"] == "lambda_"
+    assert parse_options("PPO", {"lambda": 0.9}).model_dump()["lambda_"] == 0.9
+
+
+def test_custom_options_are_open_and_ones_own_algorithm_has_them() -> None:
+    assert parse_options("my.package:MINE", {"custom": {"anything": [1, {"at": "all"}]}}).custom["anything"][0] == 1
+
+
+def test_reading_a_document_imports_neither_torch_nor_ray() -> None:
+    code = "import sys, rltrainer.spec, rltrainer.statuses; print({'torch', 'ray', 'numpy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -1,0 +1,72 @@
+"""The documents: what is read, what is refused, and with which words."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rltrainer.spec import DocumentError, Experiment, Rollout
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def document(**spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "rltrainer.io/v1alpha1",
+        "kind": "RLExperiment",
+        "metadata": {"name": "test"},
+        "spec": {"run": "PPO", "env": "CartPole-v1"} | spec,
+    }
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.name)
+def test_every_example_is_a_document(path: Path) -> None:
+    kinds = {"RLExperiment": Experiment, "RLRollout": Rollout}
+    kinds[yaml.safe_load(path.read_text())["kind"]].from_yaml(path)
+
+
+def test_what_kubernetes_adds_is_accepted() -> None:
+    read = document() | {"status": {"phase": "Running"}}
+    read["metadata"] |= {"uid": "1", "managedFields": [], "namespace": "a"}
+    assert Experiment.parse(read).metadata.namespace == "a"
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ({"run": "PPOO"}, 'unknown algorithm "PPOO". Did you mean "PPO"?'),
+        ({"stop": {"reward": 1}}, "spec.stop.reward"),
+        ({"config": {"learning_rate": 1}}, 'Did you mean "lr"?'),
+        ({"storage": {"uri": "bucket"}}, "spec.storage.uri"),
+        ({"cluster": {"head": {"memory": "4 GB"}}}, "spec.cluster.head.memory"),
+        ({"cluster": {"workers": [{"name": "a", "minReplicas": 3}]}}, "minReplicas 3 exceeds maxReplicas 1"),
+        ({"restoreFrom": {}}, "takes either uri or experiment"),
+    ],
+)
+def test_a_wrong_document_is_refused_with_its_field(spec: dict[str, Any], said: str) -> None:
+    with pytest.raises(DocumentError) as caught:
+        Experiment.parse(document(**spec), where="file.yaml")
+    assert said in str(caught.value)
+    assert str(caught.value).startswith("file.yaml: ")
+
+
+def test_a_name_that_kuberay_could_not_take_is_refused() -> None:
+    with pytest.raises(DocumentError, match=r"metadata\.name"):
+        Experiment.parse(document() | {"metadata": {"name": "a" * 41}})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("a: [1,\nb: 2", "line 2"), ("", "holds no document"), ("- 1", "holds no document")],
+)
+def test_a_file_that_is_no_document(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "file.yaml"
+    path.write_text(text)
+    with pytest.raises(DocumentError, match=said):
+        Experiment.from_yaml(path)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(DocumentError, match=r"none\.yaml: No such file"):
+        Experiment.from_yaml(tmp_path / "none.yaml")
