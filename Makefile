@@ -44,7 +44,7 @@ format: venv ## Format the code
 
 .PHONY: generate
 generate: venv ## Write crds/, the chart's CRDs and docs/reference.md from rltrainer/spec.py
-	$(RUN) python hack/generate.py
+	$(RUN) python -m hack.generate
 
 .PHONY: verify
 verify: venv tools ## Lint, types, layers, generated files, chart
@@ -52,10 +52,10 @@ verify: venv tools ## Lint, types, layers, generated files, chart
 	$(RUN) ruff check .
 	$(RUN) mypy rltrainer operator hack tests benchmarks
 	$(RUN) lint-imports
-	$(RUN) python hack/generate.py --check
+	$(RUN) python -m hack.generate --check
 	$(UV) lock --check
 	helm lint --strict --quiet charts/rl-operator
-	$(RUN) python hack/check_chart.py
+	$(RUN) python -m hack.check_chart
 
 .PHONY: test-unit
 test-unit: venv ## Tests that need no cluster: units, short learning runs

@@ -24,7 +24,7 @@ MODULES = ROOT / "hack" / "cluster" / "go"
 VALUES: tuple[tuple[str, ...], ...] = (
     (),
     ("scope.namespaced=true",),
-    ("storage.uri=s3://b/p", "storage.endpoint=http://s3:9000", "storage.credentialsSecret=s"),
+    ("storage.uri=s3://bucket/prefix", "storage.endpoint=http://s3:9000", "storage.credentialsSecret=s3-credentials"),
 )
 
 
@@ -114,7 +114,7 @@ def rendered() -> Iterator[tuple[str, Schema]]:
             "--include-crds",
             *settings,
         ]
-        done = subprocess.run(command, env=environment(), check=True, capture_output=True, text=True)
+        done = subprocess.run(command, env=environment(), stdout=subprocess.PIPE, text=True, check=True)
         for manifest in yaml.safe_load_all(done.stdout):
             if manifest:
                 yield f"chart with {' '.join(values) or 'its defaults'}", manifest

@@ -28,7 +28,20 @@ def helm_command() -> list[str]:
     chart = str(ROOT / "charts" / "rl-operator")
     settings = [argument for key, value in values.items() for argument in ("--set-string", f"{key}={value}")]
     place = ["--namespace", NAMESPACE, "--create-namespace"]
-    return ["helm", "upgrade", "--install", RELEASE, chart, *place, *settings, "--wait", "--timeout", "3m"]
+    # A person may have applied crds/ by hand before: the release takes them over.
+    return [
+        "helm",
+        "upgrade",
+        "--install",
+        RELEASE,
+        chart,
+        *place,
+        *settings,
+        "--take-ownership",
+        "--wait",
+        "--timeout",
+        "3m",
+    ]
 
 
 def main() -> int:

@@ -31,9 +31,7 @@ class Options(BaseModel):
         description="lr over time: [timestep, value] points, linear between and constant outside. Replaces lr.",
     )
     gamma: Fraction = Field(0.99, description="Discount per step.")
-    grad_clip: Positive | None = Field(
-        None, description="Largest global norm of a gradient; unset, gradients are not clipped."
-    )
+    grad_clip: NonNegative = Field(0.0, description="Largest global norm of a gradient; 0 does not clip.")
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = Field(
         None, description="Seed of every random state. Unset, one is drawn and written to params.json."
     )
@@ -101,14 +99,14 @@ class A2COptions(ActorCriticOptions):
 
     lr: Rate = _default("lr", 7e-4)
     lambda_: Fraction = _default("lambda_", 1.0)
-    grad_clip: Positive | None = _default("grad_clip", 0.5)
+    grad_clip: NonNegative = _default("grad_clip", 0.5)
     rollout_fragment_length: Count = _default("rollout_fragment_length", 16)
 
 
 class PPOOptions(ActorCriticOptions):
     """Proximal policy optimisation: Schulman et al. 2017, arXiv 1707.06347."""
 
-    grad_clip: Positive | None = _default("grad_clip", 0.5)
+    grad_clip: NonNegative = _default("grad_clip", 0.5)
     clip: Positive = Field(
         0.2, description="Half-width of the interval around 1 that the probability ratio is clipped to, eq. 7."
     )

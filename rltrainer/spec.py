@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 
@@ -22,7 +22,16 @@ API_VERSION = f"{GROUP}/{VERSION}"
 MAX_NAME = 40
 """Characters of an experiment's name. KubeRay allows a RayJob 47, and attempt N is named `<name>-a<N>`."""
 
-Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi)?$", max_length=32)]
+Quantity = Annotated[
+    str,
+    BeforeValidator(lambda value: str(value) if isinstance(value, int) and not isinstance(value, bool) else value),
+    Field(
+        pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi)?$",
+        max_length=32,
+        json_schema_extra={"x-kubernetes-int-or-string": True},
+    ),
+]
+"""An amount as Kubernetes writes it: 4, "500m", 16Gi."""
 Name = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=MAX_NAME)]
 S3Uri = Annotated[str, Field(pattern=r"^s3://[a-z0-9][-a-z0-9.]{1,61}[a-z0-9](/.*)?$", max_length=1024)]
 Text = Annotated[str, Field(max_length=4096)]
@@ -69,8 +78,8 @@ class Checkpoint(Model):
         10, description="Iterations between checkpoints; 0 writes none but those at the end."
     )
     at_end: bool = Field(True, description="Write one when the run ends or is asked to.")
-    keep: Annotated[int, Field(ge=1)] | None = Field(
-        3, description="Checkpoints kept: the best by scoreAttribute, and always the newest. Unset, all are kept."
+    keep: Annotated[int, Field(ge=0)] = Field(
+        3, description="Checkpoints kept: the best by scoreAttribute, and always the newest. 0 keeps all."
     )
     score_attribute: Literal[
         "episode_reward_mean",
@@ -162,7 +171,7 @@ class Head(Pods):
     """The head pod: Ray's control plane, and the trainer itself."""
 
     cpu: Quantity = Field(
-        "2", description="CPU requested, and the limit. The trainer runs here; samplers run on workers."
+        "1", description="CPU requested, and the limit. The trainer runs here; samplers run on workers."
     )
     memory: Quantity = Field("4Gi", description="Memory requested, and the limit.")
 

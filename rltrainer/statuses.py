@@ -90,6 +90,9 @@ class Attempt(Model):
     message: Text | None = Field(None, description="Why it ended, for people.")
     started_at: datetime | None = Field(None, description="When its RayJob was made.")
     ended_at: datetime | None = Field(None, description="When its end was seen.")
+    spec_hash: Annotated[str, Field(max_length=64)] | None = Field(
+        None, description="Of the part of the document that it ran with: another one asks for another attempt."
+    )
 
 
 Phase = Literal["Pending", "Provisioning", "Running", "Retrying", "Suspended", "Succeeded", "Failed", "Invalid"]

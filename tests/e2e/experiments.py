@@ -93,9 +93,9 @@ def document(name: str, **spec: Any) -> Manifest:
 
 
 LONG: Manifest = {
-    "config": {"seed": 1, "minibatch_size": 64, "epochs": 8},
-    "stop": {"timesteps_total": 200_000},
-    "checkpoint": {"frequency": 5, "keep": 5},
+    "config": {"seed": 1, "minibatch_size": 64, "epochs": 20},
+    "stop": {"timesteps_total": 400_000},
+    "checkpoint": {"frequency": 20, "keep": 5},
 }
 """A run that lasts long enough to be disturbed."""
 

@@ -52,8 +52,8 @@ def _only_the_head(experiment: Experiment) -> bool:
 
 
 def test_more_replicas_reach_the_running_cluster_without_a_restart(submit: Callable[..., Experiment]) -> None:
-    workers = [{"name": "cpu", "minReplicas": 0, "maxReplicas": 1, "cpu": "500m", "memory": "1Gi"}]
-    cluster = {"head": {"cpu": "500m", "memory": "3Gi"}, "workers": workers}
+    workers = [{"name": "cpu", "minReplicas": 0, "maxReplicas": 1, "cpu": "300m", "memory": "1Gi"}]
+    cluster = {"head": {"cpu": "1", "memory": "3Gi"}, "workers": workers}
     experiment = submit("scaled", stop={"timesteps_total": 10_000_000}, cluster=cluster)
     experiment.until_steps(1)
     experiment.patch(cluster=cluster | {"workers": [workers[0] | {"minReplicas": 2, "maxReplicas": 3}]})

@@ -28,11 +28,10 @@ def test_a_killed_head_is_followed_by_an_attempt_from_the_last_checkpoint(submit
     interval = LONG["checkpoint"]["frequency"] * 8 * 128
     restored = experiment.training
     assert restored["timestepsTotal"] >= before["timestepsTotal"]
-    # Two intervals: one that the kill may interrupt, and one whose upload it may have interrupted.
-    assert restored["timestepsTotal"] >= at_kill - 2 * interval
+    assert restored["timestepsTotal"] >= at_kill - interval
 
     status = experiment.until_phase("Succeeded")
-    assert status["training"]["timestepsTotal"] >= 200_000
+    assert status["training"]["timestepsTotal"] >= 400_000
     assert status["training"]["stoppedBy"] == "timesteps_total"
     assert status["failures"] == 1
     assert [attempt["outcome"] for attempt in status["attempts"]] == ["Failed", "Succeeded"]
@@ -58,7 +57,7 @@ def kill_operator() -> None:
 @pytest.mark.usefixtures("operator")
 def test_the_operator_killed_ten_times_and_away_at_the_end_changes_nothing(submit: Callable[..., Experiment]) -> None:
     chance = random.Random(0)  # noqa: S311
-    experiment = submit("killed", **LONG)
+    experiment = submit("killed", **LONG | {"stop": {"timesteps_total": 700_000}})
     for _ in range(10):
         time.sleep(chance.uniform(0.0, 6.0))
         kill_operator()
@@ -135,8 +134,8 @@ def test_suspend_checkpoints_and_resume_refuses_a_damaged_checkpoint(
     complete = sorted(key.split("/")[0] for key in listed(s3, uri) if key.endswith("/manifest.json"))
     assert newest["uri"].endswith(complete[-1])
 
-    flip_a_byte(s3, f"{uri}/{complete[-1]}/weights.safetensors")
-    half = f"{uri}/checkpoint_999999/weights.safetensors"
+    flip_a_byte(s3, f"{uri}/{complete[-1]}/policy.safetensors")
+    half = f"{uri}/checkpoint_999999/policy.safetensors"
     place = urlsplit(half)
     s3.put_object(Bucket=place.netloc, Key=place.path.lstrip("/"), Body=b"half")
 

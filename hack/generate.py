@@ -1,0 +1,127 @@
+"""Writes what is generated from rltrainer/spec.py: the CRDs, the chart's copy of them, and docs/reference.md.
+
+`--check` writes nothing and fails where one of them is stale.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rloperator.resources import crds
+
+ROOT = Path(__file__).resolve().parent.parent
+HEADER = "# Generated from rltrainer/spec.py by `make generate`.\n"
+KEEP = {"helm.sh/resource-policy": "keep"}
+
+Schema = dict[str, Any]
+
+
+class Dumper(yaml.SafeDumper):
+    """Writes everything out: no anchors."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def dump(manifest: Schema) -> str:
+    """YAML that is the same for the same manifest."""
+    return HEADER + yaml.dump(manifest, Dumper=Dumper, sort_keys=False, width=120, allow_unicode=True)
+
+
+def chart_template(manifest: Schema) -> str:
+    """A CRD as a template of the chart, which a person may switch off, and which uninstalling leaves."""
+    kept = manifest | {"metadata": manifest["metadata"] | {"annotations": KEEP}}
+    return f"{{{{- if .Values.crds.install }}}}\n{dump(kept)}{{{{- end }}}}\n"
+
+
+def fields(schema: Schema, path: str) -> Iterator[tuple[str, Schema, bool]]:
+    """Every field below a schema: its path, its own schema, and whether it must be there."""
+    for name, field in schema.get("properties", {}).items():
+        here = f"{path}.{name}"
+        yield here, field, name in schema.get("required", [])
+        yield from fields(field, here)
+        if "items" in field:
+            yield from fields(field["items"], f"{here}[]")
+
+
+def kind_of(field: Schema) -> str:
+    """The field's type, and its bounds, in a few words."""
+    if field.get("x-kubernetes-int-or-string"):
+        return "quantity"
+    if "enum" in field:
+        return " \\| ".join(f"`{value}`" for value in field["enum"])
+    if "items" in field:
+        return f"list of {kind_of(field['items'])}"
+    bounds = []
+    if "minimum" in field:
+        bounds.append(f"{'>' if field.get('exclusiveMinimum') else '≥'} {field['minimum']}")
+    if "maximum" in field:
+        bounds.append(f"{'<' if field.get('exclusiveMaximum') else '≤'} {field['maximum']}")
+    name = "any object" if field.get("x-kubernetes-preserve-unknown-fields") else field["type"]
+    return name + (f", {', '.join(bounds)}" if bounds else "")
+
+
+def default_of(field: Schema, required: bool) -> str:
+    """The field's default in the table."""
+    if required:
+        return "required"
+    value = field.get("default")
+    return "" if value in (None, {}) else f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def table(schema: Schema, path: str) -> str:
+    """The fields of a schema as a table."""
+    rows = [
+        f"| `{where}` | {kind_of(field)} | {default_of(field, required)} | {field.get('description', '')} |"
+        for where, field, required in fields(schema, path)
+    ]
+    return "\n".join(["| field | type | default | meaning |", "| --- | --- | --- | --- |", *rows])
+
+
+def reference() -> str:
+    """docs/reference.md."""
+    parts = [
+        "<!-- Generated from rltrainer/spec.py by `make generate`. -->\n"
+        "# Reference\n\n"
+        "Every field of the documents, as `kubectl explain rlx.spec` and `rltrainer describe` also tell it. "
+        "Options in `spec.config` belong to all algorithms unless their description says whose they are."
+    ]
+    for crd in crds().values():
+        schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+        parts.append(f"## {crd['spec']['names']['kind']}\n\n{schema['description']}")
+        parts += [f"### {part}\n\n{table(schema['properties'][part], part)}" for part in ("spec", "status")]
+        rules = [f"- {rule['message']}" for rule in schema["x-kubernetes-validations"]]
+        parts += ["### Rules\n\n" + "\n".join(rules)]
+    return "\n\n".join(parts) + "\n"
+
+
+def generated() -> dict[Path, str]:
+    """Every generated file and what should stand in it."""
+    files = {ROOT / "docs" / "reference.md": reference()}
+    for name, crd in crds().items():
+        files[ROOT / "crds" / name] = dump(crd)
+        files[ROOT / "charts" / "rl-operator" / "templates" / "crds" / name] = chart_template(crd)
+    return files
+
+
+def main() -> int:
+    """Write the files, or with --check compare them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail where a file is stale")
+    check = parser.parse_args().check
+    stale = [path for path, text in generated().items() if not path.exists() or path.read_text() != text]
+    for path in stale:
+        if not check:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(generated()[path])
+        print(f"{'stale' if check else 'wrote'} {path.relative_to(ROOT)}")
+    if check and stale:
+        print("error: run `make generate` and commit what it writes", file=sys.stderr)
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

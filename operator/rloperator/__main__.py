@@ -1,0 +1,123 @@
+"""`rloperator`: reads its settings from flags or the environment, waits for the CRDs, and runs kopf."""
+
+import argparse
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+
+import kopf
+from pydantic import ValidationError
+
+from rloperator.cluster import Cluster, connect
+from rloperator.config import Settings
+from rltrainer.options import describe
+from rltrainer.spec import API_VERSION, Storage
+
+log = logging.getLogger("rloperator")
+
+_NEEDED = {
+    (API_VERSION, "RLExperiment"): "install the chart's CRDs",
+    (API_VERSION, "RLRollout"): "install the chart's CRDs",
+    ("ray.io/v1", "RayJob"): "install KubeRay 1.6 or later",
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags; each has an environment variable, RLOPERATOR_ and its name."""
+    result = argparse.ArgumentParser("rloperator", description="The operator for RLExperiment and RLRollout.")
+
+    def flag(name: str, about: str, default: str = "", **kwargs: object) -> None:
+        variable = "RLOPERATOR_" + name.upper().replace("-", "_")
+        value = os.environ.get(variable, default)
+        result.add_argument(f"--{name}", default=value, help=f"{about} [{variable}]", **kwargs)  # type: ignore[arg-type]
+
+    flag("trainer-image", "image of experiments that name none")
+    flag("storage-uri", "s3://bucket/prefix of experiments that name none")
+    flag("storage-endpoint", "URL of an S3-compatible server")
+    flag("storage-region", "region of the bucket")
+    flag(
+        "storage-credentials-secret",
+        "Secret in each experiment's namespace with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    )
+    flag("namespace", "the one namespace to serve; unset, all")
+    flag("sweep-seconds", "time between two looks at everything that is not finished", "15", type=float)
+    flag("workers", "objects reconciled at the same time", "16", type=int)
+    flag("log-level", "debug, info, warning or error", "info", choices=("debug", "info", "warning", "error"))
+    flag("liveness", "where health is served", "http://0.0.0.0:8080/healthz")
+    return result
+
+
+def settings_of(args: argparse.Namespace) -> Settings:
+    """The settings that the flags say. Raises ValueError with a message for the person at the keyboard."""
+    if not args.trainer_image:
+        raise ValueError(
+            "--trainer-image (or RLOPERATOR_TRAINER_IMAGE) is needed: the image of experiments that name none"
+        )
+    if args.sweep_seconds <= 0 or args.workers < 1:
+        raise ValueError("--sweep-seconds must be above 0 and --workers at least 1")
+    return Settings(
+        trainer_image=args.trainer_image,
+        storage=_storage(args),
+        namespace=args.namespace or None,
+        sweep_seconds=args.sweep_seconds,
+        workers=args.workers,
+    )
+
+
+def _storage(args: argparse.Namespace) -> Storage | None:
+    fields = {
+        "uri": args.storage_uri,
+        "endpoint": args.storage_endpoint,
+        "region": args.storage_region,
+        "credentialsSecret": args.storage_credentials_secret,
+    }
+    given = {name: value for name, value in fields.items() if value}
+    if not given:
+        return None
+    if "uri" not in given:
+        raise ValueError(f"--storage-uri is needed beside {', '.join(given)}")
+    try:
+        return Storage.model_validate(given)
+    except ValidationError as error:
+        raise ValueError("; ".join(describe(problem, "--storage") for problem in error.errors())) from None
+
+
+def wait_for_kinds(cluster: Cluster, every: float = 10.0) -> None:
+    """Return once the API server serves every kind that the operator watches."""
+    while missing := [kind for kind in _NEEDED if not cluster.knows(*kind)]:
+        for api_version, kind in missing:
+            advice = _NEEDED[api_version, kind]
+            log.warning("waits: the API server knows no %s of %s: %s", kind, api_version, advice)
+        time.sleep(every)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run until told to stop."""
+    args = parser().parse_args(argv)
+    logging.basicConfig(level=args.log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # its retries are told once they are used up
+    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+    logging.getLogger("kopf").setLevel(max(logging.getLogger().level, logging.WARNING))
+    try:
+        settings = settings_of(args)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    wait_for_kinds(Cluster(connect(1)))
+    log.info("serves %s", f"namespace {settings.namespace}" if settings.namespace else "all namespaces")
+    from rloperator import handlers  # noqa: F401, PLC0415 - importing it registers the handlers
+
+    kopf.run(
+        standalone=True,
+        clusterwide=settings.namespace is None,
+        namespaces=[settings.namespace] if settings.namespace else [],
+        liveness_endpoint=args.liveness,
+        memo=kopf.Memo(settings=settings),
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,21 @@
+"""What the operator is told when it starts."""
+
+from dataclasses import dataclass
+
+from rltrainer.spec import Storage
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The operator's own settings, the same for all experiments."""
+
+    trainer_image: str
+    """Image of experiments and rollouts that name none."""
+    storage: Storage | None = None
+    """Storage of experiments that name none."""
+    namespace: str | None = None
+    """The one namespace to serve; None serves all."""
+    sweep_seconds: float = 15.0
+    """Time between two looks at everything that is not finished."""
+    workers: int = 16
+    """Objects that are reconciled at the same time."""

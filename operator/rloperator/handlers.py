@@ -1,0 +1,107 @@
+"""What kopf calls: each event becomes a key in the queue, and a sweep adds whatever is not finished.
+
+Only low-level event handlers: nothing is written to an object to keep track of it, and no finalizer is set.
+"""
+
+import asyncio
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import kopf
+
+from rloperator import names
+from rloperator.cluster import Cluster, connect
+from rloperator.config import Settings
+from rloperator.converge import Converger, Key
+from rloperator.queue import WorkQueue
+from rltrainer.spec import GROUP, VERSION
+
+log = logging.getLogger(__name__)
+
+_SILENT_SWEEPS = 8
+"""Sweeps that may fail in a row before the operator calls itself unhealthy."""
+
+
+@kopf.on.startup()
+async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> None:
+    """Set kopf up, and start the queue and the sweep."""
+    configure(settings)
+    ours: Settings = memo["settings"]
+    executor = ThreadPoolExecutor(ours.workers + 1, thread_name_prefix="converge")
+    converger = Converger(Cluster(connect(ours.workers + 1)), ours)
+    memo["queue"] = WorkQueue(converger.converge, executor)
+    memo["swept"] = time.monotonic()
+    memo["tasks"] = [
+        asyncio.create_task(memo["queue"].run(ours.workers)),
+        asyncio.create_task(sweep(converger, memo, executor)),
+    ]
+
+
+def configure(settings: kopf.OperatorSettings) -> None:
+    """kopf's own settings."""
+    settings.scanning.disabled = True  # needs no right to read CRDs and namespaces
+    settings.posting.enabled = False  # the events are ours
+    settings.peering.standalone = True
+    settings.watching.server_timeout = 300
+    settings.watching.client_timeout = 330
+    settings.watching.connect_timeout = 10
+    settings.watching.chunk_size = 500
+    settings.watching.label_selectors["ray.io", "v1", "rayjobs"] = names.EXPERIMENT
+    settings.watching.label_selectors["batch", "v1", "jobs"] = names.ROLLOUT
+    settings.queueing.worker_limit = 16
+    settings.queueing.idle_timeout = 0.05  # a worker keeps its place that long
+    settings.networking.request_timeout = 30
+
+
+async def sweep(converger: Converger, memo: kopf.Memo, executor: ThreadPoolExecutor) -> None:
+    """Look at everything that is not finished, again and again: what no watch told is found here."""
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            for key in await loop.run_in_executor(executor, lambda: list(converger.unfinished())):
+                memo["queue"].add(key)
+            memo["swept"] = time.monotonic()
+        except Exception as error:  # whatever it was, the next sweep is the retry
+            log.warning("sweep: %s", error)
+        await asyncio.sleep(converger.settings.sweep_seconds)
+
+
+@kopf.on.cleanup()
+async def stop(memo: kopf.Memo, **_: Any) -> None:
+    """End the queue and the sweep; what they were at is taken up again by the next operator."""
+    for task in memo.get("tasks", []):
+        task.cancel()
+
+
+@kopf.on.probe(id="sweep", errors=kopf.ErrorsMode.PERMANENT)
+async def health(memo: kopf.Memo, **_: Any) -> str:
+    """Seconds since the last sweep. Fails, and with it the liveness probe, when there was none for long."""
+    age = time.monotonic() - memo["swept"]
+    ended = [task for task in memo["tasks"] if task.done()]
+    if ended or age > _SILENT_SWEEPS * max(memo["settings"].sweep_seconds, 15.0):
+        raise kopf.PermanentError(f"no sweep for {age:.0f} s, {len(ended)} tasks have ended")
+    return f"{age:.0f} s ago"
+
+
+@kopf.on.event(GROUP, VERSION, "rlexperiments")
+@kopf.on.event(GROUP, VERSION, "rlrollouts")
+async def changed(body: kopf.Body, memo: kopf.Memo, **_: Any) -> None:
+    """One of our own objects was made, changed or deleted."""
+    metadata = body["metadata"]
+    memo["queue"].add(Key(body["kind"], metadata["namespace"], metadata["name"]))
+
+
+@kopf.on.event("ray.io", "v1", "rayjobs", labels={names.EXPERIMENT: kopf.PRESENT})
+async def rayjob_changed(body: kopf.Body, memo: kopf.Memo, **_: Any) -> None:
+    """An attempt was made, got on, or is gone."""
+    metadata = body["metadata"]
+    memo["queue"].add(Key("RLExperiment", metadata["namespace"], metadata["labels"][names.EXPERIMENT]))
+
+
+@kopf.on.event("batch", "v1", "jobs", labels={names.ROLLOUT: kopf.PRESENT})
+async def job_changed(body: kopf.Body, memo: kopf.Memo, **_: Any) -> None:
+    """A rollout's Job was made, got on, or is gone."""
+    metadata = body["metadata"]
+    memo["queue"].add(Key("RLRollout", metadata["namespace"], metadata["labels"][names.ROLLOUT]))

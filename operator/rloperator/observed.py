@@ -1,0 +1,141 @@
+"""What is observed of an object and its children, and what comes of it: the two ends of the pure functions."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+from rloperator import names
+from rloperator.names import Manifest
+
+
+@dataclass(frozen=True)
+class Observed:
+    """An object and all that is in the cluster for it, read afresh from the API server."""
+
+    object: Manifest
+    jobs: tuple[Manifest, ...] = ()
+    """RayJobs of an experiment, Jobs of a rollout; those of an earlier object of the same name included."""
+    clusters: tuple[Manifest, ...] = ()
+    pods: tuple[Manifest, ...] = ()
+    source: Manifest | None = None
+    """The experiment that the object names, where it names one and there is one."""
+
+    @property
+    def status(self) -> Manifest:
+        """The status as it stands; empty before the first one."""
+        return dict(self.object.get("status") or {})
+
+    @property
+    def generation(self) -> int:
+        """Counts the changes of the spec."""
+        return int(self.object["metadata"].get("generation", 0))
+
+
+@dataclass(frozen=True)
+class Event:
+    """A line of the story that `kubectl describe` tells."""
+
+    reason: str
+    message: str
+    type: Literal["Normal", "Warning"] = "Normal"
+    anchor: str = ""
+    """Tells this occurrence from an earlier one of the same reason; the same turn always gives the same anchor."""
+
+
+@dataclass(frozen=True)
+class Patch:
+    """JSON patch operations for one child."""
+
+    target: Manifest
+    operations: tuple[Manifest, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What to do, in this order: apply, create, patch, tell, write the status, delete.
+
+    A child is made before the status speaks of it, and an end is written down before its child is deleted. So
+    whatever the last thing done was, the next call goes on from there.
+    """
+
+    apply: tuple[Manifest, ...] = ()
+    create: tuple[Manifest, ...] = ()
+    patch: tuple[Patch, ...] = ()
+    events: tuple[Event, ...] = ()
+    status: Manifest | None = None
+    """The whole status of the operator; None where it stands as it should."""
+    delete: tuple[Manifest, ...] = ()
+    requeue_after: float | None = None
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One condition before it is put in time."""
+
+    type: str
+    status: Literal["True", "False", "Unknown"]
+    reason: str
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """The conditions as they stand in the status."""
+
+    items: tuple[Manifest, ...] = field(default=())
+
+    def get(self, kind: str) -> Manifest:
+        """The condition of this type, or an empty one."""
+        return next((item for item in self.items if item["type"] == kind), {})
+
+    def updated(self, new: tuple[Condition, ...], generation: int, now: datetime) -> tuple[Manifest, ...]:
+        """`new` as of `generation`; the time moves only where the status does."""
+        result = []
+        for condition in new:
+            old = self.get(condition.type)
+            moved = old.get("status") != condition.status
+            result.append(
+                {
+                    "type": condition.type,
+                    "status": condition.status,
+                    "observedGeneration": generation,
+                    "lastTransitionTime": stamp(now) if moved else old["lastTransitionTime"],
+                    "reason": condition.reason,
+                    "message": condition.message[:_LONGEST],
+                }
+            )
+        return tuple(result)
+
+
+_LONGEST = 2048
+
+
+def conditions_of(status: Manifest) -> Conditions:
+    """The conditions in a status."""
+    return Conditions(tuple(status.get("conditions", [])))
+
+
+def stamp(time: datetime) -> str:
+    """A time as Kubernetes writes it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse_time(text: str) -> datetime:
+    """A time as Kubernetes writes it."""
+    return datetime.fromisoformat(text)
+
+
+def reference(child: Manifest) -> Manifest:
+    """As much of a child as it takes to delete or patch this one and no later one of its name."""
+    metadata = {key: child["metadata"].get(key) for key in ("name", "namespace", "uid")}
+    return {"apiVersion": child["apiVersion"], "kind": child["kind"], "metadata": metadata}
+
+
+def is_leaving(child: Manifest) -> bool:
+    """Whether a child is being deleted."""
+    return "deletionTimestamp" in child["metadata"]
+
+
+def of(children: tuple[Manifest, ...], owner: Manifest) -> tuple[Manifest, ...]:
+    """The children of this very owner."""
+    return tuple(child for child in children if names.is_of(child, owner))

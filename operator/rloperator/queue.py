@@ -1,0 +1,93 @@
+"""A queue of keys to work on: each at most once at a time, again after failures, later where asked to."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import Executor
+
+from rloperator.cluster import ConflictError
+from rloperator.converge import Key
+
+log = logging.getLogger(__name__)
+
+Work = Callable[[Key], float | None]
+
+_AFTER_CONFLICT = 0.1
+_FIRST_RETRY, _LONGEST_RETRY = 1.0, 60.0
+
+
+class WorkQueue:
+    """Runs `work` in threads. A key that is added while it is worked on is worked on once more afterwards."""
+
+    def __init__(self, work: Work, executor: Executor) -> None:
+        self._work = work
+        self._executor = executor
+        self._ready: asyncio.Queue[Key] = asyncio.Queue()
+        self._waiting: set[Key] = set()
+        self._busy: set[Key] = set()
+        self._again: set[Key] = set()
+        self._timers: dict[Key, asyncio.TimerHandle] = {}
+        self._failures: dict[Key, int] = {}
+
+    def add(self, key: Key) -> None:
+        """Work on `key` as soon as possible."""
+        if key in self._busy:
+            self._again.add(key)
+        elif key not in self._waiting:
+            self._waiting.add(key)
+            self._ready.put_nowait(key)
+
+    def add_after(self, key: Key, seconds: float) -> None:
+        """Work on `key` in a while, unless an earlier time is set for it."""
+        loop = asyncio.get_running_loop()
+        timer = self._timers.get(key)
+        if timer and timer.when() <= loop.time() + seconds:
+            return
+        if timer:
+            timer.cancel()
+        self._timers[key] = loop.call_later(seconds, self._on_time, key)
+
+    def _on_time(self, key: Key) -> None:
+        self._timers.pop(key, None)
+        self.add(key)
+
+    async def run(self, workers: int) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(workers):
+                tasks.create_task(self._worker())
+
+    async def _worker(self) -> None:
+        while True:
+            key = await self._ready.get()
+            self._waiting.discard(key)
+            self._busy.add(key)
+            try:
+                delay = await self._attempt(key)
+            finally:
+                self._busy.discard(key)
+            if key in self._again:
+                self._again.discard(key)
+                self.add(key)
+            if delay is not None:
+                self.add_after(key, delay)
+
+    async def _attempt(self, key: Key) -> float | None:
+        """Work once; seconds until the next time, or None."""
+        try:
+            loop = asyncio.get_running_loop()
+            delay: float | None = await loop.run_in_executor(self._executor, self._work, key)
+        except ConflictError:
+            return _AFTER_CONFLICT
+        except Exception as error:
+            failures = self._failures[key] = self._failures.get(key, 0) + 1
+            delay = min(_FIRST_RETRY * 2 ** (failures - 1), _LONGEST_RETRY)
+            log.warning("%s: %s. Trying again in %.0f s", key, error, delay, exc_info=not _is_expected(error))
+            return delay
+        self._failures.pop(key, None)
+        return delay
+
+
+def _is_expected(error: Exception) -> bool:
+    """Whether the message alone tells it all."""
+    return type(error).__module__.startswith(("rloperator.", "urllib3."))

@@ -1,0 +1,153 @@
+"""From a document to the manifests of its children; pure.
+
+What both kinds share stands here: identity, rights, the document's ConfigMap, and restricted containers.
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from rloperator import names
+from rloperator.names import Manifest
+from rltrainer.spec import API_VERSION, GROUP, Pods, Storage
+
+RAY_VERSION = "2.60.0"
+"""The Ray of the trainer image: KubeRay chooses its probes by it."""
+
+RESTRICTED: Manifest = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "readOnlyRootFilesystem": True,
+    "runAsNonRoot": True,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+"""Security context of every container: what the restricted Pod Security Standard asks for, and a read-only root."""
+
+TMP_MOUNT: Manifest = {"name": "tmp", "mountPath": "/tmp"}  # noqa: S108 - an emptyDir of the pod, the only place to write
+TMP_VOLUME: Manifest = {"name": "tmp", "emptyDir": {}}
+DOCUMENT_MOUNT: Manifest = {"name": "document", "mountPath": names.DOCUMENT_FOLDER, "readOnly": True}
+
+_PLURAL = {"RLExperiment": "rlexperiments", "RLRollout": "rlrollouts"}
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The object that manifests are rendered for."""
+
+    object: Manifest
+
+    @property
+    def kind(self) -> str:
+        """RLExperiment or RLRollout."""
+        return str(self.object["kind"])
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return str(self.object["metadata"]["name"])
+
+    @property
+    def namespace(self) -> str:
+        """Its namespace, and that of all its children."""
+        return str(self.object["metadata"]["namespace"])
+
+    @property
+    def uid(self) -> str:
+        """Tells it from an earlier object of the same name."""
+        return str(self.object["metadata"]["uid"])
+
+    @property
+    def support(self) -> str:
+        """Name of its ServiceAccount, Role, RoleBinding and ConfigMap."""
+        return names.support(self.kind, self.name)
+
+    def metadata(self, name: str, **labels: str) -> Manifest:
+        """Metadata of a child: ours by label and by owner reference."""
+        return {
+            "name": name,
+            "namespace": self.namespace,
+            "labels": names.labels(self.object) | labels,
+            "ownerReferences": [names.owner_reference(self.object)],
+        }
+
+
+def support(owner: Owner, storage: Storage | None, more_rules: list[Manifest]) -> list[Manifest]:
+    """ServiceAccount, Role, RoleBinding and ConfigMap: what the pod of `owner` needs beside itself."""
+    metadata = owner.metadata(owner.support)
+    subject = {"kind": "ServiceAccount", "name": owner.support, "namespace": owner.namespace}
+    role_ref = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": owner.support}
+    rbac = "rbac.authorization.k8s.io/v1"
+    return [
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
+        {"apiVersion": rbac, "kind": "Role", "metadata": metadata, "rules": [*_report_rules(owner), *more_rules]},
+        {"apiVersion": rbac, "kind": "RoleBinding", "metadata": metadata, "roleRef": role_ref, "subjects": [subject]},
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": _document(owner, storage)},
+    ]
+
+
+def _report_rules(owner: Owner) -> list[Manifest]:
+    """The trainer reports into its own resource, and into no other."""
+    plural = _PLURAL[owner.kind]
+    resources = [plural, f"{plural}/status"]
+    return [{"apiGroups": [GROUP], "resources": resources, "resourceNames": [owner.name], "verbs": ["get", "patch"]}]
+
+
+def _document(owner: Owner, storage: Storage | None) -> dict[str, str]:
+    """The whole document as the trainer reads it, with the storage that holds for it."""
+    spec = copy.deepcopy(owner.object["spec"])
+    if storage is not None:
+        spec["storage"] = storage.model_dump(by_alias=True, exclude_none=True, mode="json")
+    metadata = {"name": owner.name, "namespace": owner.namespace, "uid": owner.uid}
+    document = {"apiVersion": API_VERSION, "kind": owner.kind, "metadata": metadata, "spec": spec}
+    return {names.DOCUMENT_KEY[owner.kind]: yaml.safe_dump(document, sort_keys=False)}
+
+
+def environment(owner: Owner, storage: Storage | None, **values: str) -> list[Manifest]:
+    """Environment of the trainer's container: who it is, where to write, and credentials by reference."""
+    plain = {
+        "HOME": "/tmp",  # noqa: S108
+        "PYTHONUNBUFFERED": "1",
+        "RLTRAINER_NAMESPACE": owner.namespace,
+        "RLTRAINER_NAME": owner.name,
+        "RLTRAINER_UID": owner.uid,
+    } | values
+    env: list[Manifest] = [{"name": name, "value": value} for name, value in plain.items()]
+    if storage is not None and storage.credentials_secret:
+        for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            reference = {"secretKeyRef": {"name": storage.credentials_secret, "key": key}}
+            env.append({"name": key, "valueFrom": reference})
+    return env
+
+
+def container(name: str, image: str, pull_policy: str, pods: Pods, **fields: Any) -> Manifest:
+    """A restricted container with the resources of `pods`, requested and limited alike."""
+    amounts = {"cpu": pods.cpu, "memory": pods.memory}
+    return {
+        "name": name,
+        "image": image,
+        "imagePullPolicy": pull_policy,
+        "resources": {"requests": amounts, "limits": dict(amounts)},
+        "securityContext": RESTRICTED,
+    } | fields
+
+
+def document_volume(owner: Owner) -> Manifest:
+    """The ConfigMap with the document, as a volume."""
+    return {"name": "document", "configMap": {"name": owner.support}}
+
+
+def pod_spec(pods: Pods, main: Manifest, volumes: list[Manifest], **fields: Any) -> Manifest:
+    """A restricted pod around one container."""
+    spec: Manifest = {
+        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        "restartPolicy": "Never",
+        "containers": [main],
+        "volumes": volumes,
+    } | fields
+    if pods.node_selector:
+        spec["nodeSelector"] = pods.node_selector
+    if pods.tolerations:
+        spec["tolerations"] = pods.tolerations
+    return spec

@@ -1,0 +1,26 @@
+"""The algorithms by name."""
+
+import importlib
+
+from rltrainer.algorithm import Algorithm
+from rltrainer.algorithms.a2c import A2C
+from rltrainer.algorithms.ppo import PPO
+from rltrainer.errors import RunError
+
+ALGORITHMS: dict[str, Algorithm] = {algorithm.name: algorithm for algorithm in (A2C, PPO)}
+
+
+def load(run: str) -> Algorithm:
+    """The algorithm named `run`, or the Algorithm found at package.module:NAME. Raises RunError, permanent."""
+    module_name, colon, attribute = run.partition(":")
+    if not colon:
+        return ALGORITHMS[run]
+    try:
+        found = getattr(importlib.import_module(module_name), attribute)
+    except Exception as error:
+        raise RunError(
+            "InvalidOption", f"run: {run} cannot be imported: {type(error).__name__}: {error}", True
+        ) from error
+    if not isinstance(found, Algorithm):
+        raise RunError("InvalidOption", f"run: {run} is a {type(found).__name__}, not an rltrainer Algorithm", True)
+    return found

@@ -1,0 +1,97 @@
+"""Proximal policy optimisation: Schulman et al. 2017, arXiv 1707.06347."""
+
+import torch
+from torch import Tensor
+
+from rltrainer.algorithm import Algorithm, Metrics
+from rltrainer.algorithms.actor_critic import (
+    Columns,
+    actor_critic,
+    evaluate,
+    explained_variance,
+    minibatches,
+    mode,
+    sample,
+)
+from rltrainer.execution.synchronous import synchronous
+from rltrainer.fragment import Batch
+from rltrainer.learner import Learner, adam
+from rltrainer.losses import clipped_surrogate, clipped_value_loss, standardize, value_loss
+from rltrainer.networks import ActorCritic
+from rltrainer.options import PPOOptions
+from rltrainer.schedules import at
+
+LOSSES = ("loss", "policy_loss", "vf_loss", "entropy", "kl", "clip_fraction")
+
+
+def loss(
+    nets: ActorCritic, batch: Columns, cfg: PPOOptions, clip: float, entropy: float, kl_coeff: float
+) -> list[Tensor]:
+    """Eq. 9 with the penalty of eq. 8, over a minibatch of [N, ...]. Returns scalars as named in LOSSES."""
+    parameters, v = nets(batch["obs"])
+    dist, old = nets.family.make(parameters), nets.family.make(batch["parameters"])
+    ratio = (dist.log_prob(batch["a"]) - batch["logp"]).exp()
+    adv = standardize(batch["adv"]) if cfg.normalize_advantages else batch["adv"]
+    policy = clipped_surrogate(ratio, adv, clip)
+    if cfg.vf_clip is None:
+        value = value_loss(v, batch["target"])
+    else:
+        value = clipped_value_loss(v, batch["v"], batch["target"], cfg.vf_clip)
+    bonus = dist.entropy().mean()
+    kl = old.kl(dist).mean()
+    total = policy + cfg.vf_coeff * value - entropy * bonus
+    if kl_coeff:
+        total = total + kl_coeff * kl
+    return [total, policy, value, bonus, kl, ((ratio - 1).abs() > clip).float().mean()]
+
+
+def adapted(kl_coeff: float, kl: float, target: float) -> float:
+    """The weight of the KL penalty for the next iteration: section 4, with the paper's factors."""
+    if kl > 1.5 * target:
+        return kl_coeff * 2
+    return kl_coeff / 2 if kl < target / 1.5 else kl_coeff
+
+
+def update(learner: Learner, batch: Batch, cfg: PPOOptions) -> Metrics:
+    """Several epochs over one batch: algorithm 1."""
+    nets: ActorCritic = learner.nets  # type: ignore[assignment]
+    columns = evaluate(nets, batch, cfg)
+    columns["logp"] = nets.family.make(columns["parameters"]).log_prob(columns["a"])
+    clip = at(cfg.clip_schedule, cfg.clip, learner.timesteps)
+    entropy = at(cfg.entropy_coeff_schedule, cfg.entropy_coeff, learner.timesteps)
+    kl_coeff = learner.memory.setdefault("kl_coeff", cfg.kl_coeff)
+    steps: list[Tensor] = []
+    epochs = 0
+    while epochs < cfg.epochs:
+        for part in minibatches(columns, cfg.minibatch_size, learner.rng):
+            losses = loss(nets, part, cfg, clip, entropy, kl_coeff)
+            norm = learner.minimise(losses[0])
+            steps.append(torch.stack([*(each.detach() for each in losses), norm]))
+        epochs += 1
+        if cfg.kl_stop is not None and epochs < cfg.epochs and divergence(nets, columns) > cfg.kl_stop:
+            break
+    metrics = dict(zip((*LOSSES, "grad_norm"), torch.stack(steps).mean(0).tolist(), strict=True))
+    if cfg.kl_coeff:
+        metrics["kl"] = divergence(nets, columns)
+        learner.memory["kl_coeff"] = adapted(kl_coeff, metrics["kl"], cfg.kl_target)
+    explained = explained_variance(columns["v"], columns["target"]).item()
+    return {**metrics, "explained_variance": explained, "epochs": epochs, "clip": clip, "kl_coeff": kl_coeff}
+
+
+@torch.no_grad()
+def divergence(nets: ActorCritic, columns: Columns) -> float:
+    """Mean KL divergence of the policy from the one that sampled, in nats."""
+    parameters, _ = nets(columns["obs"])
+    return nets.family.make(columns["parameters"]).kl(nets.family.make(parameters)).mean().item()
+
+
+PPO = Algorithm(
+    name="PPO",
+    options=PPOOptions,
+    nets=actor_critic,
+    act=sample,
+    best=mode,
+    update=update,
+    optimizer=adam(eps=1e-5),
+    strategy=synchronous,
+)

@@ -1,0 +1,254 @@
+"""Checkpoints on disk: safetensors and JSON, and a manifest with checksums that is written last.
+
+A folder `checkpoint_000010` holds `manifest.json`, `state.json` and one `.safetensors` file for each part of the state
+that has arrays. It comes into being by a rename, after everything in it has reached the disk; a folder without a valid
+manifest is no checkpoint.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+STATE = "state.json"
+TENSOR = "$tensor"
+Tree = dict[str, Any]
+"""Dicts of dicts, lists, JSON values, tensors and arrays."""
+
+
+class CorruptCheckpointError(Exception):
+    """A folder that is no checkpoint, or no longer; the message names the file."""
+
+
+class FileEntry(BaseModel):
+    """One file of a checkpoint."""
+
+    size: int = Field(ge=0)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class Manifest(BaseModel):
+    """What a checkpoint holds, and how the run stood."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    format: int
+    iteration: int = Field(ge=0)
+    timesteps_total: int = Field(ge=0)
+    metrics: dict[str, float | None] = Field(default_factory=dict)
+    """What checkpoints are ranked by."""
+    files: dict[str, FileEntry]
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return folder_name(self.iteration)
+
+
+def folder_name(iteration: int) -> str:
+    """Name of the checkpoint after `iteration`; names sort as iterations do, up to a million of them."""
+    return f"checkpoint_{iteration:06d}"
+
+
+def write(root: Path, tree: Tree, iteration: int, timesteps: int, metrics: dict[str, float | None]) -> Path:
+    """Writes `tree` as the checkpoint after `iteration` below `root` and returns its folder. Raises OSError."""
+    target = root / folder_name(iteration)
+    root.mkdir(parents=True, exist_ok=True)
+    building = root / f".{target.name}.part"
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir()
+    names = _write_parts(building, tree)
+    files = {name: FileEntry(size=(building / name).stat().st_size, sha256=digest(building / name)) for name in names}
+    manifest = Manifest(format=FORMAT, iteration=iteration, timesteps_total=timesteps, metrics=metrics, files=files)
+    (building / MANIFEST).write_text(manifest.model_dump_json(indent=1))
+    for name in (*names, MANIFEST):
+        sync_to_disk(building / name)
+    sync_to_disk(building)
+    install(building, target)
+    return target
+
+
+def install(building: Path, target: Path) -> None:
+    """Renames a finished folder to the name it is found by. What was there before is gone, whole or broken."""
+    if target.exists():
+        (target / MANIFEST).unlink(missing_ok=True)  # first, so that half of a folder is never taken for one
+        shutil.rmtree(target)
+    building.rename(target)
+    sync_to_disk(target.parent)
+
+
+def sync_to_disk(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _write_parts(folder: Path, tree: Tree) -> list[str]:
+    plain: Tree = {}
+    names = [STATE]
+    for part, value in tree.items():
+        tensors: dict[str, Tensor] = {}
+        plain[part] = _split(value, "", tensors)
+        if tensors:
+            save_file(tensors, folder / f"{part}.safetensors")
+            names.append(f"{part}.safetensors")
+    (folder / STATE).write_text(json.dumps(plain))
+    return names
+
+
+def _split(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+    """`value` with its arrays replaced by references to `tensors`, which are filled here."""
+    match value:
+        case dict():
+            return {str(key): _split(each, f"{path}/{key}", tensors) for key, each in value.items()}
+        case list() | tuple():
+            return [_split(each, f"{path}/{i}", tensors) for i, each in enumerate(value)]
+        case np.generic():
+            return value.item()
+        case np.ndarray():
+            tensors[path] = torch.from_numpy(np.array(value, order="C"))  # a copy: Ray's arrays are read-only
+        case Tensor():
+            tensors[path] = value.detach().cpu().contiguous().clone()
+        case _:
+            return value
+    return {TENSOR: path, "numpy": isinstance(value, np.ndarray)}
+
+
+def read(folder: Path) -> tuple[Manifest, Tree]:
+    """The manifest and the state in `folder`. Raises CorruptCheckpointError."""
+    manifest = verify(folder)
+    try:
+        plain = json.loads((folder / STATE).read_text())
+        return manifest, {part: _join(value, _tensors(folder, part, manifest)) for part, value in plain.items()}
+    except (ValueError, KeyError, SafetensorError) as error:
+        raise CorruptCheckpointError(f"{folder}: {error}") from error
+
+
+def read_policy(folder: Path) -> tuple[Manifest, Tree]:
+    """As `read`, but only what acting needs: the parts `policy` and `run`."""
+    manifest = verify(folder, only=(STATE, "policy.safetensors"))
+    plain = json.loads((folder / STATE).read_text())
+    return manifest, {part: _join(plain[part], _tensors(folder, part, manifest)) for part in ("policy", "run")}
+
+
+def _tensors(folder: Path, part: str, manifest: Manifest) -> dict[str, Tensor]:
+    name = f"{part}.safetensors"
+    return load_file(folder / name) if name in manifest.files else {}
+
+
+def _join(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_join(each, tensors) for each in value]
+    if not isinstance(value, dict):
+        return value
+    if TENSOR in value:
+        tensor = tensors[value[TENSOR]]
+        return tensor.numpy() if value["numpy"] else tensor
+    return {key: _join(each, tensors) for key, each in value.items()}
+
+
+def manifest_of(folder: Path) -> Manifest:
+    """The manifest in `folder`, its files not looked at. Raises CorruptCheckpointError."""
+    try:
+        return parse_manifest((folder / MANIFEST).read_bytes(), str(folder))
+    except OSError as error:
+        raise CorruptCheckpointError(f"{folder / MANIFEST}: {error.strerror}") from error
+
+
+def parse_manifest(content: bytes, where: str) -> Manifest:
+    """A manifest from its file's content. Raises CorruptCheckpointError that names `where`."""
+    try:
+        manifest = Manifest.model_validate_json(content)
+    except ValidationError as error:
+        raise CorruptCheckpointError(f"{where}/{MANIFEST} is not valid ({error.error_count()} errors)") from error
+    if manifest.format != FORMAT:
+        raise CorruptCheckpointError(
+            f"{where}/{MANIFEST} is of format {manifest.format}, and this rltrainer reads format {FORMAT}"
+        )
+    return manifest
+
+
+def verify(folder: Path, only: tuple[str, ...] = ()) -> Manifest:
+    """The manifest of `folder`, once every file (or those of `only`) has the size and checksum it states.
+
+    Raises CorruptCheckpointError that names the first that does not."""
+    manifest = manifest_of(folder)
+    for name, entry in manifest.files.items():
+        if not only or name in only:
+            check_file(folder / name, entry)
+    return manifest
+
+
+def check_file(path: Path, entry: FileEntry) -> None:
+    """Raises CorruptCheckpointError unless the file at `path` is the one that `entry` describes."""
+    try:
+        size, checksum = path.stat().st_size, digest(path)
+    except OSError as error:
+        raise CorruptCheckpointError(f"{path}: {error.strerror}") from error
+    if size != entry.size:
+        raise CorruptCheckpointError(f"{path} has {size} bytes, and {entry.size} were written")
+    if checksum != entry.sha256:
+        raise CorruptCheckpointError(f"{path} was changed after it was written: its checksum differs")
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def found(root: Path) -> list[Manifest]:
+    """Manifests of the checkpoints below `root`, oldest first; their files are not looked at."""
+    manifests = []
+    for path in sorted(root.glob("checkpoint_*")):
+        try:
+            manifests.append(manifest_of(path))
+        except CorruptCheckpointError as error:
+            log.warning("not a checkpoint: %s", error)
+    return sorted(manifests, key=lambda manifest: manifest.iteration)
+
+
+def score(manifest: Manifest, attribute: str) -> float:
+    """How good a checkpoint is by `scoreAttribute`; larger is better. Without the metric it is the worst."""
+    name = attribute.removeprefix("min-")
+    value = manifest.iteration if name == "training_iteration" else manifest.metrics.get(name)
+    if value is None:
+        return float("-inf")
+    return -value if attribute.startswith("min-") else float(value)
+
+
+def best(manifests: list[Manifest], attribute: str) -> Manifest | None:
+    """The best checkpoint; the newer of equals."""
+    return max(manifests, key=lambda manifest: (score(manifest, attribute), manifest.iteration), default=None)
+
+
+def doomed(manifests: list[Manifest], keep: int, attribute: str) -> list[Manifest]:
+    """Those to delete: all but the `keep` best and the newest; none where `keep` is 0."""
+    if not keep:
+        return []
+    newest = max(manifests, key=lambda manifest: manifest.iteration, default=None)
+    ranked = sorted(manifests, key=lambda manifest: (score(manifest, attribute), manifest.iteration), reverse=True)
+    return [manifest for manifest in ranked[keep:] if manifest is not newest]
+
+
+def delete(folder: Path) -> None:
+    """Deletes a checkpoint, its manifest first."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)

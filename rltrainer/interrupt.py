@@ -1,0 +1,64 @@
+"""Signals: the first asks a run to keep its state and end, the second ends it at once."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+from types import FrameType
+
+from rltrainer.errors import Interrupted
+
+GRACE = 2.0
+"""Seconds that an iteration under way may take to end by itself."""
+
+
+class Interrupt:
+    """Whether the run was asked to end, and since when."""
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+        self._since = 0.0
+        self._asked = threading.Event()
+
+    def ask(self, signum: int, frame: FrameType | None = None) -> None:
+        """A signal's handler."""
+        if self.signum is not None:
+            os._exit(128 + signum)
+        self.signum, self._since = signum, monotonic()
+        self._asked.set()
+
+    def check(self) -> None:
+        """Raises Interrupted once the grace of an iteration under way is over."""
+        if self.signum is not None and monotonic() - self._since > GRACE:
+            raise Interrupted(self.signum)
+
+    def stop_here(self) -> None:
+        """Raises Interrupted if the run was asked to end: for places where nothing is under way."""
+        if self.signum is not None:
+            raise Interrupted(self.signum)
+
+    def sleep(self, seconds: float) -> None:
+        """Waits; raises Interrupted as soon as the run is asked to end."""
+        self._asked.wait(seconds)
+        self.stop_here()
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Answers SIGTERM and SIGINT within the block, where this is the main thread: others get no signals."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {signum: signal.signal(signum, self.ask) for signum in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
+
+    def reinstall(self) -> None:
+        """Takes the signals back from a library that has installed handlers of its own."""
+        if threading.current_thread() is threading.main_thread():
+            for signum in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(signum, self.ask)

@@ -1,0 +1,37 @@
+"""Losses of the policy gradient family, as free functions of vectors [N]."""
+
+import torch
+from torch import Tensor
+
+
+def policy_gradient(logp_t: Tensor, adv_t: Tensor) -> Tensor:
+    """-E[log pi(a|s) A]: Sutton et al. 1999, eq. 2; Mnih et al. 2016, section 4.3. All [N]; returns a scalar."""
+    return -(logp_t * adv_t).mean()
+
+
+def clipped_surrogate(ratio_t: Tensor, adv_t: Tensor, clip: float) -> Tensor:
+    """-L^CLIP: Schulman et al. 2017, arXiv 1707.06347, eq. 7.
+
+    `ratio_t` is pi(a|s) / pi_old(a|s), both [N]; `clip` has no unit. Returns a scalar.
+    """
+    return -torch.minimum(ratio_t * adv_t, ratio_t.clamp(1 - clip, 1 + clip) * adv_t).mean()
+
+
+def value_loss(v_t: Tensor, target_t: Tensor) -> Tensor:
+    """Half the mean squared error of values against their targets. Both [N]; returns a scalar."""
+    return 0.5 * (v_t - target_t).square().mean()
+
+
+def clipped_value_loss(v_t: Tensor, v_old_t: Tensor, target_t: Tensor, clip: float) -> Tensor:
+    """`value_loss`, but a value that has moved by more than `clip` from `v_old_t` gains nothing by moving further.
+
+    The larger of both losses counts, sample by sample, as in OpenAI's baselines (ppo2). All [N]; `clip` in units of
+    return. Returns a scalar.
+    """
+    near_t = v_old_t + (v_t - v_old_t).clamp(-clip, clip)
+    return 0.5 * torch.maximum((v_t - target_t).square(), (near_t - target_t).square()).mean()
+
+
+def standardize(x_t: Tensor) -> Tensor:
+    """`x_t` [N] shifted to mean 0 and scaled to deviation 1. One sample alone becomes 0."""
+    return (x_t - x_t.mean()) / (x_t.std(correction=0) + 1e-8)

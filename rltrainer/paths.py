@@ -1,0 +1,31 @@
+"""Where the things of a run are, in storage and on disk. Every key is built here; imports nothing heavy."""
+
+import os
+import posixpath
+from pathlib import Path
+
+from rltrainer.spec import Metadata
+
+CHECKPOINTS = "checkpoints"
+RESULTS = "result.json"
+PARAMS = "params.json"
+LOG = "train.log"
+
+
+def run_uri(storage_uri: str, metadata: Metadata) -> str:
+    """Folder of one run: `<storage.uri>/<namespace>/<name>/<first 8 of its uid>`, or without the uid."""
+    uid = [metadata.uid[:8]] if metadata.uid else []
+    return posixpath.join(storage_uri.rstrip("/"), metadata.namespace or "default", metadata.name, *uid)
+
+
+def checkpoint_key(name: str, file: str = "") -> str:
+    """Key of checkpoint `name`, or of a file of it, below the run's folder."""
+    return "/".join([CHECKPOINTS, name, *([file] if file else [])])
+
+
+def pid_file() -> Path | None:
+    """Where the running trainer notes its process id, for `rltrainer terminate`: only in a cluster, or where told."""
+    told = os.environ.get("RLTRAINER_PIDFILE")
+    if told:
+        return Path(told)
+    return Path("/tmp/rltrainer.pid") if os.environ.get("RLTRAINER_NAME") else None  # noqa: S108 - the pod's own

@@ -1,0 +1,97 @@
+"""Counters and results of a run: what a row of result.json says, and when to stop."""
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from statistics import fmean
+from typing import Any
+
+from rltrainer.execution import Iteration
+from rltrainer.spec import Stop
+
+WINDOW = 100
+"""Episodes that the mean return is taken over."""
+Row = dict[str, Any]
+
+
+class Progress:
+    """How far a run has come, over all its attempts."""
+
+    def __init__(self) -> None:
+        self.training_iteration = 0
+        self.timesteps_total = 0
+        self.episodes_total = 0
+        self.time_total_s = 0.0
+        self.best_reward: float | None = None
+        self.returns: deque[float] = deque(maxlen=WINDOW)
+        self.lengths: deque[int] = deque(maxlen=WINDOW)
+
+    def add(self, iteration: Iteration, seconds: float) -> Row:
+        """Counts one iteration that took `seconds`; returns its row, with RLlib's names."""
+        steps = sum(report.timesteps for report in iteration.reports)
+        returns = [value for report in iteration.reports for value in report.returns]
+        self.training_iteration += 1
+        self.timesteps_total += steps
+        self.episodes_total += len(returns)
+        self.time_total_s += seconds
+        self.returns.extend(returns)
+        self.lengths.extend(length for report in iteration.reports for length in report.lengths)
+        mean = self.reward_mean()
+        if mean is not None and len(self.returns) == WINDOW:
+            self.best_reward = mean if self.best_reward is None else max(mean, self.best_reward)
+        return {
+            **self.metrics(),
+            "episode_reward_min": min(self.returns, default=None),
+            "episode_reward_max": max(self.returns, default=None),
+            "episodes_this_iter": len(returns),
+            "episodes_total": self.episodes_total,
+            "timesteps_this_iter": steps,
+            "timesteps_total": self.timesteps_total,
+            "training_iteration": self.training_iteration,
+            "time_this_iter_s": seconds,
+            "time_total_s": self.time_total_s,
+            "timesteps_per_second": steps / seconds if seconds > 0 else None,
+            "sample_time_s": iteration.sample_time_s,
+            "learn_time_s": iteration.learn_time_s,
+            "info": {"learner": {name: finite(value) for name, value in iteration.metrics.items()}},
+        }
+
+    def reward_mean(self) -> float | None:
+        """Mean return of the last 100 episodes, or of as many as there are."""
+        return fmean(self.returns) if self.returns else None
+
+    def metrics(self) -> dict[str, float | None]:
+        """What checkpoints are ranked by."""
+        return {
+            "episode_reward_mean": self.reward_mean(),
+            "episode_len_mean": fmean(self.lengths) if self.lengths else None,
+        }
+
+    def stopped_by(self, stop: Stop) -> str | None:
+        """The first stop condition that holds, in words, or None. A mean return counts once it is over 100 episodes."""
+        now: Mapping[str, float] = {
+            "episode_reward_mean": fmean(self.returns) if len(self.returns) == WINDOW else -math.inf,
+            "timesteps_total": self.timesteps_total,
+            "training_iteration": self.training_iteration,
+            "episodes_total": self.episodes_total,
+            "time_total_s": self.time_total_s,
+        }
+        for name, value in now.items():
+            limit = getattr(stop, name)
+            if limit is not None and value >= limit:
+                return f"{name} >= {limit:g}"
+        return None
+
+    def state(self) -> dict[str, Any]:
+        """As a checkpoint keeps it."""
+        return {name: list(value) if isinstance(value, deque) else value for name, value in vars(self).items()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Goes on from `state()`."""
+        for name, value in state.items():
+            setattr(self, name, deque(value, WINDOW) if isinstance(value, list) else value)
+
+
+def finite(value: float) -> float | None:
+    """`value`, or None for what JSON has no number for."""
+    return value if math.isfinite(value) else None

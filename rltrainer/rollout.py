@@ -1,0 +1,246 @@
+"""Runs a trained policy, episode by episode: returns, and trajectories and a video where asked."""
+
+import logging
+import math
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import imageio.v2 as imageio
+import numpy as np
+import torch
+from gymnasium import Env
+
+from rltrainer import algorithms, checkpoint, restore
+from rltrainer.algorithm import Algorithm
+from rltrainer.checkpoint import CorruptCheckpointError
+from rltrainer.distributions import Family, family
+from rltrainer.envs import EnvSource, Spaces
+from rltrainer.errors import RunError
+from rltrainer.learner import load_policy
+from rltrainer.sampling import observation_dtype
+from rltrainer.seeding import Role, derived_seed
+from rltrainer.spec import Storage
+from rltrainer.statuses import RolloutResults
+from rltrainer.storage import open_store, patiently
+
+log = logging.getLogger(__name__)
+
+FPS = 30
+"""Frames per second of the video of an environment that names none."""
+VIDEO = "episode_000000.mp4"
+PATIENCE = 300.0
+"""Seconds that storage may be away."""
+KEPT = 100
+"""Returns that a report lists one by one."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to run, and what to keep of it."""
+
+    checkpoint: str
+    """A checkpoint, or a run with checkpoints: a folder or an s3:// URI."""
+    storage: Storage | None = None
+    """How S3 is reached, where a URI names it."""
+    which: str = "best"
+    episodes: int = 10
+    steps: int | None = None
+    deterministic: bool = True
+    seed: int = 0
+    out: str | None = None
+    """Folder or URI for trajectories."""
+    video: str | None = None
+    """Folder or URI for a video."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Networks that act, and the environment they were trained in."""
+
+    algorithm: Algorithm
+    nets: torch.nn.Module
+    spaces: Spaces
+    family: Family
+    source: EnvSource
+    origin: str
+
+    @torch.inference_mode()
+    def act(self, obs: Any, rng: torch.Generator | None) -> np.ndarray[Any, Any]:
+        """The action for one observation, as the network gives it: drawn with `rng`, or without one the best."""
+        batch = torch.as_tensor(np.asarray(obs, observation_dtype(self.spaces.observations))[None])
+        if rng is None:
+            return np.asarray(self.algorithm.best(self.nets, batch)[0].numpy())
+        return np.asarray(self.algorithm.act(self.nets, batch, rng)[0][0].numpy())
+
+
+@dataclass
+class Episode:
+    """One episode, from its first observation to its last."""
+
+    seed: int
+    obs: list[Any] = field(default_factory=list)
+    """T + 1 observations."""
+    actions: list[Any] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
+    terminated: bool = False
+    truncated: bool = False
+
+    @property
+    def total(self) -> float:
+        """The return: the sum of the rewards, not discounted."""
+        return math.fsum(self.rewards)
+
+    def save(self, path: Path) -> None:
+        """Writes the episode as .npz, to be read without pickles."""
+        np.savez_compressed(
+            path,
+            allow_pickle=False,
+            obs=np.stack(self.obs),
+            actions=np.stack(self.actions),
+            rewards=np.array(self.rewards),
+            terminated=np.array(self.terminated),
+            truncated=np.array(self.truncated),
+            seed=np.array(self.seed),
+        )
+
+
+def load(request: Request, place: Path) -> Policy:
+    """The policy of the checkpoint that `request` names, fetched to `place`.
+
+    Raises RunError, permanent, if it is not there or broken, and StorageError."""
+    store = open_store(request.checkpoint.rstrip("/"), request.storage)
+    try:
+        origin = restore.fetch_from(store, place, request.which)
+        _, tree = checkpoint.read_policy(place)
+    except CorruptCheckpointError as error:
+        raise RunError("CheckpointNotFound", f"{request.checkpoint}: {error}", permanent=True) from error
+    trained = tree["run"]["spec"]
+    algorithm = algorithms.load(trained["run"])
+    source = EnvSource(trained["env"], trained["env_config"])
+    spaces = source.spaces()
+    nets = algorithm.nets(spaces, algorithm.options.model_validate(trained["config"])).requires_grad_(False).eval()
+    load_policy(nets, tree["policy"])
+    return Policy(algorithm, nets, spaces, family(spaces.actions), source, origin)
+
+
+def episodes(policy: Policy, request: Request, frames: list[Any] | None = None) -> Iterator[Episode]:
+    """Finished episodes, one after the other; the first one's frames go to `frames`, where given."""
+    steps = 0
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures are drawn into memory, and no display is needed
+    env = policy.source.single("rgb_array" if frames is not None else None)
+    for number in range(request.episodes):
+        if request.steps is not None and steps >= request.steps:
+            break
+        episode = run_episode(policy, env, request.seed + number, request.deterministic, frames)
+        steps += len(episode.rewards)
+        if frames is not None:
+            env.close()
+            env, frames = policy.source.single(), None
+        yield episode
+    env.close()
+
+
+def run_episode(
+    policy: Policy, env: Env[Any, Any], seed: int, deterministic: bool, frames: list[Any] | None
+) -> Episode:
+    """One episode of `env`, which is reset with `seed`. Raises RunError that names environment, step and seed."""
+    episode = Episode(seed)
+    rng = None if deterministic else torch.Generator().manual_seed(derived_seed(seed, Role.ACTIONS))
+    try:
+        obs, _ = env.reset(seed=seed)
+        episode.obs.append(obs)
+        while not (episode.terminated or episode.truncated):
+            if frames is not None:
+                frames.append(env.render())
+            action = policy.act(obs, rng)
+            obs, reward, episode.terminated, episode.truncated, _ = env.step(policy.family.to_env(action[None])[0])
+            episode.obs.append(obs)
+            episode.actions.append(action)
+            episode.rewards.append(float(reward))
+    except Exception as error:
+        step = len(episode.rewards)
+        raise RunError(
+            "EnvironmentFailed",
+            f"environment {policy.source.name}: {type(error).__name__}: {error} (step {step}, seed {seed})",
+        ) from error
+    return episode
+
+
+@dataclass
+class Keeper:
+    """Puts what is kept of the episodes into stores, and counts."""
+
+    request: Request
+    origin: str
+    returns: list[float] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+
+    def add(self, episode: Episode, scratch: Path) -> None:
+        """Counts an episode, and keeps its trajectory where asked. Raises StorageError."""
+        if self.request.out is not None:
+            path = scratch / f"episode_{len(self.returns):06d}.npz"
+            episode.save(path)
+            self._keep(path, self.request.out)
+        self.returns.append(episode.total)
+        self.lengths.append(len(episode.rewards))
+
+    def add_video(self, frames: list[Any], source: EnvSource, scratch: Path) -> None:
+        """Keeps a video of `frames`. Raises StorageError, and RunError where there is nothing to be seen."""
+        if not frames or frames[0] is None:
+            raise RunError("EnvironmentFailed", f"environment {source.name} has no render_mode rgb_array", True)
+        path = scratch / VIDEO
+        fps = source.single().metadata.get("render_fps") or FPS
+        with imageio.get_writer(path, fps=fps, macro_block_size=2) as writer:
+            for frame in frames:
+                writer.append_data(np.asarray(frame, np.uint8))  # type: ignore[attr-defined]
+        self._keep(path, self.request.video or "")
+
+    def _keep(self, path: Path, uri: str) -> None:
+        store = open_store(uri, self.request.storage)
+        patiently(lambda: store.upload(path, path.name), PATIENCE)
+        path.unlink()
+
+    def results(self, done: bool = False) -> RolloutResults:
+        """The report as it stands."""
+        some = bool(self.returns)
+        mean = fmean(self.returns) if some else None
+        error = stdev(self.returns) / math.sqrt(len(self.returns)) if len(self.returns) > 1 else None
+        return RolloutResults(
+            episodes=len(self.returns),
+            timesteps=sum(self.lengths),
+            reward_mean=mean,
+            reward_min=min(self.returns, default=None),
+            reward_max=max(self.returns, default=None),
+            reward_stderr=error,
+            reward=None if mean is None else f"{mean:.1f}" + ("" if error is None else f" ± {error:.1f}"),
+            episode_len_mean=fmean(self.lengths) if some else None,
+            returns=self.returns[:KEPT],
+            checkpoint=self.origin,
+            trajectories_uri=self.request.out if some else None,
+            video_uri=f"{self.request.video}/{VIDEO}" if self.request.video and some else None,
+            done=done,
+        )
+
+
+def run(request: Request) -> Iterator[tuple[Episode | None, RolloutResults]]:
+    """Runs `request`: yields each episode with the report so far, and at last None with the finished report.
+
+    Raises RunError for what is wrong, and StorageError when storage has been away for minutes."""
+    with tempfile.TemporaryDirectory(prefix="rltrainer-") as folder:
+        scratch, loaded = Path(folder), list[Policy]()
+        patiently(lambda: loaded.append(load(request, scratch / "checkpoint")), PATIENCE)
+        policy = loaded[0]
+        keeper = Keeper(request, policy.origin)
+        frames: list[Any] | None = [] if request.video else None
+        for episode in episodes(policy, request, frames):
+            if frames is not None:
+                keeper.add_video(frames, policy.source, scratch)
+                frames = None
+            keeper.add(episode, scratch)
+            yield episode, keeper.results()
+        yield None, keeper.results(done=True)

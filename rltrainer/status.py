@@ -1,0 +1,143 @@
+"""What the run tells Kubernetes: its own resource's status, by server-side apply, from a thread of its own."""
+
+import json
+import logging
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from time import monotonic, sleep
+from typing import Any, Protocol
+
+from rltrainer.spec import API_VERSION, GROUP, VERSION
+from rltrainer.statuses import RolloutResults, TrainingStatus
+
+log = logging.getLogger(__name__)
+
+FIELD_MANAGER = "rltrainer"
+EVERY = 5.0
+"""Seconds between reports, at least."""
+FINAL_PATIENCE = 60.0
+"""Seconds that the last report is tried for."""
+
+Body = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Target:
+    """The resource that reports go to."""
+
+    kind: str
+    plural: str
+    field: str
+    """The part of status that is the trainer's."""
+    namespace: str
+    name: str
+    uid: str | None
+
+    def body(self, report: Body) -> Body:
+        """What is applied. With the uid in it, the API server refuses it for another resource of the same name."""
+        metadata = {"name": self.name, "namespace": self.namespace, **({"uid": self.uid} if self.uid else {})}
+        return {"apiVersion": API_VERSION, "kind": self.kind, "metadata": metadata, "status": {self.field: report}}
+
+    @classmethod
+    def from_environment(cls, kind: str, plural: str, field: str) -> "Target | None":
+        """The resource that the operator names in the environment, or None outside a cluster."""
+        name, namespace = os.environ.get("RLTRAINER_NAME"), os.environ.get("RLTRAINER_NAMESPACE")
+        if not name or not namespace:
+            return None
+        return cls(kind, plural, field, namespace, name, os.environ.get("RLTRAINER_UID") or None)
+
+
+EXPERIMENT = ("RLExperiment", "rlexperiments", "training")
+ROLLOUT = ("RLRollout", "rlrollouts", "results")
+"""Kind, resource and field of status, as Target.from_environment takes them."""
+
+
+class Client(Protocol):
+    """Applies a status. Raises an exception that says why it cannot."""
+
+    def __call__(self, target: Target, body: Body) -> None:
+        """Applies `body` to `target`'s status."""
+
+
+class KubernetesClient:
+    """Talks to the API server with the pod's own ServiceAccount, made when first needed."""
+
+    def __init__(self) -> None:
+        self._api: Any = None
+
+    def __call__(self, target: Target, body: Body) -> None:
+        """See Client."""
+        from kubernetes import client, config  # noqa: PLC0415 - a second's import, and only clusters have a use for it
+
+        if self._api is None:
+            configuration = client.Configuration()
+            config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+            self._api = client.CustomObjectsApi(client.ApiClient(configuration))
+        self._api.patch_namespaced_custom_object_status(
+            GROUP,
+            VERSION,
+            target.namespace,
+            target.plural,
+            target.name,
+            body,
+            field_manager=FIELD_MANAGER,
+            force=True,
+            _content_type="application/apply-patch+yaml",
+            _request_timeout=10,
+        )
+
+
+class Reporter:
+    """Sends what `snapshot` returns, when it has changed and not more often than every few seconds."""
+
+    def __init__(
+        self, target: Target, snapshot: Callable[[], TrainingStatus | RolloutResults], client: Client | None = None
+    ) -> None:
+        self.target, self.snapshot, self.client = target, snapshot, client or KubernetesClient()
+        self._sent: str | None = None
+        self._complained = False
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="status", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stop.wait(EVERY):
+            self._send()
+
+    def _send(self) -> bool:
+        """Sends the present state if it is news; whether the API server knows it now."""
+        report = self.snapshot().model_dump(by_alias=True, exclude_none=True, mode="json")
+        content = json.dumps(report, sort_keys=True)
+        if content == self._sent:
+            return True
+        if self.target.field == "training":
+            report["updatedAt"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        try:
+            self.client(self.target, self.target.body(report))
+        except Exception as error:
+            if not self._complained:
+                log.warning("status of %s not reported, and is tried again: %s", self.target.name, brief(error))
+            self._complained = True
+            return False
+        self._sent, self._complained = content, False
+        return True
+
+    def close(self) -> bool:
+        """Sends the last report, for up to a minute; whether it arrived."""
+        self._stop.set()
+        self._thread.join()
+        end = monotonic() + FINAL_PATIENCE
+        while not (arrived := self._send()) and monotonic() < end:
+            sleep(2)
+        return arrived
+
+
+def brief(error: Exception) -> str:
+    """An exception in one line; the API server's own message where it has one."""
+    try:
+        return str(json.loads(getattr(error, "body", None) or "")["message"])
+    except (ValueError, KeyError, TypeError):
+        return " ".join(str(error).split())[:300]

@@ -1,0 +1,289 @@
+"""One interface over a folder and an S3 bucket. Whatever goes wrong is a StorageError, in words."""
+
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from time import monotonic, sleep
+from typing import Any, Protocol
+
+import boto3
+from boto3.exceptions import Boto3Error
+from boto3.s3.transfer import TransferConfig
+from botocore import exceptions as boto
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from rltrainer.spec import Storage
+from rltrainer.statuses import Problem
+
+log = logging.getLogger(__name__)
+
+SPEAK_EVERY = 15.0
+"""Seconds between lines that say what is being waited for."""
+
+
+class StorageError(Exception):
+    """Storage did not do what it was asked. The message names the endpoint, never a credential."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(reason, message)
+        self.reason, self.message = reason, message
+
+    def __str__(self) -> str:
+        return self.message
+
+    def problem(self) -> Problem:
+        """As it stands in a status."""
+        return Problem(reason=self.reason, message=self.message[:4096])
+
+
+class Store(Protocol):
+    """Files by key below one folder. A file is there whole or not at all. Methods raise StorageError."""
+
+    uri: str
+
+    def check(self) -> None:
+        """Raises StorageError unless the store can be reached and its bucket is there."""
+
+    def upload(self, path: Path, key: str) -> None:
+        """Puts the file at `path` under `key`."""
+
+    def download(self, key: str, path: Path) -> bool:
+        """Writes what is under `key` to `path`; False if there is nothing."""
+
+    def read(self, key: str) -> bytes | None:
+        """What is under `key`, or None."""
+
+    def keys(self, prefix: str) -> list[str]:
+        """All keys that begin with `prefix`, sorted."""
+
+    def delete(self, keys: list[str]) -> None:
+        """Removes what is under `keys`, in their order; what is not there is no error."""
+
+
+class FolderStore:
+    """A folder of this machine."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.uri = root, str(root)
+
+    def check(self) -> None:
+        """See Store."""
+        with self._errors():
+            self.root.mkdir(parents=True, exist_ok=True)
+
+    def upload(self, path: Path, key: str) -> None:
+        """See Store."""
+        target = self.root / key
+        part = target.with_name(f".{target.name}.part")
+        with self._errors():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, part)
+            part.rename(target)
+
+    def download(self, key: str, path: Path) -> bool:
+        """See Store."""
+        with self._errors():
+            if not (self.root / key).is_file():
+                return False
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self.root / key, path)
+        return True
+
+    def read(self, key: str) -> bytes | None:
+        """See Store."""
+        with self._errors():
+            return (self.root / key).read_bytes() if (self.root / key).is_file() else None
+
+    def keys(self, prefix: str) -> list[str]:
+        """See Store."""
+        with self._errors():
+            files = (path.relative_to(self.root).as_posix() for path in self.root.rglob("*") if path.is_file())
+            return sorted(key for key in files if key.startswith(prefix))
+
+    def delete(self, keys: list[str]) -> None:
+        """See Store."""
+        with self._errors():
+            for key in keys:
+                (self.root / key).unlink(missing_ok=True)
+                parent = (self.root / key).parent
+                if parent != self.root and parent.is_dir() and not any(parent.iterdir()):
+                    parent.rmdir()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StorageError("StorageUnreachable", f"folder {self.root}: {error}") from error
+
+
+@dataclass(frozen=True)
+class S3Address:
+    """A place in a bucket."""
+
+    bucket: str
+    prefix: str
+
+    @classmethod
+    def parse(cls, uri: str) -> "S3Address":
+        """From s3://bucket/prefix."""
+        bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+        return cls(bucket, prefix.strip("/"))
+
+
+class S3Store:
+    """A folder in an S3 bucket. Credentials come from the environment, as boto3 finds them."""
+
+    def __init__(self, uri: str, endpoint: str | None = None, region: str | None = None) -> None:
+        self.uri, self.endpoint = uri.rstrip("/"), endpoint
+        self.address = S3Address.parse(uri)
+        self.where = f"bucket {self.address.bucket} at {endpoint or 'AWS S3'}"
+        self._region = region
+        self._client: Any = None
+
+    @property
+    def client(self) -> Any:
+        """boto3's client, made when it is first needed; safe for several threads."""
+        if self._client is None:
+            self._client = s3_client(self.endpoint, self._region)
+        return self._client
+
+    def _key(self, key: str) -> str:
+        return str(PurePosixPath(self.address.prefix, key)) if self.address.prefix else key
+
+    def check(self) -> None:
+        """See Store."""
+        with self._errors():
+            # list rather than head: a HEAD has no body, so it cannot say why it was refused
+            self.client.list_objects_v2(Bucket=self.address.bucket, Prefix=self._key(""), MaxKeys=1)
+
+    def upload(self, path: Path, key: str) -> None:
+        """See Store."""
+        with self._errors():
+            config = TransferConfig(use_threads=False)
+            self.client.upload_file(str(path), self.address.bucket, self._key(key), Config=config)
+
+    def download(self, key: str, path: Path) -> bool:
+        """See Store."""
+        with self._errors():
+            body = self._get(key)
+            if body is None:
+                return False
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as file:
+                shutil.copyfileobj(body, file, 1 << 20)
+        return True
+
+    def read(self, key: str) -> bytes | None:
+        """See Store."""
+        with self._errors():
+            body = self._get(key)
+            return None if body is None else bytes(body.read())
+
+    def _get(self, key: str) -> Any:
+        try:
+            return self.client.get_object(Bucket=self.address.bucket, Key=self._key(key))["Body"]
+        except ClientError as error:
+            if error.response["Error"]["Code"] == "NoSuchKey":
+                return None
+            raise
+
+    def keys(self, prefix: str) -> list[str]:
+        """See Store."""
+        found: list[str] = []
+        skip = len(self.address.prefix) + 1 if self.address.prefix else 0
+        with self._errors():
+            pages = self.client.get_paginator("list_objects_v2")
+            for page in pages.paginate(Bucket=self.address.bucket, Prefix=self._key("") + "/" * bool(skip) + prefix):
+                found += [item["Key"][skip:] for item in page.get("Contents", ())]
+        return sorted(found)
+
+    def delete(self, keys: list[str]) -> None:
+        """See Store. One by one: some compatible servers refuse batches without an MD5 sum, and the order matters."""
+        with self._errors():
+            for key in keys:
+                self.client.delete_object(Bucket=self.address.bucket, Key=self._key(key))
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (BotoCoreError, ClientError, Boto3Error, OSError) as error:
+            raise in_words(error, self.where) from error
+
+
+def s3_client(endpoint: str | None, region: str | None) -> Any:
+    """A client that gives up on a silent server within seconds, and asks a compatible server for nothing special."""
+    config = Config(
+        connect_timeout=5,
+        read_timeout=30,
+        retries={"mode": "standard", "max_attempts": 3},
+        s3={"addressing_style": "path" if endpoint else "auto"},
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+    )
+    # a region must be given for signing, even where the server has none
+    region = region or ("us-east-1" if endpoint else None)
+    return boto3.session.Session().client("s3", endpoint_url=endpoint, region_name=region, config=config)
+
+
+def patiently(
+    action: Callable[[], object],
+    patience: float,
+    sleep: Callable[[float], object] = sleep,
+    told: Callable[[StorageError], object] = lambda error: None,
+) -> None:
+    """Runs `action` until storage answers, for `patience` seconds; says in the log, and to `told`, what is wrong.
+
+    Raises the last StorageError after that."""
+    end, spoken = monotonic() + patience, float("-inf")
+    while True:
+        try:
+            action()
+        except StorageError as error:
+            told(error)
+            if monotonic() > end:
+                raise
+            if monotonic() - spoken >= SPEAK_EVERY:
+                spoken = monotonic()
+                log.warning("waiting for storage: %s", error)
+            sleep(3)
+        else:
+            return
+
+
+DENIED = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "403"}
+
+
+def in_words(error: Exception, where: str) -> StorageError:
+    """What botocore or boto3 raised, as a StorageError about `where`."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ClientError | BotoCoreError):
+        cause = cause.__context__
+    if isinstance(cause, boto.NoCredentialsError | boto.PartialCredentialsError):
+        return StorageError("AccessDenied", f"{where}: no credentials. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+    if isinstance(cause, boto.NoRegionError):
+        return StorageError("InvalidStorage", f"{where}: no region. Set storage.region, or AWS_REGION")
+    if isinstance(cause, ClientError):
+        code = str(cause.response.get("Error", {}).get("Code", ""))
+        if code in ("NoSuchBucket", "404"):
+            return StorageError("BucketNotFound", f"{where} does not exist: create it, or correct storage.uri")
+        if code in DENIED:
+            return StorageError(
+                "AccessDenied", f"{where}: access denied ({code}). Check the credentials and their rights"
+            )
+        return StorageError("StorageFailed", f"{where}: {code or type(cause).__name__}")
+    if isinstance(cause, boto.HTTPClientError | boto.ConnectionError):
+        return StorageError("StorageUnreachable", f"{where} cannot be reached ({type(cause).__name__})")
+    return StorageError("StorageFailed", f"{where}: {type(cause or error).__name__}: {cause or error}")
+
+
+def open_store(uri: str, storage: Storage | None = None) -> Store:
+    """The store at `uri`, an s3:// URI or a folder. `storage` says how S3 is reached."""
+    if uri.startswith("s3://"):
+        return S3Store(uri, storage.endpoint if storage else None, storage.region if storage else None)
+    return FolderStore(Path(uri.removeprefix("file://")).expanduser())

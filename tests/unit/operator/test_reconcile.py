@@ -1,0 +1,310 @@
+"""The behaviour of an experiment as rows: what is observed, and what comes out."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from rloperator.names import Manifest
+from rloperator.observed import Observed, Outcome, conditions_of
+from rloperator.reconcile import reconcile
+
+from tests.unit.operator import builders as b
+
+LEAVING = {"deletionTimestamp": "2030-01-01T11:59:00Z"}
+
+
+@dataclass(frozen=True)
+class Row:
+    what: str
+    observed: Observed
+    phase: str
+    reason: tuple[str, str, str] | None = None
+    """A condition: type, status, reason."""
+    created: tuple[str, ...] = ()
+    deleted: tuple[str, ...] = ()
+    outcomes: tuple[str, ...] = ()
+    failures: int = 0
+    events: tuple[str, ...] = ()
+    requeue: float | None = None
+    said: str = ""
+
+
+def see(
+    status: Manifest | None = None,
+    jobs: tuple[Manifest, ...] = (),
+    clusters: tuple[Manifest, ...] = (),
+    pods: tuple[Manifest, ...] = (),
+    source: Manifest | None = None,
+    **spec: Any,
+) -> Observed:
+    return Observed(b.experiment(status, **spec), jobs, clusters, pods, source)
+
+
+def leaving(child: Manifest) -> Manifest:
+    return child | {"metadata": child["metadata"] | LEAVING}
+
+
+TRAINED: Manifest = {"attempt": 1, "stoppedBy": "timesteps_total", "timestepsTotal": 1000, "reward": "480.0",
+                     "checkpoint": {"uri": b.FOLDER + "/checkpoints/checkpoint_000010"}}  # fmt: skip
+BROKEN: Manifest = {"attempt": 1, "error": {"reason": "EnvironmentNotFound", "message": 'no environment "CartPool"'}}
+SOURCE: Manifest = {
+    "status": {"training": {"checkpoint": {"uri": "s3://o/c1"}, "bestCheckpoint": {"uri": "s3://o/b1"}}}
+}
+
+ROWS = (
+    Row("a new document starts attempt 1", see(), "Provisioning", ("Accepted", "True", "Accepted"),
+        created=("cartpole-a1",), outcomes=("Running",), events=("AttemptStarted",), requeue=2.0),
+    Row("an attempt that the status does not know is adopted, not made again", see(jobs=(b.rayjob(1, **b.RUNNING),)),
+        "Running", outcomes=("Running",), events=("AttemptStarted", "ClusterReady")),
+    Row("an adopted attempt that has ended already", see(jobs=(b.rayjob(1, **b.SUCCEEDED),)), "Succeeded",
+        outcomes=("Succeeded",), events=("AttemptStarted", "Succeeded")),
+    Row("a running job", see(b.status(b.record(1)), (b.rayjob(1, **b.RUNNING),)), "Running",
+        ("Training", "True", "Training"), outcomes=("Running",), events=("ClusterReady",)),
+    Row("a job whose cluster comes up", see(b.status(b.record(1)), (b.rayjob(1, jobDeploymentStatus="Initializing"),)),
+        "Provisioning", ("ClusterReady", "False", "Provisioning"), outcomes=("Running",)),
+    Row("a job that waits in its queue", see(b.status(b.record(1)), (b.rayjob(1, jobDeploymentStatus="Suspended"),)),
+        "Pending", ("ClusterReady", "False", "WaitingForAdmission"), outcomes=("Running",),
+        events=("WaitingForAdmission",)),
+    Row("success", see(b.status(b.record(1), training=TRAINED), (b.rayjob(1, **b.SUCCEEDED),)), "Succeeded",
+        ("Succeeded", "True", "StopConditionReached"), outcomes=("Succeeded",),
+        events=("Succeeded",), said="stopped by timesteps_total after 1000 steps, reward 480.0"),
+    Row("success stays, with the job gone and the document changed",
+        see(b.status(b.record(1, "Succeeded")), env="Acrobot-v1"), "Succeeded", outcomes=("Succeeded",),
+        events=("Succeeded",)),
+    Row("success stays when suspension is asked for afterwards",
+        see(b.status(b.record(1, "Succeeded")), suspend=True), "Succeeded", outcomes=("Succeeded",),
+        events=("Succeeded",)),
+    Row("the job was deleted after the trainer had reported its end",
+        see(b.status(b.record(1), training=TRAINED)), "Succeeded", outcomes=("Succeeded",), events=("Succeeded",)),
+    Row("a lost head is a failure, and the next attempt waits",
+        see(b.status(b.record(1)), (b.rayjob(1, **b.failed()),)), "Retrying", ("Training", "False", "AppFailed"),
+        outcomes=("Failed",), failures=1, events=("AttemptFailed",), requeue=10.0, said="head pod was lost"),
+    Row("a job that is gone is a lost attempt", see(b.status(b.record(1))), "Retrying",
+        outcomes=("Lost",), failures=1, events=("AttemptLost",), requeue=10.0),
+    Row("a job stopped by somebody is no success", see(b.status(b.record(1)), (b.rayjob(1, **b.STOPPED),)),
+        "Retrying", outcomes=("Failed",), failures=1, events=("AttemptFailed",), requeue=10.0, said="somebody else"),
+    Row("Ray's pages of log become a line",
+        see(b.status(b.record(1)), (b.rayjob(1, **b.failed(
+            "Job entrypoint command failed with exit code 1, last available logs (truncated to 20,000 chars):\n"
+            "iteration 1\nerror: the disk is full\n")),)),
+        "Retrying", outcomes=("Failed",), failures=1, events=("AttemptFailed",), requeue=10.0,
+        said="Job entrypoint command failed with exit code 1: error: the disk is full"),
+    Row("after the wait what is left of the failed attempt goes first",
+        see(b.status(b.record(1, "Failed"), failures=1), (b.rayjob(1, **b.failed()),), pods=(b.pod(1),)), "Retrying",
+        ("ClusterReady", "False", "WaitingForPods"), deleted=("cartpole-a1",), outcomes=("Failed",), failures=1,
+        requeue=2.0),
+    Row("a job that is going is not deleted twice",
+        see(b.status(b.record(1, "Failed"), failures=1), (leaving(b.rayjob(1, **b.failed())),)), "Retrying",
+        outcomes=("Failed",), failures=1, requeue=2.0),
+    Row("never two trainers: a pod that is still there is waited for",
+        see(b.status(b.record(1, "Failed"), failures=1), pods=(leaving(b.pod(1)),)), "Retrying",
+        outcomes=("Failed",), failures=1, requeue=2.0, said="pod cartpole-a1-head"),
+    Row("then the next attempt starts", see(b.status(b.record(1, "Failed"), failures=1)), "Provisioning",
+        created=("cartpole-a2",), outcomes=("Failed", "Running"), failures=1, events=("AttemptStarted",), requeue=2.0),
+    Row("the third failure waits four times as long",
+        see(b.status(b.record(3, "Failed", ago=30), failures=3)), "Retrying", outcomes=("Failed",), failures=3,
+        requeue=10.0, said="after 40 s"),
+    Row("more failures than allowed", see(b.status(b.record(4, "Failed"), failures=4)), "Failed",
+        ("Failed", "True", "Failed"), outcomes=("Failed",), failures=4, events=("Failed",), said="maxFailures is 3"),
+    Row("raising maxFailures goes on", see(b.status(b.record(4, "Failed", ago=400), failures=4), maxFailures=4),
+        "Provisioning", created=("cartpole-a5",), outcomes=("Failed", "Running"), failures=4,
+        events=("AttemptStarted",), requeue=2.0),
+    Row("the trainer says that no retry helps",
+        see(b.status(b.record(1), training=BROKEN), (b.rayjob(1, **b.failed("exit code 2")),)), "Invalid",
+        ("Accepted", "False", "EnvironmentNotFound"), outcomes=("Invalid",), events=("EnvironmentNotFound",)),
+    Row("an error of an earlier attempt is not this one's",
+        see(b.status(b.record(1, "Invalid"), b.record(2), training=BROKEN), (b.rayjob(2, **b.failed()),)),
+        "Retrying", outcomes=("Invalid", "Failed"), failures=1, events=("AttemptFailed",), requeue=10.0),
+    Row("a correction starts the next attempt",
+        see(b.status(b.record(1, "Invalid", specHash="another"), training=BROKEN)), "Provisioning",
+        ("Accepted", "True", "Accepted"), created=("cartpole-a2",), outcomes=("Invalid", "Running"),
+        events=("AttemptStarted",), requeue=2.0),
+    Row("KubeRay refuses the job", see(b.status(b.record(1)), (b.rayjob(1, **b.INVALID),)), "Invalid",
+        ("Accepted", "False", "ValidationFailed"), outcomes=("Invalid",), events=("ValidationFailed",)),
+    Row("an option of another algorithm", see(run="A2C", config={"clip": 0.1}), "Invalid",
+        ("Accepted", "False", "InvalidOption"), events=("InvalidOption",), said="PPO"),
+    Row("a document that is none, while an attempt of an earlier one runs",
+        see(b.status(b.record(1)), (b.rayjob(1, **b.RUNNING),), config={"clip": "wide"}), "Running",
+        ("Accepted", "False", "InvalidOption"), outcomes=("Running",), events=("InvalidOption", "ClusterReady")),
+    Row("a change that the attempt cannot become ends it, written down first",
+        see(b.status(b.record(1, specHash="another")), (b.rayjob(1, **b.RUNNING),)), "Provisioning",
+        ("ClusterReady", "False", "DocumentChanged"), deleted=("cartpole-a1",), outcomes=("Replaced",),
+        events=("AttemptReplaced",), requeue=2.0),
+    Row("a replaced attempt goes all the way, the document being as before by now",
+        see(b.status(b.record(1, "Replaced")), (b.rayjob(1, **b.RUNNING),)), "Provisioning",
+        deleted=("cartpole-a1",), outcomes=("Replaced",), requeue=2.0),
+    Row("a replaced attempt that is gone is followed at once, and is no failure",
+        see(b.status(b.record(1, "Replaced", ago=0))), "Provisioning", created=("cartpole-a2",),
+        outcomes=("Replaced", "Running"), events=("AttemptStarted",), requeue=2.0),
+    Row("an attempt that reached its end before it was told to go has succeeded",
+        see(b.status(b.record(1, "Replaced")), (b.rayjob(1, **b.SUCCEEDED),)), "Succeeded",
+        outcomes=("Succeeded",), events=("Succeeded",)),
+    Row("suspension ends the attempt, written down first",
+        see(b.status(b.record(1), phase="Running"), (b.rayjob(1, **b.RUNNING),), suspend=True), "Running",
+        ("Suspended", "False", "Suspending"), deleted=("cartpole-a1",), outcomes=("Suspended",),
+        events=("Suspending",), requeue=2.0),
+    Row("suspended is said once the pods are gone",
+        see(b.status(b.record(1, "Suspended"), phase="Running"), pods=(leaving(b.pod(1)),), suspend=True), "Running",
+        ("Suspended", "False", "Suspending"), outcomes=("Suspended",), requeue=2.0),
+    Row("suspended", see(b.status(b.record(1, "Suspended"), phase="Running"), suspend=True), "Suspended",
+        ("Suspended", "True", "Suspended"), outcomes=("Suspended",), events=("Suspended",)),
+    Row("suspended before it ever ran", see(suspend=True), "Suspended", ("Suspended", "True", "Suspended"),
+        events=("Suspended",)),
+    Row("a refused document can be suspended", see(suspend=True, config={"clip": "wide"}), "Suspended",
+        ("Accepted", "False", "InvalidOption"), events=("InvalidOption", "Suspended")),
+    Row("resumed while the pods are still going: all the way first",
+        see(b.status(b.record(1, "Suspended")), (b.rayjob(1, **b.RUNNING),)), "Provisioning",
+        deleted=("cartpole-a1",), outcomes=("Suspended",), requeue=2.0),
+    Row("resumed: the next attempt, and no failure", see(b.status(b.record(1, "Suspended"))), "Provisioning",
+        created=("cartpole-a2",), outcomes=("Suspended", "Running"), events=("AttemptStarted",), requeue=2.0),
+    Row("an earlier experiment of this name is still going",
+        see(jobs=(leaving(b.rayjob(1, uid="earlier", **b.RUNNING)),)), "Pending",
+        ("ClusterReady", "False", "WaitingForPods"), requeue=2.0),
+    Row("restoreFrom waits for a checkpoint",
+        see(source={"status": {}}, restoreFrom={"experiment": "other"}), "Pending",
+        ("ClusterReady", "False", "WaitingForCheckpoint")),
+    Row("restoreFrom an experiment that is not there", see(restoreFrom={"experiment": "other"}), "Invalid",
+        ("Accepted", "False", "ExperimentNotFound"), events=("ExperimentNotFound",)),
+    Row("restoreFrom's checkpoint is there", see(source=SOURCE, restoreFrom={"experiment": "other", "which": "best"}),
+        "Provisioning", created=("cartpole-a1",), outcomes=("Running",), events=("AttemptStarted",), requeue=2.0),
+    Row("an image that cannot be pulled",
+        see(b.status(b.record(1)), (b.rayjob(1, jobDeploymentStatus="Initializing"),),
+            pods=(b.pod(1, **b.waiting("ErrImagePull", "not found", "nowhere/x:1")),)), "Provisioning",
+        ("ClusterReady", "False", "ImagePullBackOff"), outcomes=("Running",), events=("ImagePullBackOff",),
+        said="nowhere/x:1"),
+    Row("a Secret that is missing",
+        see(b.status(b.record(1)), (b.rayjob(1, jobDeploymentStatus="Initializing"),),
+            pods=(b.pod(1, **b.waiting("CreateContainerConfigError", 'secret "s3" not found')),)), "Provisioning",
+        ("ClusterReady", "False", "CreateContainerConfigError"), outcomes=("Running",),
+        events=("CreateContainerConfigError",), said='secret "s3" not found'),
+    Row("a bucket that is not there",
+        see(b.status(b.record(1), training={"attempt": 1, "sync": {"pending": 1, "error": {
+            "reason": "BucketNotFound", "message": "no bucket b"}}}), (b.rayjob(1, **b.RUNNING),)), "Running",
+        ("CheckpointSynced", "False", "BucketNotFound"), outcomes=("Running",),
+        events=("ClusterReady", "CheckpointSyncFailed")),
+    Row("an attempt that went on from a checkpoint says so",
+        see(b.status(b.record(1), training={"attempt": 1, "restoredFrom": "s3://b/c"}), (b.rayjob(1, **b.RUNNING),)),
+        "Running", ("Training", "True", "RestoredCheckpoint"), outcomes=("Running",),
+        events=("ClusterReady", "RestoredCheckpoint")),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.what)
+def test_row(row: Row) -> None:
+    outcome = reconcile(row.observed, b.SETTINGS, b.NOW)
+    status = outcome.status
+    assert status is not None
+    assert status["phase"] == row.phase, status["message"]
+    assert tuple(item["metadata"]["name"] for item in outcome.create) == row.created
+    assert tuple(item["metadata"]["name"] for item in outcome.delete) == row.deleted
+    assert tuple(item["outcome"] for item in status.get("attempts", [])) == row.outcomes
+    assert status["failures"] == row.failures
+    told = tuple(event.reason for event in outcome.events)
+    assert told == row.events
+    assert outcome.requeue_after == row.requeue
+    assert row.said in status["message"] or row.said in str(status["conditions"])
+    if row.reason:
+        kind, value, reason = row.reason
+        condition = conditions_of(status).get(kind)
+        assert (condition["status"], condition["reason"]) == (value, reason), condition
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.what)
+def test_every_condition_is_there_and_as_the_crd_wants_it(row: Row) -> None:
+    from rltrainer.statuses import ExperimentStatus
+
+    status = reconcile(row.observed, b.SETTINGS, b.NOW).status
+    assert status is not None
+    checked = ExperimentStatus.model_validate(status)
+    kinds = ["Accepted", "ClusterReady", "Training", "CheckpointSynced", "Suspended", "Succeeded", "Failed"]
+    assert [condition.type for condition in checked.conditions] == kinds
+    assert all(condition.observed_generation == 1 for condition in checked.conditions)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.what)
+def test_with_its_status_written_a_second_look_changes_nothing(row: Row) -> None:
+    """The status is a fixed point: with nothing else changed, nothing more is written or told."""
+    after = b.settled(row.observed)
+    if row.created:
+        job = b.rayjob(int(row.created[0].rsplit("a", 1)[1]), spec_hash=after.status["attempts"][-1]["specHash"])
+        after = Observed(after.object, (job,), source=after.source)
+    after = b.settled(after)  # a decision was the first step, its consequence the second
+    again: Outcome = reconcile(after, b.SETTINGS, b.NOW)
+    assert again.status is None
+    assert again.events == ()
+    assert again.create == ()
+
+
+def test_a_deleted_experiment_is_left_to_the_garbage_collector() -> None:
+    gone = b.experiment()
+    gone["metadata"] |= LEAVING
+    assert reconcile(Observed(gone), b.SETTINGS, b.NOW) == Outcome()
+
+
+def test_the_time_of_a_condition_moves_only_with_its_status() -> None:
+    first = b.settled(see(b.status(b.record(1)), (b.rayjob(1, jobDeploymentStatus="Initializing"),)))
+    running = Observed(first.object, (b.rayjob(1, **b.RUNNING),))
+    later = b.NOW + timedelta(seconds=30)
+    status = reconcile(running, b.SETTINGS, later).status
+    assert status is not None
+    conditions = conditions_of(status)
+    assert conditions.get("Training")["lastTransitionTime"] == "2030-01-01T12:00:30Z"
+    assert conditions.get("Accepted")["lastTransitionTime"] == "2030-01-01T12:00:00Z"
+
+
+def test_the_status_keeps_the_newest_twenty_attempts_and_counts_all_failures() -> None:
+    attempts = [b.record(number, "Failed", ago=1000) for number in range(11, 31)]
+    outcome = reconcile(see(b.status(*attempts, failures=30), maxFailures=100), b.SETTINGS, b.NOW)
+    assert outcome.status is not None
+    assert [item["number"] for item in outcome.status["attempts"]] == list(range(12, 32))
+    assert outcome.status["failures"] == 30
+    assert outcome.create[0]["metadata"]["name"] == "cartpole-a31"
+
+
+def test_the_submitter_that_kuberay_adds_is_restricted_once() -> None:
+    observed = see(b.status(b.record(1)), (b.rayjob(1, **b.RUNNING),), (b.ray_cluster(1),))
+    (patch,) = reconcile(observed, b.SETTINGS, b.NOW).patch
+    assert patch.target["metadata"]["name"] == "cartpole-a1-xyz"
+    values = {operation["path"].rsplit("/", 1)[1]: operation.get("value") for operation in patch.operations}
+    assert values["securityContext"]["allowPrivilegeEscalation"] is False
+    assert patch.operations[0] == {"op": "test", "path": "/spec/headGroupSpec/template/spec/containers/1/name",
+                                   "value": "ray-job-submitter"}  # fmt: skip
+    done = see(b.status(b.record(1)), (b.rayjob(1, **b.RUNNING),), (b.ray_cluster(1, securityContext={}),))
+    assert reconcile(done, b.SETTINGS, b.NOW).patch == ()
+
+
+def test_replicas_reach_the_running_cluster_and_no_attempt_is_replaced() -> None:
+    live = [{"groupName": "cpu", "minReplicas": 0, "maxReplicas": 1, "replicas": 1}]
+    observed = see(
+        b.status(b.record(1, specHash=b.hash_of(cluster={"workers": [{"name": "cpu", "maxReplicas": 1}]}))),
+        (b.rayjob(1, **b.RUNNING),),
+        (b.ray_cluster(1, live, securityContext={}),),
+        cluster={"workers": [{"name": "cpu", "minReplicas": 2, "maxReplicas": 3}]},
+    )
+    outcome = reconcile(observed, b.SETTINGS, b.NOW)
+    (patch,) = outcome.patch
+    assert [operation["op"] for operation in patch.operations] == ["test", "add", "add"]
+    assert {o["path"]: o["value"] for o in patch.operations if o["op"] == "add"} == {
+        "/spec/workerGroupSpecs/0/minReplicas": 2,
+        "/spec/workerGroupSpecs/0/maxReplicas": 3,
+    }
+    assert outcome.status is not None
+    assert [item["outcome"] for item in outcome.status["attempts"]] == ["Running"]
+
+
+def test_keeping_the_cluster_afterwards_can_be_asked_for_while_it_runs() -> None:
+    observed = see(b.status(b.record(1)), (b.rayjob(1, **b.RUNNING),), cluster={"keepSecondsAfterFinished": 600})
+    (patch,) = reconcile(observed, b.SETTINGS, b.NOW).patch
+    assert patch.operations == ({"op": "add", "path": "/spec/ttlSecondsAfterFinished", "value": 600},)
+
+
+def test_a_run_stays_where_it_began_when_the_operators_storage_moves() -> None:
+    from dataclasses import replace
+
+    moved = replace(b.SETTINGS, storage=b.STORAGE.model_copy(update={"uri": "s3://elsewhere"}))
+    status = reconcile(
+        see(b.status(b.record(1), storageUri=b.FOLDER), (b.rayjob(1, **b.RUNNING),)), moved, b.NOW
+    ).status
+    assert status is not None
+    assert status["storageUri"] == b.FOLDER

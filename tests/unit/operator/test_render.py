@@ -1,0 +1,201 @@
+"""What is rendered, held against golden files: `RLOPERATOR_UPDATE_GOLDEN=1 pytest tests/unit/operator` rewrites them."""
+
+import copy
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from rloperator import attempt, rollouts
+from rloperator.manifests import merge
+from rloperator.names import Manifest, rayjob
+from rloperator.observed import Observed
+from rloperator.render import RAY_VERSION, Owner
+
+from rltrainer.spec import MAX_NAME, ExperimentSpec
+from tests.unit.operator import builders as b
+
+GOLDEN = Path(__file__).parent / "golden"
+ROOT = Path(__file__).parents[3]
+UPDATE = os.environ.get("RLOPERATOR_UPDATE_GOLDEN") == "1"
+
+FULL: Manifest = {
+    "config": {"num_workers": 4, "num_gpus": 1},
+    "storage": {"uri": "s3://own/prefix", "region": "eu-west-1"},
+    "cluster": {
+        "image": "registry/own:2",
+        "imagePullPolicy": "Always",
+        "imagePullSecrets": ["pull"],
+        "head": {
+            "cpu": 2,
+            "podTemplate": {
+                "metadata": {"annotations": {"team": "rl"}},
+                "spec": {"containers": [{"name": "ray-head", "env": [{"name": "MUJOCO_GL", "value": "egl"}]}]},
+            },
+        },
+        "workers": [
+            {"name": "cpu", "maxReplicas": 4, "cpu": "1500m", "memory": "3Gi", "nodeSelector": {"pool": "cpu"}},
+            {"name": "gpu", "minReplicas": 1, "maxReplicas": 1, "gpus": 1,
+             "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}]},
+        ],
+        "autoscaling": {"idleTimeoutSeconds": 30, "upscalingMode": "Aggressive"},
+        "gracePeriodSeconds": 90,
+        "keepSecondsAfterFinished": 120,
+        "queueName": "rl",
+        "priorityClassName": "high",
+    },
+}  # fmt: skip
+
+
+def plan(restore_uri: str | None = None, **spec: Any) -> attempt.Plan:
+    document = b.experiment(**spec)
+    parsed = ExperimentSpec.model_validate(document["spec"])
+    return attempt.Plan(Owner(document), parsed, parsed.storage or b.STORAGE, b.SETTINGS, restore_uri)
+
+
+def rollout(**spec: Any) -> Manifest:
+    metadata = {"name": "cartpole-rollout", "namespace": "team", "uid": b.UID, "generation": 1, "resourceVersion": "1"}
+    return {"apiVersion": "rltrainer.io/v1alpha1", "kind": "RLRollout", "metadata": metadata,
+            "spec": {"experiment": "cartpole", **spec}, "status": {}}  # fmt: skip
+
+
+def rollout_manifests() -> list[Manifest]:
+    training = {"bestCheckpoint": {"uri": f"{b.FOLDER}/checkpoints/checkpoint_000040"}}
+    source = b.experiment({"training": training}, cluster={"imagePullSecrets": ["pull"]})
+    outcome = rollouts.reconcile(Observed(rollout(episodes=20, video=True), source=source), b.SETTINGS, b.NOW)
+    return [*outcome.apply, *outcome.create]
+
+
+def attempt_manifests(plan: attempt.Plan, number: int) -> list[Manifest]:
+    return [*attempt.support_of(plan), attempt.rayjob(plan, number)]
+
+
+CASES = {
+    "small": lambda: attempt_manifests(plan(), 1),
+    "full": lambda: attempt_manifests(plan("s3://bucket/other/checkpoint_000007", **FULL), 3),
+    "rollout": rollout_manifests,
+}
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_golden(name: str) -> None:
+    rendered = CASES[name]()
+    path = GOLDEN / f"{name}.yaml"
+    if UPDATE:
+        path.write_text(yaml.safe_dump_all(copy.deepcopy(rendered), sort_keys=False, width=120))
+    assert list(yaml.safe_load_all(path.read_text())) == rendered
+
+
+def containers(name: str) -> list[Manifest]:
+    found: list[Manifest] = []
+
+    def walk(value: Any) -> None:
+        if isinstance(value, dict):
+            found.extend(value.get("containers", []))
+            for item in value.values():
+                walk(item)
+        elif isinstance(value, list):
+            for item in value:
+                walk(item)
+
+    walk(CASES[name]())
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_every_container_is_restricted(name: str) -> None:
+    assert containers(name)
+    for container in containers(name):
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+            "runAsNonRoot": True,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        }
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_no_secret_stands_in_a_manifest_and_only_the_trainer_gets_one(name: str) -> None:
+    for container in containers(name):
+        secrets = [env for env in container["env"] if env["name"].startswith("AWS_")]
+        assert all("value" not in env and "secretKeyRef" in env["valueFrom"] for env in secrets)
+        assert not (secrets and container["name"] == "ray-worker")
+
+
+def test_the_role_names_this_one_experiment() -> None:
+    _, role, _, _ = attempt.support_of(plan())
+    assert role["rules"] == [
+        {"apiGroups": ["rltrainer.io"], "resources": ["rlexperiments", "rlexperiments/status"],
+         "resourceNames": ["cartpole"], "verbs": ["get", "patch"]}
+    ]  # fmt: skip
+
+
+def test_the_operator_holds_every_right_that_it_grants() -> None:
+    """Else the API server refuses the Role: nobody grants more than he has."""
+    text = (ROOT / "charts/rl-operator/templates/rbac.yaml").read_text().split("---")[0]
+    own = yaml.safe_load(re.sub(r"^.*\{\{.*$", "", text, flags=re.MULTILINE))["rules"]
+    held = {(g, r, v) for rule in own for g in rule["apiGroups"] for r in rule["resources"] for v in rule["verbs"]}
+    for name in CASES:
+        for manifest in CASES[name]():
+            for rule in manifest.get("rules", []):
+                granted = {(g, r, v) for g in rule["apiGroups"] for r in rule["resources"] for v in rule["verbs"]}
+                assert granted <= held, f"the chart's role lacks {granted - held}"
+    assert not any(resource == "secrets" for _, resource, _ in held)
+
+
+def test_names_fit_what_kuberay_allows() -> None:
+    assert len(rayjob("a" * MAX_NAME, 99999)) <= 47
+
+
+def test_the_ray_version_is_the_trainers() -> None:
+    assert f'"ray[default]=={RAY_VERSION}"' in (ROOT / "pyproject.toml").read_text()
+
+
+SAME: tuple[Manifest, ...] = (
+    {"suspend": True},
+    {"maxFailures": 7},
+    {"cluster": {"keepSecondsAfterFinished": 9}},
+    {"checkpoint": {"frequency": 10}},
+)
+OTHER: tuple[Manifest, ...] = (
+    {"config": {"lr": 0.1}},
+    {"stop": {"timesteps_total": 1}},
+    {"cluster": {"image": "x"}},
+    {"cluster": {"workers": [{"name": "cpu"}]}},
+    {"storage": {"uri": "s3://other"}},
+)
+
+
+@pytest.mark.parametrize("spec", SAME, ids=str)
+def test_the_hash_leaves_out_what_needs_no_restart(spec: Manifest) -> None:
+    assert b.hash_of(**spec) == b.hash_of()
+
+
+@pytest.mark.parametrize("spec", OTHER, ids=str)
+def test_the_hash_tells_what_needs_a_restart(spec: Manifest) -> None:
+    assert b.hash_of(**spec) != b.hash_of()
+
+
+def test_the_hash_leaves_out_the_bounds_of_a_group() -> None:
+    def sized(low: int, high: int) -> str:
+        return b.hash_of(cluster={"workers": [{"name": "cpu", "minReplicas": low, "maxReplicas": high}]})
+
+    assert sized(0, 1) == sized(3, 9)
+
+
+def test_merge_goes_by_name_and_null_removes() -> None:
+    base = {
+        "containers": [{"name": "a", "env": [{"name": "X", "value": "1"}], "image": "i"}],
+        "volumes": [{"name": "v"}],
+    }
+    over = {"containers": [{"name": "a", "env": [{"name": "Y", "value": "2"}], "image": None}, {"name": "b"}],
+            "nodeSelector": {"k": "v"}}  # fmt: skip
+    assert merge(base, over) == {
+        "containers": [{"name": "a", "env": [{"name": "X", "value": "1"}, {"name": "Y", "value": "2"}]}, {"name": "b"}],
+        "volumes": [{"name": "v"}],
+        "nodeSelector": {"k": "v"},
+    }
+    assert base["containers"][0]["image"] == "i", "the base is left as it was"

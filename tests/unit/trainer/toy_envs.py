@@ -1,0 +1,130 @@
+"""Small environments whose right answers are known."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+Step = tuple[Any, float, bool, bool, dict[str, Any]]
+
+
+class Identity(gymnasium.Env[Any, Any]):
+    """Shows one of n numbers, and pays 1 for naming it. Episodes are truncated after `length` steps."""
+
+    def __init__(self, n: int = 3, length: int = 10) -> None:
+        self.n, self.length = n, length
+        self.observation_space = spaces.Discrete(n)
+        self.action_space = spaces.Discrete(n)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.t = 0
+        self.shown = int(self.np_random.integers(self.n))
+        return self.observe(), {}
+
+    def observe(self) -> Any:
+        return self.shown
+
+    def pay(self, action: Any) -> float:
+        return float(action == self.shown)
+
+    def step(self, action: Any) -> Step:
+        reward = self.pay(action)
+        self.t += 1
+        self.shown = int(self.np_random.integers(self.n))
+        return self.observe(), reward, False, self.t >= self.length, {}
+
+
+class IdentityBox(Identity):
+    """Shows a number in [-1, 1], and pays for coming close to it."""
+
+    def __init__(self, length: int = 10) -> None:
+        super().__init__(length=length)
+        self.observation_space = spaces.Box(-1, 1, (1,), np.float32)
+        self.action_space = spaces.Box(-1, 1, (1,), np.float32)
+
+    def observe(self) -> Any:
+        self.target = self.np_random.uniform(-1, 1, 1).astype(np.float32)
+        return self.target
+
+    def pay(self, action: Any) -> float:
+        return -float(abs(action[0] - self.target[0]))
+
+
+class IdentityMulti(Identity):
+    """Shows two numbers, and pays for naming both, a half each."""
+
+    def __init__(self, length: int = 10) -> None:
+        super().__init__(length=length)
+        self.observation_space = spaces.MultiDiscrete([2, 3])
+        self.action_space = spaces.MultiDiscrete([2, 3])
+
+    def observe(self) -> Any:
+        self.target = np.array([self.np_random.integers(2), self.np_random.integers(3)])
+        return self.target
+
+    def pay(self, action: Any) -> float:
+        return float((np.asarray(action) == self.target).mean())
+
+
+class IdentityImage(Identity):
+    """Shows an image of 36 x 36 that is bright in its left or its right half, and pays for naming the half."""
+
+    def __init__(self, length: int = 10) -> None:
+        super().__init__(n=2, length=length)
+        self.observation_space = spaces.Box(0, 255, (36, 36, 1), np.uint8)
+
+    def observe(self) -> Any:
+        image = np.zeros((36, 36, 1), np.uint8)
+        image[:, self.shown * 18 : (self.shown + 1) * 18] = 255
+        return image
+
+
+class Countdown(gymnasium.Env[Any, Any]):
+    """Shows the number of steps so far; pays 1 a step; ends after `length` steps, by `end`."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, length: int = 3, end: str = "truncated") -> None:
+        self.length, self.end = length, end
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.t = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> Step:
+        self.t += 1
+        ended = self.t >= self.length
+        obs = np.array([self.t], np.float32)
+        return obs, 1.0, ended and self.end == "terminated", ended and self.end == "truncated", {}
+
+
+class Faulty(Countdown):
+    """Does something wrong in step `at`: raises, shows NaN, pays NaN, or shows another shape."""
+
+    def __init__(self, fault: str = "raise", at: int = 5) -> None:
+        super().__init__(length=1000)
+        self.fault, self.at = fault, at
+
+    def step(self, action: Any) -> Step:
+        obs, reward, *rest = super().step(action)
+        if self.t == self.at:
+            if self.fault == "raise":
+                raise ZeroDivisionError("the simulator fell over")
+            if self.fault == "obs":
+                obs = np.array([np.nan], np.float32)
+            if self.fault == "reward":
+                reward = float("inf")
+            if self.fault == "shape":
+                obs = np.zeros(2, np.float32)
+        return obs, reward, *rest
+
+
+class NoStart(Countdown):
+    """Cannot be made."""
+
+    def __init__(self) -> None:
+        raise OSError("the simulator's licence has expired")
