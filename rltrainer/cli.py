@@ -17,8 +17,8 @@ from rltrainer.interrupt import Interrupt
 from rltrainer.options import OPTIONS, OptionError, for_algorithm, parse_options
 from rltrainer.paths import pid_file
 from rltrainer.spec import API_VERSION, DocumentError, Experiment
-from rltrainer.status import EXPERIMENT, Reporter, Target
-from rltrainer.statuses import Problem, TrainingStatus
+from rltrainer.status import EXPERIMENT, Reporter, Target, earlier
+from rltrainer.statuses import Problem
 
 
 class UsageError(Exception):
@@ -177,7 +177,8 @@ def report_invalid(message: str) -> None:
     """Tells Kubernetes, where there is one, that the document cannot be run."""
     target = Target.from_environment(*EXPERIMENT)
     if target:
-        report = TrainingStatus(error=Problem(reason="InvalidOption", message=message[:4096]))
+        problem = Problem(reason="InvalidOption", message=message[:4096])
+        report = earlier(target).model_copy(update={"error": problem})
         Reporter(target, lambda: report).close()
 
 

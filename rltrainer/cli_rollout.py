@@ -5,7 +5,10 @@ import logging
 import os
 import sys
 
+from pydantic import ValidationError
+
 from rltrainer.errors import RunError
+from rltrainer.options import describe
 from rltrainer.paths import run_uri
 from rltrainer.results import log_to, on_terminal, stop_logging
 from rltrainer.rollout import Request, run
@@ -52,11 +55,14 @@ def request_of(arguments: argparse.Namespace) -> Request:
 
 
 def storage_of(arguments: argparse.Namespace) -> Storage | None:
-    """How S3 is reached, from --endpoint and --region."""
+    """How S3 is reached, from --endpoint and --region. Raises DocumentError."""
     uris = [
         uri for uri in (arguments.checkpoint, arguments.out, arguments.video_dir) if uri and uri.startswith("s3://")
     ]
-    return Storage(uri=uris[0], endpoint=arguments.endpoint, region=arguments.region) if uris else None
+    try:
+        return Storage(uri=uris[0], endpoint=arguments.endpoint, region=arguments.region) if uris else None
+    except ValidationError as error:
+        raise DocumentError("; ".join(describe(problem, "storage") for problem in error.errors())) from None
 
 
 def from_document(path: str) -> Request:

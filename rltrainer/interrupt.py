@@ -1,4 +1,7 @@
-"""Signals: the first asks a run to keep its state and end, the second ends it at once."""
+"""Signals: the first asks a run to keep its state and end. Ctrl-C after it ends the run at once.
+
+A repeated SIGTERM asks for nothing more: in a cluster Ray's job supervisor and the pod's preStop hook both send one.
+"""
 
 import os
 import signal
@@ -25,7 +28,9 @@ class Interrupt:
     def ask(self, signum: int, frame: FrameType | None = None) -> None:
         """A signal's handler."""
         if self.signum is not None:
-            os._exit(128 + signum)
+            if signum == signal.SIGINT:
+                os._exit(128 + signum)
+            return
         self.signum, self._since = signum, monotonic()
         self._asked.set()
 

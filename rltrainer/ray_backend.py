@@ -63,6 +63,10 @@ class WorkerActor:
             self.worker = start_worker(self.blueprint, self.index, *start)
         return self.worker.sample(weights)
 
+    def pid(self) -> int:
+        """The process it lives in."""
+        return os.getpid()
+
     def state(self) -> Tree | None:
         """The worker's state, if it has begun."""
         return self.worker.state() if self.worker else None

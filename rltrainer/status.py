@@ -56,10 +56,13 @@ ROLLOUT = ("RLRollout", "rlrollouts", "results")
 
 
 class Client(Protocol):
-    """Applies a status. Raises an exception that says why it cannot."""
+    """Reads and applies a status. Raises an exception that says why it cannot."""
 
-    def __call__(self, target: Target, body: Body) -> None:
+    def apply(self, target: Target, body: Body) -> None:
         """Applies `body` to `target`'s status."""
+
+    def read(self, target: Target) -> Body:
+        """`target` as the API server has it."""
 
 
 class KubernetesClient:
@@ -68,15 +71,20 @@ class KubernetesClient:
     def __init__(self) -> None:
         self._api: Any = None
 
-    def __call__(self, target: Target, body: Body) -> None:
-        """See Client."""
+    @property
+    def api(self) -> Any:
+        """The API of custom resources."""
         from kubernetes import client, config  # noqa: PLC0415 - a second's import, and only clusters have a use for it
 
         if self._api is None:
             configuration = client.Configuration()
             config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
             self._api = client.CustomObjectsApi(client.ApiClient(configuration))
-        self._api.patch_namespaced_custom_object_status(
+        return self._api
+
+    def apply(self, target: Target, body: Body) -> None:
+        """See Client."""
+        self.api.patch_namespaced_custom_object_status(
             GROUP,
             VERSION,
             target.namespace,
@@ -88,6 +96,25 @@ class KubernetesClient:
             _content_type="application/apply-patch+yaml",
             _request_timeout=10,
         )
+
+    def read(self, target: Target) -> Body:
+        """See Client."""
+        found: Body = self.api.get_namespaced_custom_object_status(
+            GROUP, VERSION, target.namespace, target.plural, target.name, _request_timeout=10
+        )
+        return found
+
+
+def earlier(target: Target, client: Client | None = None) -> TrainingStatus:
+    """What an earlier attempt reported last, so that a new one's first report does not go back to nothing."""
+    try:
+        found = (client or KubernetesClient()).read(target)
+        if target.uid in (None, found["metadata"]["uid"]):
+            report = TrainingStatus.model_validate(found.get("status", {}).get("training") or {})
+            return report.model_copy(update={"error": None, "sync": None, "stopped_by": None, "updated_at": None})
+    except Exception as error:
+        log.warning("earlier status of %s not read: %s", target.name, brief(error))
+    return TrainingStatus()
 
 
 class Reporter:
@@ -109,14 +136,14 @@ class Reporter:
 
     def _send(self) -> bool:
         """Sends the present state if it is news; whether the API server knows it now."""
-        report = self.snapshot().model_dump(by_alias=True, exclude_none=True, mode="json")
+        report = self.snapshot().model_dump(by_alias=True, exclude_none=True, mode="json", exclude={"updated_at"})
         content = json.dumps(report, sort_keys=True)
         if content == self._sent:
             return True
         if self.target.field == "training":
             report["updatedAt"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         try:
-            self.client(self.target, self.target.body(report))
+            self.client.apply(self.target, self.target.body(report))
         except Exception as error:
             if not self._complained:
                 log.warning("status of %s not reported, and is tried again: %s", self.target.name, brief(error))

@@ -58,7 +58,7 @@ class TrainingStatus(Model):
     )
     sync: SyncStatus | None = Field(None, description="How the uploads stand.")
     stopped_by: Annotated[str, Field(max_length=64)] | None = Field(
-        None, description="Stop condition that ended the run."
+        None, description="Stop condition that ended the run, such as timesteps_total >= 60000."
     )
     error: Problem | None = Field(
         None, description="What is wrong with the document or its environment; no retry helps."

@@ -18,8 +18,8 @@ log = logging.getLogger(__name__)
 
 FILES_EVERY = 10.0
 """Seconds between uploads of result.json and its like."""
-LONGEST_WAIT = 15.0
-"""Seconds between tries while storage is away."""
+FIRST_WAIT, LONGEST_WAIT = 1.0, 15.0
+"""Seconds between tries while storage is away, doubled from the one to the other."""
 
 
 def remote_manifests(store: Store) -> list[Manifest]:
@@ -136,7 +136,7 @@ class Uploader:
             return not self._queue and not self._files
 
     def _run(self) -> None:
-        wait = 1.0
+        wait = FIRST_WAIT
         while self._await_work():
             try:
                 self._work()
@@ -144,7 +144,7 @@ class Uploader:
                 self._failed(error, wait)
                 wait = min(2 * wait, LONGEST_WAIT)
             else:
-                wait = 1.0
+                wait = FIRST_WAIT
                 self._worked()
 
     def _await_work(self) -> bool:
@@ -166,7 +166,7 @@ class Uploader:
             self._upload_checkpoint(self._active)
             return
         try:
-            for path in sorted(files):
+            for path in sorted(path for path in files if path.exists()):
                 self.store.upload(path, path.relative_to(self.folder).as_posix())
         except Exception:
             with self._changed:

@@ -20,12 +20,12 @@ from rltrainer.checkpoint import Tree
 from rltrainer.envs import EnvSource, Spaces
 from rltrainer.errors import Interrupted, RunError
 from rltrainer.interrupt import Interrupt
-from rltrainer.options import OptionError, Options, describe
+from rltrainer.options import Options, describe
 from rltrainer.paths import CHECKPOINTS, LOG, RESULTS, run_uri
 from rltrainer.progress import Progress, Row
 from rltrainer.sampling import Blueprint
 from rltrainer.spec import Experiment, ExperimentSpec
-from rltrainer.status import EXPERIMENT, Reporter, Target
+from rltrainer.status import EXPERIMENT, Reporter, Target, earlier
 from rltrainer.statuses import Problem, TrainingStatus
 from rltrainer.storage import SPEAK_EVERY, StorageError, Store, open_store, patiently
 from rltrainer.sync import Uploader
@@ -108,7 +108,10 @@ class Run:
         self.row: Row = {}
         self.uid = uid
         target = Target.from_environment(*EXPERIMENT)
-        self.reporter = Reporter(target, self.status) if target else None
+        self.reporter: Reporter | None = None
+        if target is not None:
+            self.report = earlier(target).model_copy(update={"attempt": attempt})
+            self.reporter = Reporter(target, self.status)
 
     def go(self, restore_from: str | None) -> Result:
         """From the document to the last report."""
@@ -118,21 +121,26 @@ class Run:
             if error.permanent:
                 self._update(error=Problem(reason=error.reason, message=error.message[:4096]))
             log.critical("error: %s", error)
-            self._finish(wait=not error.permanent)
+            self._drain(wait=not error.permanent)
             raise
         except Interrupted as signal:
             log.info("ended by %s%s", signal, f"; {self.newest.name} is the newest" if self.newest else "")
-            self._finish(wait=True)
+            self._drain(wait=True)
             raise
         except BaseException as error:
             log.exception("error: %s", type(error).__name__)
-            self._finish(wait=False)
+            self._drain(wait=False)
             raise
-        log.info("done: %s", stopped_by)
-        self._update(stopped_by=stopped_by)
-        uploaded = self._finish(wait=True)
-        if not uploaded:
-            raise RunError("StorageUnreachable", "the run is done, but its last files did not reach storage")
+        else:
+            log.info("done: %s", stopped_by)
+            if not self._drain(wait=True):
+                lost = RunError("StorageUnreachable", "the run is done, but its last files did not reach storage")
+                log.critical("error: %s", lost)
+                raise lost
+            self._update(stopped_by=stopped_by)
+        finally:
+            if self.reporter is not None:
+                self.reporter.close()
         (self.folder / MARK).write_text(json.dumps({"uid": self.uid, "stopped_by": stopped_by}))
         return Result(stopped_by, self.row, self.folder, self.newest)
 
@@ -185,21 +193,24 @@ class Run:
             raise
 
     def _publish(self, last: bool) -> None:
-        progress, mean = self.progress, self.progress.reward_mean()
         assert self.results is not None  # noqa: S101 - for the type checker
         self.results.write(self.row, last)
         if self.uploader is not None:
             self.uploader.touch(*self.results.files())
-        self._update(
-            iteration=progress.training_iteration,
-            timesteps_total=progress.timesteps_total,
-            episodes_total=progress.episodes_total,
-            episode_reward_mean=mean,
-            best_reward=progress.best_reward,
-            reward=None if mean is None else f"{mean:.1f}",
-            time_total_s=round(progress.time_total_s, 3),
-            timesteps_per_second=self.row["timesteps_per_second"],
-        )
+        self._update(timesteps_per_second=self.row["timesteps_per_second"], **self._counters())
+
+    def _counters(self) -> dict[str, Any]:
+        """How far the run has come, as its status says it."""
+        progress, mean = self.progress, self.progress.reward_mean()
+        return {
+            "iteration": progress.training_iteration,
+            "timesteps_total": progress.timesteps_total,
+            "episodes_total": progress.episodes_total,
+            "episode_reward_mean": mean,
+            "best_reward": progress.best_reward,
+            "reward": None if mean is None else f"{mean:.1f}",
+            "time_total_s": round(progress.time_total_s, 3),
+        }
 
     def _checkpoint_at_end(self, backend: Backend, workers: bool = True) -> None:
         name = ckpt.folder_name(self.progress.training_iteration)
@@ -269,7 +280,7 @@ class Run:
             self._adopt(backend, origin)
         if origin is not None:
             log.info("restored from %s, after %s timesteps", origin.origin, f"{origin.manifest.timesteps_total:,}")
-            self._update(restored_from=origin.origin)
+        self._update(restored_from=origin.origin if origin else None, **self._counters())
 
     def _adopt(self, backend: Backend, origin: restore.Restored) -> None:
         """Another run's weights, optimiser and statistics; counters, environments and random states are this run's."""
@@ -297,20 +308,14 @@ class Run:
         uploads = {"sync": self.uploader.status(), "checkpoint": self.uploader.newest()}
         return report.model_copy(update={**uploads, "best_checkpoint": self.uploader.best()})
 
-    def _finish(self, wait: bool) -> bool:
-        """Closes files, waits for the uploads and delivers the last report; whether everything is uploaded."""
+    def _drain(self, wait: bool) -> bool:
+        """Closes files and uploads what is left, for seconds or, with `wait`, for long; whether all is uploaded."""
         if self.results is not None:
             self.results.close()
-        uploaded = True
-        if self.uploader is not None:
-            self.uploader.touch(*(self.results.files() if self.results else ()), self.folder / LOG)
-            uploaded = self._drain(STORAGE_PATIENCE if wait else 10.0)
-        if self.reporter is not None:
-            self.reporter.close()
-        return uploaded
-
-    def _drain(self, patience: float) -> bool:
-        assert self.uploader is not None  # noqa: S101 - for the type checker
+        if self.uploader is None:
+            return True
+        self.uploader.touch(*(self.results.files() if self.results else ()), self.folder / LOG)
+        patience = STORAGE_PATIENCE if wait else 10.0
         end = monotonic() + patience
         while not (done := self.uploader.close(min(SPEAK_EVERY, patience))) and monotonic() < end:
             error = self.uploader.status().error
@@ -319,11 +324,12 @@ class Run:
 
 
 def own_options(algorithm: Algorithm, spec: ExperimentSpec) -> Options:
-    """The options as the algorithm itself knows them: one's own may have other defaults. Raises OptionError."""
+    """The options as the algorithm itself knows them: one's own may have other defaults. Raises RunError, permanent."""
     try:
         return algorithm.options.model_validate(spec.config)
     except ValidationError as error:
-        raise OptionError("; ".join(describe(problem, "spec.config") for problem in error.errors())) from None
+        problems = "; ".join(describe(problem, "spec.config") for problem in error.errors())
+        raise RunError("InvalidOption", problems, permanent=True) from None
 
 
 def check_trainable(algorithm: Algorithm, spaces: Spaces, options: Options) -> None:

@@ -40,6 +40,12 @@ _AUTOSCALER_RULES: list[Manifest] = [
 ]
 """What Ray's autoscaler does in the head pod. KubeRay draws the cluster's name too late to name it here."""
 
+_RAY_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # After SIGTERM Ray waits 30 s for its node to fall idle. By then the trainer has ended, and nobody else works here.
+    "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+}
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -134,8 +140,7 @@ def _autoscaler(cluster: Cluster) -> Manifest:
 
 def _head(plan: Plan, number: int) -> Manifest:
     cluster = plan.spec.cluster
-    values = {
-        "RAY_USAGE_STATS_ENABLED": "0",
+    values = _RAY_ENVIRONMENT | {
         # How long Ray waits for the trainer between SIGTERM and SIGKILL; 3 s by default, too short for a checkpoint.
         "RAY_JOB_STOP_WAIT_TIME_S": str(cluster.grace_period_seconds),
     }
@@ -164,7 +169,7 @@ def _group(plan: Plan, group: Workers, number: int) -> Manifest:
     cluster = plan.spec.cluster
     main = container(
         names.WORKER_CONTAINER, plan.image, cluster.image_pull_policy, group,
-        env=[{"name": "HOME", "value": "/tmp"}, {"name": "RAY_USAGE_STATS_ENABLED", "value": "0"}],  # noqa: S108
+        env=[{"name": name, "value": value} for name, value in ({"HOME": "/tmp"} | _RAY_ENVIRONMENT).items()],  # noqa: S108
         volumeMounts=[TMP_MOUNT],
     )  # fmt: skip
     if group.gpus:
@@ -185,6 +190,9 @@ def _group(plan: Plan, group: Workers, number: int) -> Manifest:
 def _template(plan: Plan, pods: Head | Workers, number: int, main: Manifest, **fields: Any) -> Manifest:
     """A pod template that is ours by label, with the document's own pod template merged over it."""
     cluster = plan.spec.cluster
+    # The first process of a container ignores SIGTERM unless it handles it. KubeRay's autoscaler, submitter and init
+    # containers do not, and would stay for the whole grace period. In a shared namespace none of them is the first.
+    fields["shareProcessNamespace"] = True
     if cluster.image_pull_secrets:
         fields["imagePullSecrets"] = [{"name": name} for name in cluster.image_pull_secrets]
     if cluster.priority_class_name:

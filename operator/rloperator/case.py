@@ -51,7 +51,8 @@ class Case:
         object.__setattr__(self, "spec", spec)
         if spec is not None:
             storage = policies.storage_of_run(spec, self.observed.status, self.settings)
-            subject = policies.Subject(self.owner.name, spec, storage, self.observed.source)
+            has_checkpoint = bool(self.training.get("checkpoint"))
+            subject = policies.Subject(self.owner.name, spec, storage, self.observed.source, has_checkpoint)
             object.__setattr__(self, "storage", storage)
             refused = policies.refusal(subject)
         object.__setattr__(self, "refusal", refused)

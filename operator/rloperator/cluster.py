@@ -154,7 +154,12 @@ class Cluster:
         """Write the operator's part of a status. Raises ConflictError when the object has changed since it was read."""
         metadata = {key: read["metadata"][key] for key in ("name", "namespace", "uid", "resourceVersion")}
         body = {"apiVersion": read["apiVersion"], "kind": read["kind"], "metadata": metadata, "status": status}
-        self._request("PATCH", f"{_path_of(read)}/status", _force(), json.dumps(body), _APPLY)
+        try:
+            self._request("PATCH", f"{_path_of(read)}/status", _force(), json.dumps(body), _APPLY)
+        except ApiError as error:
+            if error.status == 404:
+                raise ConflictError(409, "deleted in between") from None
+            raise
 
     def tell(self, about: Manifest, event: Event) -> None:
         """Post an event; the same turn told twice is one event."""

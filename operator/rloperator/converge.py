@@ -50,10 +50,18 @@ class Converger:
         except ConflictError:
             raise
         except (NameTakenError, ApiError) as error:
-            # Whoever wrote the document cannot see the operator's log.
-            self.cluster.tell(observed.object, Event("Refused", str(error), "Warning", anchor=str(error)))
+            if not isinstance(error, ApiError) or error.status < 500:
+                self._explain(observed, str(error))
             raise
         return outcome.requeue_after
+
+    def _explain(self, observed: Observed, why: str) -> None:
+        """Say on the object what the API server refuses: whoever wrote it cannot see the operator's log."""
+        self.cluster.tell(observed.object, Event("Refused", why, "Warning", anchor=why))
+        ours = {key: value for key, value in observed.status.items() if key not in ("training", "results")}
+        said = ours | {"phase": ours.get("phase", "Pending"), "message": f"the API server refuses: {why}"}
+        if said != ours:
+            self.cluster.apply_status(observed.object, said)
 
     def observe(self, key: Key) -> Observed | None:
         """The object and its children, as they are now; None where it is gone."""

@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from rloperator import names
-from rloperator.names import Manifest
+from rloperator.names import SUBMITTER_CONTAINER, Manifest
 from rloperator.observed import Observed, of, parse_time
 from rloperator.trouble import out_of_memory
 from rltrainer.statuses import Attempt
@@ -102,7 +102,7 @@ def _reported_finished(attempt: Attempt, status: Manifest) -> bool:
 
 def _words(message: str) -> str:
     """Ray's message without the pages of log in it: the first line, and the last one that says something."""
-    if message == "Ray head pod not found.":
+    if message == "Ray head pod not found." or f"{SUBMITTER_CONTAINER} terminated with exit code 143" in message:
         return "its head pod was lost: deleted, evicted, or its node failed"
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     if len(lines) < 2:

@@ -15,6 +15,7 @@ ROLLOUT = f"{GROUP}/rollout"
 OWNER_UID = f"{GROUP}/owner-uid"
 ATTEMPT = f"{GROUP}/attempt"
 SPEC_HASH = f"{GROUP}/spec-hash"
+CHECKPOINT = f"{GROUP}/checkpoint"
 
 OWNER_LABEL = {"RLExperiment": EXPERIMENT, "RLRollout": ROLLOUT}
 _PREFIX = {"RLExperiment": "rlx", "RLRollout": "rlr"}

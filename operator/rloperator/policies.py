@@ -36,6 +36,8 @@ class Subject:
     storage: Storage | None
     source: Manifest | None
     """The experiment that restoreFrom names, where there is one."""
+    has_checkpoint: bool = False
+    """Whether the run has a checkpoint of its own, from which it goes on whatever becomes of the source."""
 
 
 Policy = Callable[[Subject], Refusal | None]
@@ -121,7 +123,7 @@ def _restore(subject: Subject) -> Refusal | None:
     asked = subject.spec.restore_from.experiment if subject.spec.restore_from else None
     if asked == subject.name:
         return Refusal("RestoreFromItself", "spec.restoreFrom.experiment names this experiment itself")
-    if asked and subject.source is None:
+    if asked and subject.source is None and not subject.has_checkpoint:
         return Refusal(
             "ExperimentNotFound", f'spec.restoreFrom.experiment: there is no RLExperiment "{asked}" in this namespace'
         )

@@ -40,12 +40,11 @@ def suspended(case: Case) -> Decision | None:
         return None
     phase: Phase = case.observed.status.get("phase") or "Pending"
     if case.live:
-        message = f"attempt {case.live.number} writes a checkpoint and lets its cluster go"
-        return _end_live(case, phase, "Suspended", "Suspending", message)
+        return _end_live(case, phase, "Suspended", "Suspending", "suspension is asked for")
     if case.remains:
         return Decision(phase, "Suspending", _leaving(case), delete=case.to_delete, requeue_after=SOON)
-    at = (case.training.get("checkpoint") or {}).get("uri")
-    return Decision("Suspended", "Suspended", f"goes on from {at or 'the beginning'} once spec.suspend is false")
+    at = (case.training.get("checkpoint") or {}).get("uri") or "the newest checkpoint, if there is one,"
+    return Decision("Suspended", "Suspended", f"goes on from {at} once spec.suspend is false")
 
 
 def letting_go(case: Case) -> Decision | None:
@@ -86,8 +85,8 @@ def changed(case: Case) -> Decision | None:
     live = case.live
     if live is None or case.refusal or live.spec_hash in (None, case.hash):
         return None
-    message = f"the document changed: attempt {live.number} writes a checkpoint, and attempt {live.number + 1} follows"
-    return _end_live(case, "Provisioning", "Replaced", "DocumentChanged", message)
+    why = f"the document changed, and attempt {live.number + 1} runs what it says now"
+    return _end_live(case, "Provisioning", "Replaced", "DocumentChanged", why)
 
 
 def backing_off(case: Case) -> Decision | None:
@@ -210,12 +209,17 @@ def _status(case: Case, decision: Decision) -> Manifest:
     return {key: value for key, value in fields.items() if value not in (None, [])}
 
 
-def _end_live(case: Case, phase: Phase, outcome: str, reason: str, message: str) -> Decision:
+def _end_live(case: Case, phase: Phase, outcome: str, reason: str, why: str) -> Decision:
     """End the attempt under way: it is written down first, and then its RayJob is deleted."""
     assert case.live is not None  # noqa: S101 - for the type checker: the callers asked
-    end = ended(case.live, outcome, reason, message, case.now)
+    end = ended(case.live, outcome, reason, why, case.now)
     return Decision(
-        phase, reason, message, attempts=(*case.attempts[:-1], end), delete=case.to_delete, requeue_after=SOON
+        phase,
+        reason,
+        f"attempt {end.number} writes a checkpoint and goes: {why}",
+        attempts=(*case.attempts[:-1], end),
+        delete=case.to_delete,
+        requeue_after=SOON,
     )
 
 
@@ -229,11 +233,11 @@ def _progress(case: Case) -> tuple[Phase, str, str]:
     """How the attempt under way stands: phase, reason, message."""
     number = case.live.number if case.live else 0
     status = (case.job or {}).get("status", {})
-    found = trouble(case.observed.pods)
-    if status.get("jobStatus") == "RUNNING" or case.training.get("attempt") == number:
-        return "Running", "Training", f"attempt {number} trains" + (f"; {found.message}" if found else "")
+    found = trouble(case.observed.pods, case.now)
     if status.get("jobDeploymentStatus") in ("Suspended", "Suspending"):
         return "Pending", "WaitingForAdmission", f"attempt {number} waits for its queue to admit it"
+    if status.get("jobStatus") == "RUNNING" or case.training.get("attempt") == number:
+        return "Running", "Training", f"attempt {number} trains" + (f"; {found.message}" if found else "")
     found = found or _refused_pods(case)
     if found:
         return "Provisioning", found.reason, found.message

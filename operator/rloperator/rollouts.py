@@ -24,7 +24,7 @@ from rloperator.render import (
     pod_spec,
     support,
 )
-from rloperator.trouble import trouble
+from rloperator.trouble import TROUBLES, trouble
 from rltrainer.spec import RolloutSpec, Storage
 
 Phase = Literal["Pending", "Running", "Succeeded", "Failed", "Invalid"]
@@ -53,6 +53,7 @@ class Case:
 
     observed: Observed
     settings: Settings
+    now: datetime
     spec: RolloutSpec | None = field(init=False)
     refusal: Refusal | None = field(init=False)
 
@@ -98,7 +99,8 @@ class Case:
     @property
     def checkpoint(self) -> str | None:
         """The checkpoint to run: the one chosen when the Job was made, as long as that Job stands."""
-        if self.job and self.is_current and (chosen := self.observed.status.get("checkpoint")):
+        chosen = self.job and self.job["metadata"].get("annotations", {}).get(names.CHECKPOINT)
+        if self.is_current and chosen:
             return str(chosen)
         if self.spec and self.spec.checkpoint:
             return self.spec.checkpoint
@@ -119,8 +121,10 @@ def finished(case: Case) -> Decision | None:
 
 
 def refused(case: Case) -> Decision | None:
-    """A document that cannot be run."""
-    return Decision("Invalid", case.refusal.reason, case.refusal.message) if case.refusal else None
+    """A document that cannot be run. A Job that runs already is left alone."""
+    if case.refusal and not case.job:
+        return Decision("Invalid", case.refusal.reason, case.refusal.message)
+    return None
 
 
 def replacing(case: Case) -> Decision | None:
@@ -137,7 +141,7 @@ def replacing(case: Case) -> Decision | None:
 def rejected(case: Case) -> Decision | None:
     """The pod said that no retry helps."""
     problem = case.results.get("error")
-    return Decision("Invalid", problem["reason"], problem["message"]) if problem and case.job else None
+    return Decision("Invalid", problem["reason"], problem["message"]) if problem and _given_up(case) else None
 
 
 def waiting(case: Case) -> Decision | None:
@@ -151,13 +155,16 @@ def waiting(case: Case) -> Decision | None:
 
 def failed(case: Case) -> Decision | None:
     """The Job has given up."""
-    for condition in (case.job or {}).get("status", {}).get("conditions", []):
-        if condition["type"] == "Failed" and condition["status"] == "True":
-            said = (
-                f"{condition.get('message', '')}; its log: kubectl logs job/{case.observed.object['metadata']['name']}"
-            )
-            return Decision("Failed", condition.get("reason") or "JobFailed", said)
-    return None
+    given_up = _given_up(case)
+    if given_up is None:
+        return None
+    log = f"its log: kubectl logs job/{case.observed.object['metadata']['name']}"
+    return Decision("Failed", given_up.get("reason") or "JobFailed", f"{given_up.get('message', '')}; {log}")
+
+
+def _given_up(case: Case) -> Manifest | None:
+    conditions = (case.job or {}).get("status", {}).get("conditions", [])
+    return next((item for item in conditions if item["type"] == "Failed" and item["status"] == "True"), None)
 
 
 def starting(case: Case) -> Decision | None:
@@ -173,7 +180,7 @@ def starting(case: Case) -> Decision | None:
 def running(case: Case) -> Decision:
     """The Job is under way."""
     active = (case.job or {}).get("status", {}).get("ready", 0)
-    if found := trouble(case.observed.pods):
+    if found := trouble(case.observed.pods, case.now):
         return Decision("Pending", found.reason, found.message, requeue_after=SOON)
     phase: Phase = "Running" if active or case.results else "Pending"
     return Decision(phase, "JobRunning", f"runs {case.checkpoint}", requeue_after=None if active else SOON)
@@ -194,55 +201,55 @@ def reconcile(observed: Observed, settings: Settings, now: datetime) -> Outcome:
     """What to do about a rollout, given what is observed of it, its Job and its experiment."""
     if "deletionTimestamp" in observed.object["metadata"]:
         return Outcome()
-    case = Case(observed, settings)
+    case = Case(observed, settings, now)
     decision = next((said for check in CHECKS if (said := check(case))), None) or running(case)
-    status = _status(case, decision, now)
+    status = _status(case, decision)
     before = {key: value for key, value in observed.status.items() if key != "results"}
     return Outcome(
         apply=decision.apply,
         create=decision.create,
-        events=_events(before, status),
+        events=_events(before, status, decision),
         status=status if status != before else None,
         delete=decision.delete,
         requeue_after=decision.requeue_after,
     )
 
 
-def _status(case: Case, decision: Decision, now: datetime) -> Manifest:
-    invalid = decision.phase == "Invalid"
-    accepted = (decision.reason, decision.message) if invalid else ("Accepted", "the document can be run")
-    ends = {kind: decision.phase == kind for kind in ("Succeeded", "Failed")}
-    new = (
-        Condition("Accepted", "False" if invalid else "True", *accepted),
-        *(
-            Condition(kind, "True" if is_so else "False", decision.reason, decision.message)
-            for kind, is_so in ends.items()
-        ),
-    )
-    old = conditions_of(case.observed.status)
+def _status(case: Case, decision: Decision) -> Manifest:
+    """The whole status but what the pod reports."""
+    old, before = conditions_of(case.observed.status), case.observed.status
     has_job = case.job or decision.create
     status = {
         "phase": decision.phase,
         "message": decision.message,
         "observedGeneration": case.observed.generation,
-        "job": case.observed.object["metadata"]["name"] if has_job else case.observed.status.get("job"),
-        "checkpoint": case.checkpoint if has_job else case.observed.status.get("checkpoint"),
-        "conditions": list(old.updated(new, case.observed.generation, now)),
+        "job": case.observed.object["metadata"]["name"] if has_job else before.get("job"),
+        "checkpoint": case.checkpoint if has_job else before.get("checkpoint"),
+        "conditions": list(old.updated(_conditions(decision), case.observed.generation, case.now)),
     }
     return {key: value for key, value in status.items() if value is not None}
 
 
-def _events(before: Manifest, after: Manifest) -> tuple[Event, ...]:
-    was, now = before.get("phase"), after["phase"]
-    reason = next((c["reason"] for c in after["conditions"] if c["type"] == "Succeeded"), now)
-    told = {"Succeeded": "Succeeded", "Failed": "Failed", "Running": "Running"}.get(now, reason)
-    same = was == now and before.get("message") == after["message"]
-    anchor = f"{was} {before.get('message')} {after['observedGeneration']}"
+def _conditions(decision: Decision) -> tuple[Condition, ...]:
+    said = (decision.reason, decision.message)
     return (
-        ()
-        if same
-        else (Event(told, after["message"], "Warning" if now in ("Failed", "Invalid") else "Normal", anchor),)
+        Condition("Accepted", "False", *said)
+        if decision.phase == "Invalid"
+        else Condition("Accepted", "True", "Accepted", "the document can be run"),
+        Condition("Succeeded", "True" if decision.phase == "Succeeded" else "False", *said),
+        Condition("Failed", "True", *said) if decision.phase == "Failed" else Condition("Failed", "False", "NotFailed"),
     )
+
+
+def _events(before: Manifest, after: Manifest, decision: Decision) -> tuple[Event, ...]:
+    """One line wherever phase or words change."""
+    was, now = before.get("phase"), decision.phase
+    if (was, before.get("message")) == (now, decision.message):
+        return ()
+    is_bad = now in ("Failed", "Invalid") or decision.reason in TROUBLES
+    told = now if now in ("Running", "Succeeded", "Failed") else decision.reason
+    anchor = f"{was} {before.get('message')} {after['observedGeneration']}"
+    return (Event(told, decision.message, "Warning" if is_bad else "Normal", anchor),)
 
 
 def _support(case: Case) -> tuple[Manifest, ...]:
@@ -258,7 +265,8 @@ def _spec(case: Case) -> RolloutSpec:
 def job(case: Case) -> Manifest:
     """The Job that runs the rollout."""
     spec, owner = _spec(case), Owner(case.observed.object)
-    metadata = owner.metadata(owner.name) | {"annotations": {names.SPEC_HASH: case.hash}}
+    chosen = {names.SPEC_HASH: case.hash, names.CHECKPOINT: case.checkpoint}
+    metadata = owner.metadata(owner.name) | {"annotations": chosen}
     # A pod that its node loses is not the rollout's failure, and exit code 2 is: neither is worth a retry's count.
     rules = [
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},

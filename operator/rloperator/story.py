@@ -10,7 +10,7 @@ from rloperator import names
 from rloperator.case import Case, Decision
 from rloperator.names import Manifest
 from rloperator.observed import Condition, Conditions, Event, conditions_of
-from rloperator.trouble import head, is_ready
+from rloperator.trouble import TROUBLES, head, is_ready
 
 _ENDS: dict[str, tuple[str, Literal["Normal", "Warning"]]] = {
     "Failed": ("AttemptFailed", "Warning"),
@@ -100,7 +100,7 @@ def events(case: Case, before: Manifest, after: Manifest) -> tuple[Event, ...]:
         *_attempts(case, before, after),
         *_turn(old, new, "Accepted", {"False": "Warning"}, {}),
         *_cluster_turn(old, new),
-        *_restored(old, new),
+        *_trains(old, new),
         *_turn(old, new, "CheckpointSynced", {"False": "Warning"}, {"False": "CheckpointSyncFailed"}),
         *_recovered(old, new),
         *_turn(old, new, "Suspended", {"True": "Normal"}, {"True": "Suspended"}),
@@ -142,21 +142,18 @@ def _anchor(was: Manifest, now: Manifest) -> str:
     return f"{was.get('lastTransitionTime')} {was.get('reason')} {now['reason']} {now['observedGeneration']}"
 
 
-_TROUBLES = ("ImagePullBackOff", "CreateContainerConfigError", "Unschedulable", "PodsRefused", "WaitingForAdmission")
-
-
 def _cluster_turn(old: Conditions, new: Conditions) -> Iterator[Event]:
     now = new.get("ClusterReady")
     if now["status"] == "True":
         yield from _turn(old, new, "ClusterReady", {"True": "Normal"}, {"True": "ClusterReady"})
-    elif now["reason"] in _TROUBLES:
+    elif now["reason"] in (*TROUBLES, "WaitingForAdmission"):
         yield from _turn(old, new, "ClusterReady", {"False": "Warning"}, {})
 
 
-def _restored(old: Conditions, new: Conditions) -> Iterator[Event]:
+def _trains(old: Conditions, new: Conditions) -> Iterator[Event]:
     was, now = old.get("Training"), new.get("Training")
-    if now["reason"] == "RestoredCheckpoint" and was.get("reason") != now["reason"]:
-        yield Event("RestoredCheckpoint", now["message"], anchor=now["message"])
+    if now["status"] == "True" and was.get("reason") != now["reason"]:
+        yield Event(now["reason"], now["message"], anchor=now["message"])
 
 
 def _recovered(old: Conditions, new: Conditions) -> Iterator[Event]:

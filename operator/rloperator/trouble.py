@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from rloperator.names import HEAD_CONTAINER, Manifest
+from rloperator.observed import parse_time
 
 _NO_IMAGE = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull")
 _NO_IMAGE_SAID = (
@@ -12,6 +14,12 @@ _NO_IMAGE_SAID = (
 )
 _MISCONFIGURED = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 _MISCONFIGURED_SAID = "pod {} cannot start: {}. Once that is there, the pod starts by itself"
+
+TROUBLES = ("ImagePullBackOff", "CreateContainerConfigError", "Unschedulable", "PodsRefused")
+"""Every reason below, and that of pods which are not even made."""
+
+_PATIENCE = timedelta(seconds=10)
+"""How long a pod may wait, before it is worth a word, for another one to leave its node."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +30,9 @@ class Trouble:
     message: str
 
 
-def trouble(pods: tuple[Manifest, ...]) -> Trouble | None:
+def trouble(pods: tuple[Manifest, ...], now: datetime) -> Trouble | None:
     """The first thing that keeps one of the pods from running; None where nothing is known to."""
-    return next((found for pod in pods for found in _of_pod(pod)), None)
+    return next((found for pod in pods for found in (*_containers(pod), *_placement(pod, now))), None)
 
 
 def head(pods: tuple[Manifest, ...]) -> Manifest | None:
@@ -38,7 +46,7 @@ def is_ready(pod: Manifest) -> bool:
     return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
 
 
-def _of_pod(pod: Manifest) -> Iterator[Trouble]:
+def _containers(pod: Manifest) -> Iterator[Trouble]:
     status = pod.get("status", {})
     name = pod["metadata"]["name"]
     for container in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]:
@@ -49,7 +57,11 @@ def _of_pod(pod: Manifest) -> Iterator[Trouble]:
             yield Trouble("ImagePullBackOff", _NO_IMAGE_SAID.format(name, container["image"], said or reason))
         if reason in _MISCONFIGURED:
             yield Trouble("CreateContainerConfigError", _MISCONFIGURED_SAID.format(name, said or reason))
-    for condition in status.get("conditions", []):
+
+
+def _placement(pod: Manifest, now: datetime) -> Iterator[Trouble]:
+    name, made = pod["metadata"]["name"], parse_time(pod["metadata"]["creationTimestamp"])
+    for condition in pod.get("status", {}).get("conditions", []) if now - made > _PATIENCE else []:
         if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
             yield Trouble("Unschedulable", f"pod {name} fits on no node: {condition.get('message', '')}")
 

@@ -155,7 +155,7 @@ def test_a_bucket_that_is_not_there_is_named(minio: Minio) -> None:
 
 def test_wrong_credentials_are_never_shown(minio: Minio, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-wrong-secret")
-    with pytest.raises(StorageError, match="bucket experiments at .*: access denied") as caught:
+    with pytest.raises(StorageError, match=r"bucket experiments at .*: access denied") as caught:
         S3Store("s3://experiments/x", minio.endpoint).check()
     assert caught.value.reason == "AccessDenied"
     assert "a-wrong-secret" not in str(caught.value)

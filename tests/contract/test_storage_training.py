@@ -14,6 +14,7 @@ import pytest
 from rltrainer import sync, train
 from rltrainer.interrupt import Interrupt
 from rltrainer.spec import Experiment
+from rltrainer.statuses import SyncStatus
 from rltrainer.storage import S3Store
 from tests.contract.minio import Minio, running
 from tests.unit.trainer.helpers import experiment, quick
@@ -176,7 +177,7 @@ def test_training_goes_on_while_s3_is_away(mortal_minio: Minio, tmp_path: Path) 
     assert progress > 0, "it did not wait"
     store = remote(mortal_minio, "experiments")
     assert iterations(store)[-1] == result.row["training_iteration"]
-    assert run.status().sync == sync.SyncStatus(pending=0, error=None)
+    assert run.status().sync == SyncStatus(pending=0, error=None)
 
 
 def test_a_local_checkpoint_that_never_arrived_is_uploaded_by_the_next_attempt(

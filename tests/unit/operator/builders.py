@@ -110,6 +110,7 @@ def pod(number: int, kind: str = "head", **state: Any) -> Manifest:
             "namespace": "team",
             "uid": f"pod-{number}",
             "labels": labels,
+            "creationTimestamp": stamp(NOW - timedelta(seconds=300)),
         },
         "status": state,
     }

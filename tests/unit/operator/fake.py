@@ -1,4 +1,4 @@
-"""An API server in memory, with KubeRay, the garbage collector and a trainer behind it, that can die after any write."""
+"""An API server in memory, with KubeRay and the garbage collector behind it, where the operator dies on demand."""
 
 import copy
 from collections.abc import Iterator

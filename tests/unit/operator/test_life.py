@@ -99,10 +99,11 @@ def test_the_life_itself() -> None:
     assert status["failures"] == 1
     assert world.made == ["cartpole-a1", "cartpole-a2", "cartpole-a3", "cartpole-a4"]
     assert [reason for reason, _ in world.events.values()] == [
-        "AttemptStarted", "ClusterReady", "CheckpointSyncFailed", "CheckpointSyncRecovered", "AttemptFailed",
-        "AttemptStarted", "ClusterReady", "RestoredCheckpoint", "Suspending", "Suspended",
-        "AttemptStarted", "Resumed", "ClusterReady", "AttemptReplaced",
-        "AttemptStarted", "ClusterReady", "RestoredCheckpoint", "Succeeded",
+        "AttemptStarted", "ClusterReady", "Training", "CheckpointSyncFailed", "CheckpointSyncRecovered",
+        "AttemptFailed",
+        "AttemptStarted", "ClusterReady", "Training", "RestoredCheckpoint", "Suspending", "Suspended",
+        "AttemptStarted", "Resumed", "ClusterReady", "Training", "AttemptReplaced",
+        "AttemptStarted", "ClusterReady", "Training", "RestoredCheckpoint", "Succeeded",
     ]  # fmt: skip
 
 

@@ -56,15 +56,19 @@ ROWS = (
     Row("a new document starts attempt 1", see(), "Provisioning", ("Accepted", "True", "Accepted"),
         created=("cartpole-a1",), outcomes=("Running",), events=("AttemptStarted",), requeue=2.0),
     Row("an attempt that the status does not know is adopted, not made again", see(jobs=(b.rayjob(1, **b.RUNNING),)),
-        "Running", outcomes=("Running",), events=("AttemptStarted", "ClusterReady")),
+        "Running", outcomes=("Running",), events=("AttemptStarted", "ClusterReady", "Training")),
     Row("an adopted attempt that has ended already", see(jobs=(b.rayjob(1, **b.SUCCEEDED),)), "Succeeded",
         outcomes=("Succeeded",), events=("AttemptStarted", "Succeeded")),
     Row("a running job", see(b.status(b.record(1)), (b.rayjob(1, **b.RUNNING),)), "Running",
-        ("Training", "True", "Training"), outcomes=("Running",), events=("ClusterReady",)),
+        ("Training", "True", "Training"), outcomes=("Running",), events=("ClusterReady", "Training")),
     Row("a job whose cluster comes up", see(b.status(b.record(1)), (b.rayjob(1, jobDeploymentStatus="Initializing"),)),
         "Provisioning", ("ClusterReady", "False", "Provisioning"), outcomes=("Running",)),
     Row("a job that waits in its queue", see(b.status(b.record(1)), (b.rayjob(1, jobDeploymentStatus="Suspended"),)),
         "Pending", ("ClusterReady", "False", "WaitingForAdmission"), outcomes=("Running",),
+        events=("WaitingForAdmission",)),
+    Row("a running job that its queue sends back",
+        see(b.status(b.record(1), training={"attempt": 1}), (b.rayjob(1, jobDeploymentStatus="Suspended"),)),
+        "Pending", ("Training", "False", "WaitingForAdmission"), outcomes=("Running",),
         events=("WaitingForAdmission",)),
     Row("success", see(b.status(b.record(1), training=TRAINED), (b.rayjob(1, **b.SUCCEEDED),)), "Succeeded",
         ("Succeeded", "True", "StopConditionReached"), outcomes=("Succeeded",),
@@ -126,7 +130,8 @@ ROWS = (
         ("Accepted", "False", "InvalidOption"), events=("InvalidOption",), said="PPO"),
     Row("a document that is none, while an attempt of an earlier one runs",
         see(b.status(b.record(1)), (b.rayjob(1, **b.RUNNING),), config={"clip": "wide"}), "Running",
-        ("Accepted", "False", "InvalidOption"), outcomes=("Running",), events=("InvalidOption", "ClusterReady")),
+        ("Accepted", "False", "InvalidOption"), outcomes=("Running",),
+        events=("InvalidOption", "ClusterReady", "Training")),
     Row("a change that the attempt cannot become ends it, written down first",
         see(b.status(b.record(1, specHash="another")), (b.rayjob(1, **b.RUNNING),)), "Provisioning",
         ("ClusterReady", "False", "DocumentChanged"), deleted=("cartpole-a1",), outcomes=("Replaced",),
@@ -166,6 +171,10 @@ ROWS = (
         ("ClusterReady", "False", "WaitingForCheckpoint")),
     Row("restoreFrom an experiment that is not there", see(restoreFrom={"experiment": "other"}), "Invalid",
         ("Accepted", "False", "ExperimentNotFound"), events=("ExperimentNotFound",)),
+    Row("a run with checkpoints of its own needs its source no more",
+        see(b.status(b.record(1, "Suspended"), training=TRAINED), restoreFrom={"experiment": "gone"}),
+        "Provisioning", ("Accepted", "True", "Accepted"), created=("cartpole-a2",), outcomes=("Suspended", "Running"),
+        events=("AttemptStarted",), requeue=2.0),
     Row("restoreFrom's checkpoint is there", see(source=SOURCE, restoreFrom={"experiment": "other", "which": "best"}),
         "Provisioning", created=("cartpole-a1",), outcomes=("Running",), events=("AttemptStarted",), requeue=2.0),
     Row("an image that cannot be pulled",
@@ -182,7 +191,7 @@ ROWS = (
         see(b.status(b.record(1), training={"attempt": 1, "sync": {"pending": 1, "error": {
             "reason": "BucketNotFound", "message": "no bucket b"}}}), (b.rayjob(1, **b.RUNNING),)), "Running",
         ("CheckpointSynced", "False", "BucketNotFound"), outcomes=("Running",),
-        events=("ClusterReady", "CheckpointSyncFailed")),
+        events=("ClusterReady", "Training", "CheckpointSyncFailed")),
     Row("an attempt that went on from a checkpoint says so",
         see(b.status(b.record(1), training={"attempt": 1, "restoredFrom": "s3://b/c"}), (b.rayjob(1, **b.RUNNING),)),
         "Running", ("Training", "True", "RestoredCheckpoint"), outcomes=("Running",),
@@ -266,7 +275,7 @@ def test_the_submitter_that_kuberay_adds_is_restricted_once() -> None:
     observed = see(b.status(b.record(1)), (b.rayjob(1, **b.RUNNING),), (b.ray_cluster(1),))
     (patch,) = reconcile(observed, b.SETTINGS, b.NOW).patch
     assert patch.target["metadata"]["name"] == "cartpole-a1-xyz"
-    values = {operation["path"].rsplit("/", 1)[1]: operation.get("value") for operation in patch.operations}
+    values = {operation["path"].rsplit("/", 1)[1]: operation["value"] for operation in patch.operations}
     assert values["securityContext"]["allowPrivilegeEscalation"] is False
     assert patch.operations[0] == {"op": "test", "path": "/spec/headGroupSpec/template/spec/containers/1/name",
                                    "value": "ray-job-submitter"}  # fmt: skip

@@ -1,4 +1,4 @@
-"""What is rendered, held against golden files: `RLOPERATOR_UPDATE_GOLDEN=1 pytest tests/unit/operator` rewrites them."""
+"""What is rendered, held against golden files, which RLOPERATOR_UPDATE_GOLDEN=1 in the environment rewrites."""
 
 import copy
 import os
@@ -138,11 +138,11 @@ def test_the_operator_holds_every_right_that_it_grants() -> None:
     text = (ROOT / "charts/rl-operator/templates/rbac.yaml").read_text().split("---")[0]
     own = yaml.safe_load(re.sub(r"^.*\{\{.*$", "", text, flags=re.MULTILINE))["rules"]
     held = {(g, r, v) for rule in own for g in rule["apiGroups"] for r in rule["resources"] for v in rule["verbs"]}
-    for name in CASES:
-        for manifest in CASES[name]():
-            for rule in manifest.get("rules", []):
-                granted = {(g, r, v) for g in rule["apiGroups"] for r in rule["resources"] for v in rule["verbs"]}
-                assert granted <= held, f"the chart's role lacks {granted - held}"
+    rules = [rule for case in CASES.values() for manifest in case() for rule in manifest.get("rules", [])]
+    for rule in rules:
+        granted = {(g, r, v) for g in rule["apiGroups"] for r in rule["resources"] for v in rule["verbs"]}
+        assert granted <= held, f"the chart's role lacks {granted - held}"
+    assert len(rules) == 5
     assert not any(resource == "secrets" for _, resource, _ in held)
 
 
@@ -187,7 +187,7 @@ def test_the_hash_leaves_out_the_bounds_of_a_group() -> None:
 
 
 def test_merge_goes_by_name_and_null_removes() -> None:
-    base = {
+    base: Manifest = {
         "containers": [{"name": "a", "env": [{"name": "X", "value": "1"}], "image": "i"}],
         "volumes": [{"name": "v"}],
     }

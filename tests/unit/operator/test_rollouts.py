@@ -17,10 +17,10 @@ DONE: Manifest = {"episodes": 10, "timesteps": 5000, "reward": "500.0 ± 0.0", "
 
 
 def job(document: Manifest, **status: Any) -> Manifest:
-    case = rollouts.Case(Observed(document, source=TRAINED), b.SETTINGS)
+    case = rollouts.Case(Observed(document, source=TRAINED), b.SETTINGS, b.NOW)
     labels = {names.ROLLOUT: "cartpole-rollout", names.OWNER_UID: b.UID}
     metadata = {"name": "cartpole-rollout", "namespace": "team", "uid": "j", "labels": labels,
-                "annotations": {names.SPEC_HASH: case.hash}}  # fmt: skip
+                "annotations": {names.SPEC_HASH: case.hash, names.CHECKPOINT: case.checkpoint}}  # fmt: skip
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "status": status}
 
 
@@ -55,6 +55,10 @@ ROWS = (
         "EpisodesFinished"),
     Row("given up", see((job(rollout(), **GIVEN_UP),)), "Failed", "BackoffLimitExceeded"),
     Row("no retry helps", see((job(rollout(), **GIVEN_UP),), {"results": ERROR}), "Invalid", "CheckpointNotFound"),
+    Row("an error of an earlier pod is not this one's", see((job(rollout(), ready=1),), {"results": ERROR}), "Running",
+        "JobRunning"),
+    Row("the experiment is gone, and its rollout goes on", see((job(rollout(), ready=1),), source=None), "Running",
+        "JobRunning"),
     Row("another document, another job", see((job(rollout()),), episodes=99), "Pending", "Replacing", deleted=1),
     Row("the earlier job is gone", see((), episodes=99), "Pending", "JobStarted", created=1),
 )  # fmt: skip

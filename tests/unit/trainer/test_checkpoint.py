@@ -142,14 +142,14 @@ def manifests(**rewards: float | None) -> list[Manifest]:
 @pytest.mark.parametrize(
     ("keep", "attribute", "left"),
     [
-        (None, "episode_reward_mean", [1, 2, 3, 4, 5]),
+        (0, "episode_reward_mean", [1, 2, 3, 4, 5]),
         (1, "episode_reward_mean", [2, 5]),
         (2, "episode_reward_mean", [2, 4, 5]),
         (2, "min-episode_reward_mean", [1, 3, 5]),
         (2, "training_iteration", [4, 5]),
     ],
 )
-def test_the_best_and_the_newest_are_kept(keep: int | None, attribute: str, left: list[int]) -> None:
+def test_the_best_and_the_newest_are_kept(keep: int, attribute: str, left: list[int]) -> None:
     all_of_them = manifests(i1=None, i2=90.0, i3=10.0, i4=50.0, i5=20.0)
     if attribute.startswith("min-"):
         all_of_them = manifests(i1=5.0, i2=90.0, i3=10.0, i4=50.0, i5=20.0)

@@ -7,7 +7,7 @@ from rltrainer.normalize import ObservationNormalizer, RewardNormalizer, Running
 def test_moments_merged_in_batches_are_those_of_all_rows() -> None:
     rows = torch.randn(1000, 3, dtype=torch.float64) * torch.tensor([1.0, 50.0, 0.01]) + torch.tensor([0.0, 1e6, -3.0])
     moments = RunningMoments((3,))
-    for part in rows.split([1, 7, 492, 500]):
+    for part in torch.split(rows, [1, 7, 492, 500]):
         moments.update(part)
     torch.testing.assert_close(moments.mean, rows.mean(0))
     torch.testing.assert_close(moments.var, rows.var(0, correction=0), rtol=1e-6, atol=0)

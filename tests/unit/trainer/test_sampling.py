@@ -1,5 +1,6 @@
 """What a worker writes down: ends of episodes, final observations, steps that do not count, and faults."""
 
+import copy
 from typing import Any
 
 import gymnasium
@@ -95,7 +96,7 @@ def late(end: str, steps: int) -> tuple[list[Fragment], list[Report]]:
     fragments, reports = [], []
     for _ in range(2):
         fragment, report = worker.sample(weights)
-        fragments.append(Fragment(*(np.copy(each) for each in list(vars(fragment).values())[:8])))
+        fragments.append(copy.deepcopy(fragment))
         reports.append(report)
     return fragments, reports
 

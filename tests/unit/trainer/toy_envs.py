@@ -1,5 +1,7 @@
 """Small environments whose right answers are known."""
 
+import os
+import time
 from typing import Any
 
 import gymnasium
@@ -128,3 +130,20 @@ class NoStart(Countdown):
 
     def __init__(self) -> None:
         raise OSError("the simulator's licence has expired")
+
+
+class Dies(Countdown):
+    """Takes its process with it, once it has been reset."""
+
+    def step(self, action: Any) -> Step:
+        os._exit(1)
+
+
+class Slow(Countdown):
+    """Quick for as long as the first fragment takes, and then a second a step."""
+
+    def step(self, action: Any) -> Step:
+        self.steps = getattr(self, "steps", 0) + 1
+        if self.steps > 16:
+            time.sleep(0.25)
+        return super().step(action)

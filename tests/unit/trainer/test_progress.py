@@ -1,0 +1,140 @@
+"""Counters, rows, stop conditions, and the files they go to."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tensorboardX import SummaryWriter  # noqa: F401 - its first import warns, before any test
+
+from rltrainer import results
+from rltrainer.execution import Iteration
+from rltrainer.paths import run_uri
+from rltrainer.progress import Progress
+from rltrainer.results import Results, keep_until, scalars
+from rltrainer.sampling import Report
+from rltrainer.spec import Metadata, Stop
+from rltrainer.threads import cpus
+
+
+def iteration(returns: list[float], timesteps: int = 10, **metrics: float) -> Iteration:
+    report = Report(timesteps, returns, [int(value) for value in returns])
+    return Iteration([report], {"loss": 1.0, **metrics}, 0.1, 0.2)
+
+
+def test_a_row_has_the_names_that_people_know() -> None:
+    progress = Progress()
+    progress.add(iteration([]), 1.0)
+    row = progress.add(iteration([1.0, 5.0], kl=float("inf")), 2.0)
+    assert {name: row[name] for name in row if name != "info"} == {
+        "episode_reward_mean": 3.0,
+        "episode_reward_min": 1.0,
+        "episode_reward_max": 5.0,
+        "episode_len_mean": 3.0,
+        "episodes_this_iter": 2,
+        "episodes_total": 2,
+        "timesteps_this_iter": 10,
+        "timesteps_total": 20,
+        "training_iteration": 2,
+        "time_this_iter_s": 2.0,
+        "time_total_s": 3.0,
+        "timesteps_per_second": 5.0,
+        "sample_time_s": 0.1,
+        "learn_time_s": 0.2,
+    }
+    assert row["info"] == {"learner": {"loss": 1.0, "kl": None}}
+    json.loads(json.dumps(row), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+def test_the_mean_is_over_the_last_100_episodes() -> None:
+    progress = Progress()
+    progress.add(iteration([1000.0] * 50), 1.0)
+    progress.add(iteration([2.0] * 100), 1.0)
+    assert progress.reward_mean() == 2.0
+    assert progress.episodes_total == 150
+
+
+@pytest.mark.parametrize(
+    ("stop", "reached"),
+    [
+        ({"episode_reward_mean": 3}, "episode_reward_mean >= 3"),
+        ({"episode_reward_mean": 3.5}, None),
+        ({"timesteps_total": 10}, "timesteps_total >= 10"),
+        ({"timesteps_total": 11}, None),
+        ({"training_iteration": 1}, "training_iteration >= 1"),
+        ({"episodes_total": 101}, None),
+        ({"time_total_s": 1.5}, "time_total_s >= 1.5"),
+        ({}, None),
+    ],
+)
+def test_stop_conditions(stop: dict[str, Any], reached: str | None) -> None:
+    progress = Progress()
+    progress.add(iteration([3.0] * 100), 1.5)
+    assert progress.stopped_by(Stop(**stop)) == reached
+
+
+def test_a_mean_of_few_lucky_episodes_stops_nothing() -> None:
+    progress = Progress()
+    progress.add(iteration([500.0] * 99), 1.0)
+    assert progress.stopped_by(Stop(episode_reward_mean=475)) is None
+
+
+def test_progress_goes_through_json() -> None:
+    first, second = Progress(), Progress()
+    first.add(iteration([1.0, 2.0]), 1.0)
+    second.load(json.loads(json.dumps(first.state())))
+    assert second.state() == first.state()
+    assert second.returns.maxlen == 100
+
+
+def test_rows_after_a_restored_iteration_and_half_rows_go(tmp_path: Path) -> None:
+    rows = [json.dumps({"training_iteration": i}) for i in range(1, 6)]
+    (tmp_path / "result.json").write_text("\n".join(rows) + '\n{"training_ite')
+    keep_until(tmp_path, 3)
+    assert (tmp_path / "result.json").read_text().splitlines() == rows[:3]
+
+
+def test_lines_come_once_a_second_and_for_the_last_row(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    progress = Progress()
+    written = Results(tmp_path, 0, Stop(), terminal=False)
+    with caplog.at_level(logging.INFO, logger="rltrainer"):
+        for i in range(50):
+            written.write(progress.add(iteration([1.0]), 0.001), last=i == 49)
+    written.close()
+    assert [line.split()[1] for line in caplog.messages] == ["1", "50"]
+    assert len((tmp_path / "result.json").read_text().splitlines()) == 50
+    assert any(path.stat().st_size > 1000 for path in tmp_path.glob("events.out.tfevents.*"))
+
+
+def test_nested_numbers_are_joined_by_slashes() -> None:
+    assert scalars({"a": 1, "b": None, "info": {"learner": {"kl": 0.5}}}) == [("a", 1), ("info/learner/kl", 0.5)]
+
+
+def test_a_bar_has_an_end_where_the_document_gives_one() -> None:
+    for stop, total in ((Stop(timesteps_total=100), 100), (Stop(), None)):
+        bar = results.progress_bar(stop)
+        assert bar.total == total
+        bar.close()
+
+
+@pytest.mark.parametrize(
+    ("metadata", "expected"),
+    [
+        ({"name": "a", "namespace": "n", "uid": "12345678-90"}, "s3://b/p/n/a/12345678"),
+        ({"name": "a"}, "s3://b/p/default/a"),
+    ],
+)
+def test_a_runs_folder_in_storage(metadata: dict[str, str], expected: str) -> None:
+    assert run_uri("s3://b/p/", Metadata(**metadata)) == expected
+
+
+@pytest.mark.parametrize(
+    ("quota", "expected"), [("100000 100000", 1), ("50000 100000", 1), ("max 100000", None), (None, None)]
+)
+def test_threads_stay_within_the_containers_quota(tmp_path: Path, quota: str | None, expected: int | None) -> None:
+    if quota is not None:
+        (tmp_path / "cpu.max").write_text(quota)
+    import os
+
+    assert cpus(tmp_path / "cpu.max") == (expected or len(os.sched_getaffinity(0)))

@@ -1,0 +1,183 @@
+"""The same run on Ray's actors: equal numbers, lost workers, and errors in their own words."""
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import torch
+
+from rltrainer import checkpoint as ckpt
+from rltrainer import train
+from rltrainer.backend import Backend, SerialBackend
+from rltrainer.errors import Interrupted, RunError
+from rltrainer.interrupt import Interrupt
+from rltrainer.ray_backend import RayBackend
+from tests.unit.trainer.helpers import TOYS, blueprint, experiment, quick
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*:FutureWarning:ray",
+    "ignore:.*:ResourceWarning",  # Ray leaves sockets of its own processes to the garbage collector
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    """One Ray for all of these: it takes seconds to begin. It believes in a GPU, which no node here has."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray.init(
+        address="local",
+        num_cpus=6,
+        num_gpus=1,
+        include_dashboard=False,
+        object_store_memory=256 << 20,
+        logging_level=logging.ERROR,
+    )
+    yield
+    ray.shutdown()
+
+
+def nothing() -> None:
+    """Nobody asks the run to end."""
+
+
+def iterate(backend: Backend, times: int, timesteps: int = 0) -> list[Any]:
+    done = []
+    for _ in range(times):
+        fragments, reports = backend.sample(backend.weights())
+        done.append((backend.improve(fragments, timesteps), reports))
+        timesteps += sum(report.timesteps for report in reports)
+    return done
+
+
+def policy(backend: Backend) -> dict[str, torch.Tensor]:
+    weights: dict[str, torch.Tensor] = backend.state(workers=False)["policy"]
+    return weights
+
+
+@pytest.mark.parametrize("num_gpus", [0, 1])
+def test_serial_and_ray_give_the_same_numbers(num_gpus: int) -> None:
+    config = quick(num_workers=2, normalize_observations=True, normalize_rewards=True)
+    serial = SerialBackend(blueprint(**config), nothing)
+    remote = RayBackend(blueprint(**config, num_gpus=num_gpus), nothing)
+    assert iterate(serial, 4) == iterate(remote, 4)
+    here, there = policy(serial), policy(remote)
+    assert here.keys() == there.keys()
+    assert all(torch.equal(here[name], there[name]) for name in here)
+    remote.close()
+
+
+def test_a_run_goes_from_serial_to_ray_and_back(tmp_path: Path) -> None:
+    plan = blueprint(**quick(num_workers=2))
+    serial, remote, again = SerialBackend(plan, nothing), RayBackend(plan, nothing), SerialBackend(plan, nothing)
+    straight = SerialBackend(plan, nothing)
+    steps = 16 * 4 * 2
+    iterate(serial, 2)
+    remote.load(written(tmp_path, serial), 2)
+    iterate(remote, 2, 2 * steps)
+    again.load(written(tmp_path, remote), 4)
+    iterate(again, 1, 4 * steps)
+    iterate(straight, 5)
+    assert all(torch.equal(a, b) for a, b in zip(policy(again).values(), policy(straight).values(), strict=True))
+    remote.close()
+
+
+def written(root: Path, backend: Backend) -> Any:
+    return ckpt.read(ckpt.write(root, backend.state(workers=True), 1, 1, {}))[1]
+
+
+def kill(actor: Any) -> None:
+    os.kill(ray.get(actor.pid.remote()), signal.SIGKILL)
+
+
+def test_a_lost_worker_is_replaced_and_the_run_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    backend = RayBackend(blueprint(**quick(num_workers=2)), nothing)
+    iterate(backend, 1)
+    lost = backend.actors[1]
+    kill(lost)
+    with caplog.at_level("WARNING", logger="rltrainer"):
+        ((metrics, reports),) = iterate(backend, 1)
+    assert backend.actors[1] is not lost
+    assert [report.timesteps > 0 for report in reports] == [True, True]
+    assert metrics["loss"] == metrics["loss"]
+    assert "worker 1 was lost and is replaced" in caplog.text
+    states = backend.state(workers=True)["workers"]
+    assert states.keys() == {"0", "1"}
+    backend.close()
+
+
+def test_a_worker_that_is_lost_again_and_again_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rltrainer.ray_backend.LOSSES", 2)
+    backend = RayBackend(blueprint(TOYS + "Dies", **quick(num_workers=1)), nothing)
+    with pytest.raises(RunError, match="worker 0 was lost 2 times in a row") as caught:
+        iterate(backend, 1)
+    assert caught.value.exit_code == 1
+    backend.close()
+
+
+@pytest.mark.parametrize(
+    ("env", "message"), [("NoStart", "licence has expired"), ("Faulty", "the simulator fell over")]
+)
+def test_an_environments_fault_arrives_without_rays_traceback(env: str, message: str) -> None:
+    plan = blueprint("CartPole-v1", **quick(num_workers=1))
+    broken = type(plan)(plan.algorithm, type(plan.source)(TOYS + env), plan.spaces, plan.options, plan.seed)
+    if env == "Faulty":
+        broken = blueprint(TOYS + env, **quick(num_workers=1))
+    backend = RayBackend(broken, nothing)
+    with pytest.raises(RunError, match=message) as caught:
+        iterate(backend, 1)
+    assert "Traceback" not in caught.value.message
+    assert "\n" not in caught.value.message
+    backend.close()
+
+
+def test_a_worker_that_has_no_place_yet_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("rltrainer.ray_backend.SPEAK_EVERY", 1.0)
+    interrupt = Interrupt()
+    backend = RayBackend(blueprint(**quick(num_workers=1, num_cpus_per_worker=50)), interrupt.check)
+    threading.Timer(3, interrupt.ask, [signal.SIGTERM]).start()
+    begun = time.monotonic()
+    with caplog.at_level("INFO", logger="rltrainer"), pytest.raises(Interrupted):
+        iterate(backend, 1)
+    assert time.monotonic() - begun < 10, "SIGTERM is heard while it waits"
+    assert "waiting for 1 of 1 workers; Ray has 6 of 6 CPUs free" in caplog.text
+    backend.close()
+
+
+def test_when_everything_goes_at_once_the_last_state_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGTERM reaches the trainer while the workers vanish: the learner's state is written all the same."""
+    interrupt = Interrupt()
+    backends: list[RayBackend] = []
+
+    def opened(*given: Any) -> RayBackend:
+        backends.append(RayBackend(*given))
+        return backends[0]
+
+    monkeypatch.setattr(train, "open_backend", opened)
+    given = experiment(config=quick(num_workers=2), checkpoint={"frequency": 0})
+    run = train.Run(given, *train.claim_folder(tmp_path / "run", given, False), 0, interrupt, False)
+
+    def end() -> None:
+        while not run.row or run.row["training_iteration"] < 3:
+            time.sleep(0.05)
+        interrupt.ask(signal.SIGTERM)
+        for actor in backends[0].actors:
+            ray.kill(actor)
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    with pytest.raises(Interrupted):
+        run.go(None)
+    thread.join()
+    assert run.newest is not None
+    manifest, tree = ckpt.read(run.newest)
+    assert manifest.iteration == run.row["training_iteration"]
+    assert tree["run"]["progress"]["timesteps_total"] == run.row["timesteps_total"]

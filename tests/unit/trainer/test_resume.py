@@ -1,0 +1,162 @@
+"""A run that was saved and restored in the middle equals one that was not, bit by bit."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rltrainer import checkpoint as ckpt
+from rltrainer import train
+from rltrainer.errors import RunError
+from tests.unit.trainer.helpers import TOYS, experiment, quick
+
+EVERYTHING = {
+    "normalize_observations": True,
+    "normalize_rewards": True,
+    "kl_coeff": 0.2,
+    "vf_clip": 1.0,
+    "lr_schedule": [[0, 0.001], [500, 0.0001]],
+    "entropy_coeff_schedule": [[0, 0.01], [500, 0.0]],
+}
+
+
+def final(tmp_path: Path, name: str, iterations: int, **spec: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The last row and the last checkpoint's state of a run of so many iterations."""
+    given = experiment(stop={"training_iteration": iterations}, checkpoint={"frequency": 0}, **spec)
+    result = train.run(given, tmp_path / name)
+    assert result.checkpoint is not None
+    return result.row, ckpt.read(result.checkpoint)[1]
+
+
+def equal(a: Any, b: Any) -> bool:
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    return bool((a == b).all()) if hasattr(a, "shape") else bool(a == b)
+
+
+def interrupted(tmp_path: Path, **spec: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """As `final` of 6 iterations, with the process ended and begun again after 3."""
+    final(tmp_path, "parts", 3, **spec)
+    mark = tmp_path / "parts" / "test" / train.MARK
+    mark.write_text(json.dumps({"uid": json.loads(mark.read_text())["uid"]}))  # its end was not reached
+    return final(tmp_path, "parts", 6, **spec)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"env": "CartPole-v1", "config": quick(**EVERYTHING)},
+        {"env": "CartPole-v1", "config": quick(num_envs_per_worker=2), "run": "A2C"},
+        {"env": "Pendulum-v1", "config": quick(**EVERYTHING)},
+        {"env": "Acrobot-v1", "config": quick()},
+        {"env": "MountainCar-v0", "config": quick()},
+        {"env": "MountainCarContinuous-v0", "config": quick()},
+    ],
+    ids=lambda spec: f"{spec.get('run', 'PPO')}-{spec['env']}",
+)
+def test_a_restored_run_equals_an_uninterrupted_one(tmp_path: Path, spec: dict[str, Any]) -> None:
+    if spec.get("run") == "A2C":
+        spec = {**spec, "config": {k: v for k, v in spec["config"].items() if k not in ("epochs", "minibatch_size")}}
+    row, straight = final(tmp_path, "straight", 6, **spec)
+    again, parts = interrupted(tmp_path, **spec)
+    assert again["info"] == row["info"]
+    assert again["episode_reward_mean"] == row["episode_reward_mean"]
+    for part in ("policy", "learner", "workers"):
+        assert equal(straight[part], parts[part]), part
+    ignored = ("time_total_s",)
+    progress = [{k: v for k, v in tree["run"]["progress"].items() if k not in ignored} for tree in (straight, parts)]
+    assert progress[0] == progress[1]
+
+
+def test_each_row_is_written_once(tmp_path: Path) -> None:
+    interrupted(tmp_path, config=quick())
+    rows = (tmp_path / "parts" / "test" / "result.json").read_text().splitlines()
+    assert [json.loads(row)["training_iteration"] for row in rows] == [1, 2, 3, 4, 5, 6]
+
+
+def test_environments_without_a_known_state_begin_new_episodes_the_same_way(tmp_path: Path) -> None:
+    spec = {"env": TOYS + "Identity", "config": quick()}
+    first = interrupted(tmp_path / "a", **spec)[1]
+    second = interrupted(tmp_path / "b", **spec)[1]
+    assert first["workers"]["0"]["envs"] is None
+    assert equal(first["policy"], second["policy"])
+
+
+def test_an_environment_of_ones_own_is_saved_by_its_own_methods(tmp_path: Path) -> None:
+    spec = {"env": __name__ + ":Remembers", "config": quick()}
+    straight = final(tmp_path, "straight", 6, **spec)[1]
+    assert equal(straight["policy"], interrupted(tmp_path, **spec)[1]["policy"])
+
+
+from tests.unit.trainer.toy_envs import Identity  # noqa: E402
+
+
+class Remembers(Identity):
+    def state_dict(self) -> dict[str, Any]:
+        return {"t": self.t, "shown": self.shown, "rng": self.np_random.bit_generator.state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.t, self.shown = state["t"], state["shown"]
+        self.np_random.bit_generator.state = state["rng"]
+
+
+def test_two_seeded_runs_are_equal_and_two_seeds_are_not(tmp_path: Path) -> None:
+    first, second = (final(tmp_path, name, 3, config=quick())[1]["policy"] for name in ("a", "b"))
+    other = final(tmp_path, "c", 3, config=quick(seed=8))[1]["policy"]
+    assert equal(first, second)
+    assert not equal(first, other)
+
+
+def test_a_seed_that_is_drawn_is_written_down_and_gives_the_same_run(tmp_path: Path) -> None:
+    config = {key: value for key, value in quick().items() if key != "seed"}
+    drawn = final(tmp_path, "drawn", 3, config=config)[1]
+    seed = json.loads((tmp_path / "drawn" / "test" / "params.json").read_text())["config"]["seed"]
+    assert equal(final(tmp_path, "given", 3, config={**config, "seed": seed})[1]["policy"], drawn["policy"])
+
+
+def test_a_finished_run_moves_aside_and_an_unfinished_one_goes_on(tmp_path: Path) -> None:
+    final(tmp_path, "runs", 2, config=quick())
+    row, _ = final(tmp_path, "runs", 3, config=quick())
+    assert row["training_iteration"] == 3
+    assert len((tmp_path / "runs" / "test" / "result.json").read_text().splitlines()) == 3
+    aside = [path for path in (tmp_path / "runs").iterdir() if path.name != "test"]
+    assert len(aside) == 1
+    assert len((aside[0] / "result.json").read_text().splitlines()) == 2
+
+
+def test_another_algorithm_under_the_same_name_is_refused(tmp_path: Path) -> None:
+    final(tmp_path, "runs", 2, config=quick())
+    (tmp_path / "runs" / "test" / train.MARK).write_text('{"uid": "x"}')
+    with pytest.raises(RunError, match="is of PPO on CartPole-v1, and the document says A2C on CartPole-v1") as caught:
+        final(tmp_path, "runs", 3, run="A2C")
+    assert caught.value.exit_code == 2
+
+
+def test_changed_layers_under_the_same_name_are_refused(tmp_path: Path) -> None:
+    final(tmp_path, "runs", 2, config=quick())
+    (tmp_path / "runs" / "test" / train.MARK).write_text('{"uid": "x"}')
+    with pytest.raises(RunError, match="does not fit the networks"):
+        final(tmp_path, "runs", 3, config=quick(hiddens=[8]))
+
+
+def test_a_new_run_starts_from_a_checkpoint_of_another(tmp_path: Path) -> None:
+    final(tmp_path, "old", 3, config=quick())
+    origin = tmp_path / "old" / "test" / "checkpoints" / "checkpoint_000003"
+    given = experiment(config=quick(lr=1e-9), stop={"training_iteration": 1})
+    result = train.run(given, tmp_path / "new", restore_from=str(origin))
+    assert result.checkpoint is not None
+    old, new = ckpt.read(origin)[1]["policy"], ckpt.read(result.checkpoint)[1]["policy"]
+    for name in old:
+        torch.testing.assert_close(new[name], old[name], atol=1e-5, rtol=0)
+    assert result.row["training_iteration"] == 1
+
+
+def test_a_checkpoint_to_start_from_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"cannot restore from .*nowhere") as caught:
+        train.run(experiment(config=quick()), tmp_path, restore_from=str(tmp_path / "nowhere"))
+    assert caught.value.reason == "CheckpointNotFound"
+    assert caught.value.exit_code == 2
