@@ -155,11 +155,12 @@ def default_name(run: str, env: str) -> str:
 
 def run_training(experiment: Experiment, arguments: argparse.Namespace) -> int:
     """Trains a checked document in this process."""
-    from rltrainer.train import run  # noqa: PLC0415 - PyTorch comes with it
-
     interrupt, noted = Interrupt(), pid_file()
+    interrupt.install()  # before the long import, and for as long as the process lives: a repeated SIGTERM does no harm
     if noted:
         noted.write_text(str(os.getpid()))
+    from rltrainer.train import run  # noqa: PLC0415 - PyTorch comes with it
+
     try:
         result = run(
             experiment, arguments.local_dir, arguments.attempt, arguments.restore, arguments.overwrite, interrupt

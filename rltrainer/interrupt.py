@@ -62,8 +62,8 @@ class Interrupt:
             for signum, handler in before.items():
                 signal.signal(signum, handler)
 
-    def reinstall(self) -> None:
-        """Takes the signals back from a library that has installed handlers of its own."""
+    def install(self) -> None:
+        """Answers SIGTERM and SIGINT from now on; also takes them back from a library with handlers of its own."""
         if threading.current_thread() is threading.main_thread():
             for signum in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(signum, self.ask)

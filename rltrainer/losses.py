@@ -19,7 +19,7 @@ def clipped_surrogate(ratio_t: Tensor, adv_t: Tensor, clip: float) -> Tensor:
 
 def value_loss(v_t: Tensor, target_t: Tensor) -> Tensor:
     """Half the mean squared error of values against their targets. Both [N]; returns a scalar."""
-    return 0.5 * (v_t - target_t).square().mean()
+    return 0.5 * torch.nn.functional.mse_loss(v_t, target_t)
 
 
 def clipped_value_loss(v_t: Tensor, v_old_t: Tensor, target_t: Tensor, clip: float) -> Tensor:

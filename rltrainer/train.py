@@ -156,7 +156,7 @@ class Run:
         self._write_params(options, seed)
         blueprint = Blueprint(algorithm, source, spaces, options, seed)
         backend = open_backend(blueprint, self.interrupt.check)
-        self.interrupt.reinstall()
+        self.interrupt.install()
         try:
             self._restore(backend, found, restore_from)
             self.results = results.Results(self.folder, self.progress.training_iteration, self.spec.stop, self.terminal)

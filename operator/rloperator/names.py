@@ -76,11 +76,6 @@ def is_of(child: Manifest, owner: Manifest) -> bool:
     return bool(child["metadata"].get("labels", {}).get(OWNER_UID) == owner["metadata"]["uid"])
 
 
-def run_folder(storage_uri: str, namespace: str, name: str, uid: str) -> str:
-    """The S3 folder of one run."""
-    return f"{storage_uri.rstrip('/')}/{namespace}/{name}/{uid[:8]}"
-
-
 def storage_of(folder: str) -> str:
     """The storage URI that a run's folder was made from."""
     return folder.rsplit("/", 3)[0]

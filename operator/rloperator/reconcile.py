@@ -10,10 +10,12 @@ from rloperator import attempt, story
 from rloperator.case import Case, Decision
 from rloperator.config import Settings
 from rloperator.history import FAILURES, KEPT, ended
-from rloperator.names import Manifest, run_folder
+from rloperator.names import Manifest
 from rloperator.observed import Observed, Outcome, Patch, reference
 from rloperator.trouble import Trouble, is_ready, trouble
 from rloperator.trouble import head as head_of
+from rltrainer.paths import run_uri
+from rltrainer.spec import Metadata
 from rltrainer.statuses import Attempt, Phase
 
 Check = Callable[[Case], Decision | None]
@@ -194,7 +196,7 @@ def _status(case: Case, decision: Decision) -> Manifest:
     """The whole status but what the trainer reports."""
     attempts = (decision.attempts or case.attempts)[-KEPT:]
     owner = case.owner
-    folder = run_folder(case.storage.uri, owner.namespace, owner.name, owner.uid) if case.storage else None
+    folder = run_uri(case.storage.uri, Metadata.model_validate(owner.object["metadata"])) if case.storage else None
     fields = {
         "phase": decision.phase,
         "message": decision.message,

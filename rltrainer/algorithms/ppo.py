@@ -29,20 +29,32 @@ def loss(
 ) -> list[Tensor]:
     """Eq. 9 with the penalty of eq. 8, over a minibatch of [N, ...]. Returns scalars as named in LOSSES."""
     parameters, v = nets(batch["obs"])
-    dist, old = nets.family.make(parameters), nets.family.make(batch["parameters"])
-    ratio = (dist.log_prob(batch["a"]) - batch["logp"]).exp()
+    dist = nets.family.make(parameters)
+    log_ratio = dist.log_prob(batch["a"]) - batch["logp"]
+    ratio = log_ratio.exp()
     adv = standardize(batch["adv"]) if cfg.normalize_advantages else batch["adv"]
     policy = clipped_surrogate(ratio, adv, clip)
     if cfg.vf_clip is None:
         value = value_loss(v, batch["target"])
     else:
         value = clipped_value_loss(v, batch["v"], batch["target"], cfg.vf_clip)
-    bonus = dist.entropy().mean()
-    kl = old.kl(dist).mean()
+    with torch.set_grad_enabled(entropy > 0):  # else it is only reported
+        bonus = dist.entropy().mean()
     total = policy + cfg.vf_coeff * value - entropy * bonus
     if kl_coeff:
-        total = total + kl_coeff * kl
-    return [total, policy, value, bonus, kl, ((ratio - 1).abs() > clip).float().mean()]
+        total = total + kl_coeff * nets.family.make(batch["parameters"]).kl(dist).mean()
+    return [total, policy, value, bonus, *distance(log_ratio.detach(), ratio.detach(), clip)]
+
+
+@torch.no_grad()
+def distance(log_ratio: Tensor, ratio: Tensor, clip: float) -> tuple[Tensor, Tensor]:
+    """How far the policy has moved from the one that sampled, from the ratios [N] of the actions taken.
+
+    Returns an estimate of the KL divergence, in nats (Schulman 2020, joschu.net/blog/kl-approx.html, k3), and the share
+    of the ratios that is clipped; both scalars.
+    """
+    moved = ratio - 1
+    return (moved - log_ratio).mean(), (moved.abs() > clip).float().mean()
 
 
 def adapted(kl_coeff: float, kl: float, target: float) -> float:

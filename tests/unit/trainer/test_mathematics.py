@@ -11,7 +11,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from rltrainer import losses
-from rltrainer.algorithms.ppo import adapted
+from rltrainer.algorithms.ppo import adapted, distance
 from rltrainer.distributions import Categorical, DiagonalGaussian, MultiCategorical, family
 from rltrainer.errors import RunError
 from rltrainer.returns import gae
@@ -178,3 +178,16 @@ def test_schedule_is_linear_between_points_and_constant_outside() -> None:
 @pytest.mark.parametrize(("kl", "expected"), [(0.016, 0.4), (0.01, 0.2), (0.006, 0.1)])
 def test_kl_penalty_adapts_as_in_section_4(kl: float, expected: float) -> None:
     assert adapted(0.2, kl, 0.01) == pytest.approx(expected)
+
+
+def test_the_estimate_of_the_divergence_is_right_on_average() -> None:
+    """Weighted by the old policy's probabilities, the estimate is the KL divergence itself."""
+    old, new = Categorical(LOGITS[:1]), Categorical(OTHER[:1])
+    log_ratio = (new.logp - old.logp)[0]
+    estimates = torch.stack([distance(each, each.exp(), 0.2)[0] for each in torch.split(log_ratio, 1)])
+    torch.testing.assert_close((old.logp[0].exp() * estimates).sum(), old.kl(new)[0])
+
+
+def test_the_clipped_share_by_hand() -> None:
+    ratio = torch.tensor([1.0, 1.1, 1.3, 0.7])
+    assert distance(ratio.log(), ratio, 0.2)[1].item() == 0.5
