@@ -9,7 +9,7 @@ PYTHON ?= python3
 UV := $(BUILD)/uv/bin/uv
 UV_VERSION := 0.13.9
 VENV := .venv
-RUN := $(UV) run --frozen --no-sync
+RUN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BUILD)/bin:$(PATH)
 
 -include mk/*.mk
@@ -39,54 +39,54 @@ venv: $(VENV)/.installed ## Install everything that developing needs into .venv
 
 .PHONY: format
 format: venv ## Format the code
-	$(RUN) ruff format .
-	$(RUN) ruff check --fix .
+	$(RUN)/ruff format .
+	$(RUN)/ruff check --fix .
 
 .PHONY: generate
 generate: venv ## Write crds/, the chart's CRDs and docs/reference.md from rltrainer/spec.py
-	$(RUN) python -m hack.generate
+	$(RUN)/python -m hack.generate
 
 .PHONY: verify
 verify: venv tools ## Lint, types, layers, generated files, chart
-	$(RUN) ruff format --check .
-	$(RUN) ruff check .
-	$(RUN) mypy rltrainer operator hack tests benchmarks
-	$(RUN) lint-imports
-	$(RUN) python -m hack.generate --check
+	$(RUN)/ruff format --check .
+	$(RUN)/ruff check .
+	$(RUN)/mypy rltrainer operator hack tests benchmarks
+	$(RUN)/lint-imports
+	$(RUN)/python -m hack.generate --check
 	$(UV) lock --check
 	helm lint --strict --quiet charts/rl-operator
-	$(RUN) python -m hack.check_chart
+	$(RUN)/python -m hack.check_chart
 
 .PHONY: test-unit
 test-unit: venv ## Tests that need no cluster: units, short learning runs
-	$(RUN) pytest tests/unit tests/learning -q
+	$(RUN)/pytest tests/unit tests/learning -q
 
 .PHONY: test-contract
 test-contract: venv tools ## Tests against a real S3 server started for them
-	$(RUN) pytest tests/contract -q
+	$(RUN)/pytest tests/contract -q
 
 .PHONY: test-e2e
 test-e2e: venv deploy ## Tests on the real cluster
-	$(RUN) pytest tests/e2e -q
+	$(RUN)/pytest tests/e2e -q
 
 .PHONY: test
 test: verify deploy ## Everything: checks, units, contracts, and the real cluster
-	$(RUN) pytest tests
+	$(RUN)/pytest tests
 
 # ---- What a person runs ---------------------------------------------------------------------------------------------
 
 .PHONY: quickstart
 quickstart: venv ## Train CartPole on this machine, without Kubernetes, and roll the policy out
-	$(RUN) rltrainer train -f examples/cartpole-ppo.yaml --local-dir $(BUILD)/results
-	$(RUN) rltrainer rollout $(BUILD)/results/cartpole-ppo --episodes 10
+	$(RUN)/rltrainer train -f examples/cartpole-ppo.yaml --local-dir $(BUILD)/results
+	$(RUN)/rltrainer rollout $(BUILD)/results/cartpole-ppo --episodes 10
 
 .PHONY: deploy
 deploy: cluster images venv ## Install the operator's chart on the cluster of `make cluster`
-	$(RUN) python -m hack.deploy
+	$(RUN)/python -m hack.deploy
 
 .PHONY: demo
 demo: deploy ## From nothing to a trained policy on Kubernetes, its checkpoints in S3, and its rollout
-	$(RUN) python -m hack.demo
+	$(RUN)/python -m hack.demo
 
 .PHONY: clean
 clean: ## Remove what was built in this checkout

@@ -1,5 +1,6 @@
 """Where workers and the learner live: in this process, or as Ray actors (ray_backend.py)."""
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -87,6 +88,8 @@ class SerialBackend:
 def open_backend(blueprint: Blueprint, check: Callable[[], None]) -> Backend:
     """Ray where the options ask for workers or a GPU, else this process alone."""
     if blueprint.options.num_workers or blueprint.options.num_gpus:
+        # Ray would start each worker by `uv run` where this process was, which installs the project anew and can hang.
+        os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
         from rltrainer.ray_backend import RayBackend  # noqa: PLC0415 - two seconds that a serial run has no use for
 
         return RayBackend(blueprint, check)

@@ -168,6 +168,7 @@ def run_training(experiment: Experiment, arguments: argparse.Namespace) -> int:
     except (RunError, Interrupted) as error:  # the run has said why
         return error.exit_code
     finally:
+        interrupt.close()
         if noted:
             noted.unlink(missing_ok=True)
     sys.stdout.write(f"{result.stopped_by}: {result.checkpoint or result.folder}\n")

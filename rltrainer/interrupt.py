@@ -67,3 +67,11 @@ class Interrupt:
         if threading.current_thread() is threading.main_thread():
             for signum in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(signum, self.ask)
+
+    def close(self) -> None:
+        """Everything is kept: from here on, until the process is gone, a SIGTERM does no harm and changes nothing.
+
+        Python gives the signals back to the system before it ends, and a SIGTERM then would change the exit code.
+        """
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -28,7 +28,8 @@ def submit(namespace: str) -> Callable[..., Experiment]:
     return submit
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def s3() -> Iterator[Any]:
+    """The S3 server, by a way made anew for each test: one test takes the server away, and with it the way."""
     with s3_client() as client:
         yield client

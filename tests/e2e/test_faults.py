@@ -20,6 +20,8 @@ def test_a_killed_head_is_followed_by_an_attempt_from_the_last_checkpoint(submit
     experiment.until_steps(40_000)
     before = experiment.until_checkpoint()
     (head,) = experiment.pods("head")
+    name = head["metadata"]["name"]
+    assert "reward" in kubectl("logs", name, "-c", "ray-job-submitter", namespace=experiment.namespace)
     experiment.kill(head)
     at_kill = experiment.training["timestepsTotal"]
 
