@@ -10,6 +10,8 @@ UV := $(BUILD)/uv/bin/uv
 UV_VERSION := 0.13.9
 VENV := .venv
 RUN := $(VENV)/bin
+# Packages of environments: for the tests and the benchmarks.
+ENVIRONMENTS := --extra atari --extra box2d --extra minatar --extra mujoco --extra envpool
 export PATH := $(CURDIR)/$(BUILD)/bin:$(PATH)
 
 -include mk/*.mk
@@ -29,7 +31,7 @@ $(UV): ## uv, from PyPI into a folder of its own
 	@$(BUILD)/uv/bin/pip install --quiet uv==$(UV_VERSION)
 
 $(VENV)/.installed: uv.lock pyproject.toml | $(UV)
-	$(UV) sync --frozen --all-groups --extra operator --extra trainer --python $(PYTHON)
+	$(UV) sync --frozen --all-groups --extra operator --extra trainer $(ENVIRONMENTS) --python $(PYTHON)
 	@touch $@
 
 .PHONY: venv
@@ -72,6 +74,10 @@ test-e2e: venv deploy ## Tests on the real cluster
 .PHONY: test
 test: verify deploy ## Everything: checks, units, contracts, and the real cluster
 	$(RUN)/pytest tests
+
+.PHONY: learning
+learning: venv ## Every algorithm on its reference tasks over several seeds: hours; goes on where it was stopped
+	$(RUN)/python -m benchmarks.learning
 
 # ---- What a person runs ---------------------------------------------------------------------------------------------
 

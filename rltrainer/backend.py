@@ -1,6 +1,8 @@
 """Where workers and the learner live: in this process, or as Ray actors (ray_backend.py)."""
 
+import copy
 import os
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -8,10 +10,13 @@ import torch
 
 from rltrainer.algorithm import Metrics
 from rltrainer.checkpoint import Tree
-from rltrainer.execution import Sampler
+from rltrainer.execution import Done, Sampler, Task
 from rltrainer.fragment import Fragment
-from rltrainer.learner import Learner, Weights
+from rltrainer.learner import Gradient, Learner, Weights
+from rltrainer.options import ReplayOptions
 from rltrainer.sampling import Blueprint, Report, Worker
+from rltrainer.seeding import Role, derived_seed
+from rltrainer.shards import Shard, load_replay, shard_count
 
 
 class Backend(Sampler, Protocol):
@@ -34,7 +39,23 @@ def make_learner(blueprint: Blueprint, device: str = "cpu") -> Learner:
 
 def learner_state(learner: Learner) -> Tree:
     """The learner's parts of a checkpoint."""
-    return {"policy": learner.policy(), "learner": learner.state()}
+    replay = learner.replay.state() if learner.replay is not None else {}
+    return {"policy": learner.policy(), "learner": learner.state(), "replay": {"0": replay} if replay else {}}
+
+
+def load_learner(learner: Learner, tree: Tree) -> None:
+    """Goes on from `learner_state()`; a replay buffer that is not in it begins empty."""
+    learner.load(tree["policy"], tree["learner"])
+    if isinstance(learner.options, ReplayOptions) and learner.replay is not None and "0" in tree["replay"]:
+        learner.replay = load_replay(learner.options, tree["replay"]["0"])
+
+
+def make_shards(blueprint: Blueprint) -> list[Shard]:
+    """The replay shards, where the options ask for any."""
+    options = blueprint.options
+    if not isinstance(options, ReplayOptions):
+        return []
+    return [Shard(options, derived_seed(blueprint.seed, Role.REPLAY, i)) for i in range(shard_count(options))]
 
 
 def start_worker(blueprint: Blueprint, index: int, state: Tree | None, generation: int) -> Worker:
@@ -52,11 +73,16 @@ class SerialBackend:
     def __init__(self, blueprint: Blueprint, check: Callable[[], None]) -> None:
         self.check, self.blueprint = check, blueprint
         self.learner = make_learner(blueprint)
-        self.workers = [Worker(blueprint, index) for index in range(max(1, blueprint.options.num_workers))]
+        self.num_workers = max(1, blueprint.options.num_workers)
+        self.workers = [Worker(blueprint, index) for index in range(self.num_workers)]
+        self.requests: deque[tuple[int, Task, Weights]] = deque()
+        self.apprentice: Learner | None = None
+        self.shards = make_shards(blueprint)
+        self.turn = 0
 
-    def weights(self) -> Weights:
+    def weights(self, timesteps: int) -> Weights:
         """See Sampler."""
-        return self.learner.weights()
+        return self.learner.weights(timesteps)
 
     def sample(self, weights: Weights) -> tuple[Sequence[Fragment], list[Report]]:
         """See Sampler."""
@@ -67,14 +93,54 @@ class SerialBackend:
         """See Sampler."""
         return self.learner.improve(list(fragments), timesteps)
 
+    def begin(self, worker: int, task: Task, weights: Weights) -> None:
+        """See Sampler."""
+        self.requests.append((worker, task, weights))
+
+    def finished(self) -> list[Done]:
+        """See Sampler. One request, the oldest, is met here and now."""
+        index, task, weights = self.requests.popleft()
+        fragment, report = self.workers[index].sample(weights, self.check)
+        if task == "sample":
+            return [Done(index, copy.deepcopy(fragment), report)]  # the worker will write into its own again
+        self.apprentice = self.apprentice or make_learner(self.blueprint)
+        return [Done(index, self.apprentice.gradient(weights, fragment, weights["timesteps"]), report)]
+
+    def apply(self, gradient: tuple[Gradient, Metrics], timesteps: int) -> Metrics:
+        """See Sampler."""
+        self.learner.apply(gradient[0], timesteps)
+        return gradient[1]
+
+    def store(self, done: Done) -> None:
+        """See Sampler."""
+        self.shards[done.worker % len(self.shards)].add(done.worker, done.product)
+
+    def replayed(self, timesteps: int) -> Metrics:
+        """See Sampler."""
+        for _ in self.shards:
+            shard = self.shards[self.turn]
+            self.turn = (self.turn + 1) % len(self.shards)
+            batch = shard.draw(timesteps)
+            if batch is not None:
+                metrics, td_error = self.learner.improve_on(batch, timesteps)
+                shard.reprioritise(batch.index, td_error)
+                return metrics
+        return {}
+
     def state(self, workers: bool) -> Tree:
         """See Backend."""
         states = {str(worker.index): worker.state() for worker in self.workers} if workers else {}
-        return {**learner_state(self.learner), "workers": states}
+        tree = learner_state(self.learner)
+        shards = {str(i): shard.state() for i, shard in enumerate(self.shards)}
+        return {**tree, "replay": shards or tree["replay"], "workers": states}
 
     def load(self, tree: Tree, generation: int) -> None:
         """See Backend."""
-        self.learner.load(tree["policy"], tree["learner"])
+        load_learner(self.learner, tree)
+        for i, shard in enumerate(self.shards):
+            if str(i) in tree["replay"]:
+                shard.load(tree["replay"][str(i)])
+        self.requests.clear()
         self.close()
         states = [tree["workers"].get(str(worker.index)) for worker in self.workers]
         self.workers = [start_worker(self.blueprint, i, state, generation) for i, state in enumerate(states)]

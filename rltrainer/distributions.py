@@ -4,19 +4,22 @@ Each is made from one tensor of parameters [..., P], so that a batch of old poli
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
 from gymnasium import Space, spaces
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import logsigmoid, softplus
 
 from rltrainer.errors import RunError
 
 LOG_TWO_PI = math.log(2 * math.pi)
+ILLEGAL = -1e9
+"""Logit of an action that may not be taken: its probability is exactly 0, and yet no entropy or KL is infinite."""
 
 
 class Distribution(Protocol):
@@ -54,8 +57,8 @@ class Categorical:
 
     def sample(self, rng: torch.Generator) -> Tensor:
         """By the Gumbel-max trick, which needs no normalisation: -log of an exponential is a Gumbel variate."""
-        noise = torch.empty_like(self.logits).exponential_(generator=rng)
-        return (self.logits - noise.log_()).argmax(-1)
+        noise = torch.empty_like(self.logits, device=rng.device).exponential_(generator=rng)
+        return (self.logits - noise.log_().to(self.logits.device)).argmax(-1)
 
     def mode(self) -> Tensor:
         """See Distribution."""
@@ -63,7 +66,7 @@ class Categorical:
 
     def log_prob(self, action: Tensor) -> Tensor:
         """See Distribution."""
-        return self.logp.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+        return self.logp.gather(-1, action.long().unsqueeze(-1)).squeeze(-1)
 
     def entropy(self) -> Tensor:
         """See Distribution."""
@@ -101,6 +104,35 @@ class MultiCategorical:
         return torch.stack([p.kl(q) for p, q in zip(self.parts, other.parts, strict=True)]).sum(0)
 
 
+class Bernoullis:
+    """Several independent bits, from the logits [..., k] of their being 1."""
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits
+
+    def sample(self, rng: torch.Generator) -> Tensor:
+        """See Distribution."""
+        noise = torch.empty_like(self.logits, device=rng.device).uniform_(generator=rng)
+        return (noise.to(self.logits.device) < self.logits.sigmoid()).to(torch.int8)
+
+    def mode(self) -> Tensor:
+        """See Distribution."""
+        return (self.logits > 0).to(torch.int8)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """See Distribution."""
+        return logsigmoid(self.logits * (2 * action - 1)).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """See Distribution."""
+        return (self.logits.sigmoid() * -self.logits - logsigmoid(-self.logits)).sum(-1)
+
+    def kl(self, other: "Bernoullis") -> Tensor:
+        """See Distribution."""
+        shift = self.logits.sigmoid() * (self.logits - other.logits)
+        return (shift + logsigmoid(-self.logits) - logsigmoid(-other.logits)).sum(-1)
+
+
 class DiagonalGaussian:
     """Independent normal variates, from means and log standard deviations side by side [..., 2 A]."""
 
@@ -109,8 +141,7 @@ class DiagonalGaussian:
 
     def sample(self, rng: torch.Generator) -> Tensor:
         """See Distribution."""
-        noise = torch.empty_like(self.mean).normal_(generator=rng)
-        return self.mean + noise * self.log_std.exp()
+        return self.mean + standard_normal(self.mean, rng) * self.log_std.exp()
 
     def mode(self) -> Tensor:
         """See Distribution."""
@@ -131,51 +162,193 @@ class DiagonalGaussian:
         return (other.log_std - self.log_std + 0.5 * spread - 0.5).sum(-1)
 
 
+class SquashedGaussian:
+    """tanh of independent normal variates, from their means and log standard deviations side by side [..., 2 A].
+
+    Haarnoja et al. 2018, arXiv 1812.05905, appendix C. Actions are in [-1, 1]^A, and densities are over that cube.
+    The entropy has no closed form: it is the mean of -log_prob.
+    """
+
+    def __init__(self, parameters: Tensor) -> None:
+        self.mean, self.log_std = parameters.chunk(2, -1)
+
+    def sample(self, rng: torch.Generator) -> Tensor:
+        """Actions [..., A] drawn with `rng`."""
+        return (self.mean + standard_normal(self.mean, rng) * self.log_std.exp()).tanh()
+
+    def mode(self) -> Tensor:
+        """The tanh of the means [..., A], which is the median of each action."""
+        return self.mean.tanh()
+
+    def rsample(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Actions [..., A], differentiable in the parameters, and their log-densities [...], in nats."""
+        noise = standard_normal(self.mean, rng)
+        u = self.mean + noise * self.log_std.exp()
+        return u.tanh(), self._log_density(noise, u)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Log-density [...] of actions [..., A], in nats. Those on the edge of the cube count as just inside it."""
+        limit = 1 - torch.finfo(action.dtype).eps
+        u = action.clamp(-limit, limit).atanh()
+        return self._log_density((u - self.mean) * (-self.log_std).exp(), u)
+
+    def _log_density(self, z: Tensor, u: Tensor) -> Tensor:
+        """Of tanh(u), where z is u in standard deviations from the mean: eq. 26."""
+        return (-0.5 * z.square() - self.log_std - 0.5 * LOG_TWO_PI - log_slope(u)).sum(-1)
+
+
+def log_slope(u: Tensor) -> Tensor:
+    """log(1 - tanh(u)^2), elementwise. With 1 - tanh(u)^2 = 4 / (e^u + e^-u)^2 nothing cancels, however large u is."""
+    return 2 * (math.log(2) - u - softplus(-2 * u))
+
+
+def standard_normal(like: Tensor, rng: torch.Generator) -> Tensor:
+    """Standard normal variates shaped as `like`, drawn where `rng` lives, so that every device gets the same ones."""
+    return torch.empty_like(like, device=rng.device).normal_(generator=rng).to(like.device)
+
+
+def masked(logits: Tensor, legal: Tensor) -> Tensor:
+    """`logits` [..., n] with ILLEGAL where `legal` [..., n], of any dtype, is 0. Nothing legal leaves all alike."""
+    return logits.masked_fill(legal == 0, ILLEGAL)
+
+
+class Product:
+    """Independent distributions, whose actions are floats side by side [..., A]."""
+
+    def __init__(self, parts: Sequence[Distribution], shapes: Sequence[tuple[int, ...]]) -> None:
+        self.parts, self.shapes = parts, shapes
+
+    def sample(self, rng: torch.Generator) -> Tensor:
+        """See Distribution."""
+        return self._join([part.sample(rng) for part in self.parts])
+
+    def mode(self) -> Tensor:
+        """See Distribution."""
+        return self._join([part.mode() for part in self.parts])
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """See Distribution."""
+        pieces = torch.split(action, [math.prod(shape) for shape in self.shapes], -1)
+        actions = [piece if shape else piece.squeeze(-1) for piece, shape in zip(pieces, self.shapes, strict=True)]
+        return torch.stack([p.log_prob(a) for p, a in zip(self.parts, actions, strict=True)]).sum(0)
+
+    def entropy(self) -> Tensor:
+        """See Distribution."""
+        return torch.stack([part.entropy() for part in self.parts]).sum(0)
+
+    def kl(self, other: "Product") -> Tensor:
+        """See Distribution."""
+        return torch.stack([p.kl(q) for p, q in zip(self.parts, other.parts, strict=True)]).sum(0)
+
+    def _join(self, actions: list[Tensor]) -> Tensor:
+        columns = [a if shape else a.unsqueeze(-1) for a, shape in zip(actions, self.shapes, strict=True)]
+        return torch.cat([column.float() for column in columns], -1)
+
+
+D_co = TypeVar("D_co", covariant=True)
+
+
 @dataclass(frozen=True)
-class Family:
-    """How actions of one space are distributed and handed to its environment."""
+class Family(Generic[D_co]):
+    """How actions of one space are distributed, stored and handed to its environment."""
 
     outputs: int
     """Numbers that the policy network puts out for one observation."""
-    gaussian: bool
-    """Whether parameters are those outputs as means, followed by as many log standard deviations."""
-    make: Callable[[Tensor], "Distribution"]
-    """A batch of distributions from parameters [..., P]."""
+    make: Callable[[Tensor], D_co]
+    """A batch of distributions from parameters [..., P]: the outputs, then the log standard deviations."""
     shape: tuple[int, ...]
-    """Shape of one action as `make`'s distributions give it."""
-    to_env: Callable[[NDArray[Any]], NDArray[Any]]
-    """A batch of actions [B, *shape] as the environment takes them."""
+    """Shape of one action as those distributions give it."""
+    dtype: np.dtype[Any]
+    """As what actions are stored."""
+    to_env: Callable[[NDArray[Any]], Any]
+    """A batch of actions [B, *shape] as a vector of environments takes them: an array, for a Tuple a tuple of them."""
+    log_stds: int = 0
+    """Log standard deviations that follow the outputs in the parameters; the policy learns them by themselves."""
+
+    def to_single_env(self, action: NDArray[Any]) -> Any:
+        """One action [*shape] as one environment takes it."""
+        return _first(self.to_env(action[None]))
 
 
-def family(space: Space[Any]) -> Family:
-    """The family for an action space. Raises RunError for one that no algorithm here can act in."""
+def _first(batch: Any) -> Any:
+    return tuple(_first(part) for part in batch) if isinstance(batch, tuple) else batch[0]
+
+
+INTEGER, BIT, FLOAT = np.dtype(np.int64), np.dtype(np.int8), np.dtype(np.float32)
+
+
+def family(space: Space[Any]) -> Family[Distribution]:
+    """The family for an action space. Raises RunError, permanent, for one that no algorithm here can act in."""
     match space:
         case spaces.Discrete():
             start, dtype = space.start, space.dtype
-            return Family(int(space.n), False, Categorical, (), lambda a: (a + start).astype(dtype, copy=False))
+            return Family(int(space.n), Categorical, (), INTEGER, lambda a: (a + start).astype(dtype, copy=False))
         case spaces.MultiDiscrete() if space.nvec.ndim == 1:
-            sizes, first, kind = space.nvec.tolist(), space.start, space.dtype
-            return Family(
-                sum(sizes),
-                False,
-                lambda logits: MultiCategorical(logits, sizes),
-                (len(sizes),),
-                lambda a: (a + first).astype(kind, copy=False),
-            )
+            return _choices(space)
+        case spaces.MultiBinary():
+            bits, shape = math.prod(space.shape), space.shape
+            return Family(bits, Bernoullis, (bits,), BIT, lambda a: a.reshape(-1, *shape).astype(np.int8, copy=False))
         case spaces.Box() if np.issubdtype(space.dtype, np.floating):
-            return _gaussian(space)
+            size = math.prod(space.shape)
+            return Family(size, DiagonalGaussian, (size,), FLOAT, _clipped(space), log_stds=size)
+        case spaces.Tuple() if space.spaces:
+            return _product([family(part) for part in space.spaces])
     raise RunError(
         "InvalidOption",
-        f"the action space {space} is not supported: use Discrete, MultiDiscrete (one-dimensional) or a Box of floats",
+        f"the action space {space} is not supported: use Discrete, MultiDiscrete (one-dimensional), MultiBinary, "
+        "a Box of floats, or a Tuple of these",
         permanent=True,
     )
 
 
-def _gaussian(space: spaces.Box) -> Family:
-    low, high, shape, dtype = space.low, space.high, space.shape, space.dtype
-    size = int(np.prod(shape))
+def squashed_family(space: Space[Any]) -> Family[SquashedGaussian]:
+    """The family for a Box of floats with bounds, whose actions are in [-1, 1] until the environment takes them.
+
+    The network puts out means and log standard deviations. Raises RunError, permanent, for any other space.
+    """
+    if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.floating) or not space.is_bounded():
+        raise RunError(
+            "InvalidOption",
+            f"the action space {space} is not supported: use a Box of floats with finite bounds",
+            permanent=True,
+        )
+    size, shape, dtype = math.prod(space.shape), space.shape, space.dtype
+    middle, reach = (space.high + space.low) / 2, (space.high - space.low) / 2
 
     def to_env(action: NDArray[Any]) -> NDArray[Any]:
-        return np.asarray(np.clip(action.reshape(-1, *shape), low, high), dtype)
+        scaled = middle + reach * action.reshape(-1, *shape)
+        return np.asarray(np.clip(scaled, space.low, space.high), dtype)  # rounding may lead past a bound
 
-    return Family(size, True, DiagonalGaussian, (size,), to_env)
+    return Family(2 * size, SquashedGaussian, (size,), FLOAT, to_env)
+
+
+def _choices(space: spaces.MultiDiscrete) -> Family[Distribution]:
+    sizes, start, dtype = space.nvec.tolist(), space.start, space.dtype
+
+    def to_env(action: NDArray[Any]) -> NDArray[Any]:
+        return (action + start).astype(dtype, copy=False)
+
+    return Family(sum(sizes), lambda logits: MultiCategorical(logits, sizes), (len(sizes),), INTEGER, to_env)
+
+
+def _clipped(space: spaces.Box) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    low, high, shape, dtype = space.low, space.high, space.shape, space.dtype
+    return lambda action: np.asarray(np.clip(action.reshape(-1, *shape), low, high), dtype)
+
+
+def _product(parts: list[Family[Distribution]]) -> Family[Distribution]:
+    shapes, sizes = [part.shape for part in parts], [math.prod(part.shape) for part in parts]
+    sections = [part.outputs for part in parts] + [part.log_stds for part in parts]
+    ends = np.cumsum(sizes)[:-1].tolist()
+
+    def make(parameters: Tensor) -> Product:
+        pieces = torch.split(parameters, sections, -1)
+        own = [torch.cat(both, -1) for both in zip(pieces[: len(parts)], pieces[len(parts) :], strict=True)]
+        return Product([part.make(each) for part, each in zip(parts, own, strict=True)], shapes)
+
+    def to_env(action: NDArray[Any]) -> tuple[Any, ...]:
+        pieces = np.split(action, ends, -1)
+        return tuple(part.to_env(each.reshape(-1, *part.shape)) for part, each in zip(parts, pieces, strict=True))
+
+    stds = sum(part.log_stds for part in parts)
+    return Family(sum(part.outputs for part in parts), make, (sum(sizes),), FLOAT, to_env, log_stds=stds)

@@ -1,8 +1,9 @@
 """The state of environments, saved and restored, so that a restored run goes on as if it had not stopped.
 
 Gymnasium has no interface for this. An environment of one's own takes part by two methods, `state_dict()` and
-`load_state_dict(state)`, whose state is made of arrays and JSON values in dicts and lists. Gymnasium's classic control
-is known here. With any other environment or wrapper, a restored run begins new episodes.
+`load_state_dict(state)`, whose state is made of arrays and JSON values in dicts and lists; so does a vector of one's
+own, and so do those of vectorize.py. Gymnasium's classic control is known here. With any other environment or wrapper,
+those of Atari, MuJoCo, Box2D, MinAtar and EnvPool among them, a restored run begins new episodes.
 """
 
 from collections.abc import Callable
@@ -17,7 +18,6 @@ from gymnasium.envs.classic_control.cartpole import CartPoleEnv, CartPoleVectorE
 from gymnasium.envs.classic_control.continuous_mountain_car import Continuous_MountainCarEnv
 from gymnasium.envs.classic_control.mountain_car import MountainCarEnv
 from gymnasium.envs.classic_control.pendulum import PendulumEnv
-from gymnasium.vector import SyncVectorEnv
 
 State = dict[str, Any]
 
@@ -72,23 +72,6 @@ STATELESS: tuple[type, ...] = (
 )
 
 
-def save(envs: Any) -> State | None:
-    """The state of a vector of environments, or None where it cannot be had."""
-    if isinstance(envs, SyncVectorEnv):
-        states = [save_one(env) for env in envs.envs]
-        return None if any(state is None for state in states) else {str(i): state for i, state in enumerate(states)}
-    return save_one(envs)
-
-
-def load(envs: Any, state: State) -> None:
-    """Goes on from `save(envs)` of an equal vector that has been reset."""
-    if isinstance(envs, SyncVectorEnv):
-        for i, env in enumerate(envs.envs):
-            load_one(env, state[str(i)])
-    else:
-        load_one(envs, state)
-
-
 def layers(env: Any) -> list[Any]:
     """The wrappers of `env` from the outside in, and the environment itself at the end."""
     found = [env]
@@ -97,8 +80,8 @@ def layers(env: Any) -> list[Any]:
     return found
 
 
-def save_one(env: Any) -> State | None:
-    """The state of one environment and its wrappers, or None where it cannot be had."""
+def save(env: Any) -> State | None:
+    """The state of an environment and its wrappers, or of a vector of them, or None where it cannot be had."""
     *outer, inner = layers(env)
     state: State = {}
     for depth, wrapper in enumerate(outer):
@@ -107,13 +90,15 @@ def save_one(env: Any) -> State | None:
         elif not isinstance(wrapper, STATELESS):
             return None
     if hasattr(inner, "state_dict") and hasattr(inner, "load_state_dict"):
-        return {**state, "env": inner.state_dict()}
-    hook = HOOKS.get(type(inner))
-    return None if hook is None else {**state, "env": hook.save(inner)}
+        own = inner.state_dict()
+    else:
+        hook = HOOKS.get(type(inner))
+        own = None if hook is None else hook.save(inner)
+    return None if own is None else {**state, "env": own}
 
 
-def load_one(env: Any, state: State) -> None:
-    """Goes on from `save_one(env)` of an equal environment that has been reset."""
+def load(env: Any, state: State) -> None:
+    """Goes on from `save(env)` of an equal environment or vector that has been reset."""
     *outer, inner = layers(env)
     for depth, wrapper in enumerate(outer):
         if isinstance(wrapper, wrappers.TimeLimit):

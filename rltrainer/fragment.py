@@ -1,6 +1,6 @@
 """What a worker samples in one go: T steps of B environments, time first, and one observation more."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,11 @@ Array = NDArray[Any]
 
 @dataclass
 class Fragment:
-    """Steps of B environments in arrays [T, B] that the worker has written in place."""
+    """Steps of B environments in arrays [T, B] that the worker has written in place.
+
+    obs[t + 1] always is what followed a[t], the last observation of an episode included. The step after that one only
+    begins the next episode: it is not valid, and what was done in it means nothing.
+    """
 
     obs: Array
     """Observations [T + 1, B, *shape]; obs[t] was acted upon with a[t]."""
@@ -27,12 +31,12 @@ class Fragment:
     """[T, B], bool: the episode was cut after a[t], though it would have gone on."""
     valid: Array
     """[T, B], bool: False in a step with which the environment only began its next episode."""
-    final_at: Array
-    """Where episodes were truncated and obs[t + 1] is already the next one's: pairs (t, b), [N, 2]."""
-    final_obs: Array
-    """The observations those episodes ended in: [N, *shape]."""
     extras: dict[str, Array] = field(default_factory=dict)
     """What the policy noted of each action, [T, B, ...], by name."""
+    state: dict[str, Array] = field(default_factory=dict)
+    """What the policy remembered before obs[0], [B, ...], by name."""
+    priorities: Array | None = None
+    """First priorities of the steps in a replay buffer, [T, B], where the worker finds them."""
 
 
 @dataclass
@@ -45,40 +49,34 @@ class Batch:
     terminated: Tensor
     truncated: Tensor
     valid: Tensor
-    final_at: Tensor
-    final_obs: Tensor
     extras: dict[str, Tensor] = field(default_factory=dict)
+    state: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def done(self) -> Tensor:
         """Episodes that ended, either way: [T, B], bool."""
         return self.terminated | self.truncated
 
+    @property
+    def begins(self) -> Tensor:
+        """Whether obs[t + 1] is the first of an episode: [T, B], bool. The memory of what came before ends there."""
+        return ~self.valid
+
     def discount(self, gamma: float) -> Tensor:
         """gamma, or 0 where the episode terminated: [T, B]."""
         return gamma * (~self.terminated).to(self.r.dtype)
 
-    def next_values(self, v: Tensor, final_v: Tensor) -> Tensor:
-        """Values [T, B] of what followed each step, from v [T + 1, B] and those of `final_obs` [N]."""
-        v_tp1 = v[1:].clone()
-        v_tp1[self.final_at[:, 0], self.final_at[:, 1]] = final_v
-        return v_tp1
+
+ARRAYS = ("obs", "a", "r", "terminated", "truncated", "valid")
 
 
 def collate(fragments: list[Fragment], device: torch.device) -> Batch:
-    """`fragments` side by side, in their order. One alone on the CPU is not copied."""
-    offsets = np.cumsum([0, *(fragment.r.shape[1] for fragment in fragments[:-1])])
-    at = [fragment.final_at + np.array([0, offset]) for fragment, offset in zip(fragments, offsets, strict=True)]
-    merged = {
-        name: _tensor([getattr(fragment, name) for fragment in fragments], device, axis=1)
-        for name in (f.name for f in fields(Fragment))
-        if name not in ("final_at", "final_obs", "extras")
-    }
+    """`fragments` of equal length side by side, in their order. One alone on the CPU is not copied."""
+    first = fragments[0]
     return Batch(
-        **merged,
-        final_at=_tensor(at, device, axis=0),
-        final_obs=_tensor([fragment.final_obs for fragment in fragments], device, axis=0),
-        extras={k: _tensor([f.extras[k] for f in fragments], device, axis=1) for k in fragments[0].extras},
+        **{name: _tensor([getattr(fragment, name) for fragment in fragments], device, 1) for name in ARRAYS},
+        extras={name: _tensor([f.extras[name] for f in fragments], device, 1) for name in first.extras},
+        state={name: _tensor([f.state[name] for f in fragments], device, 0) for name in first.state},
     )
 
 

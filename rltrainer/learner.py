@@ -1,7 +1,10 @@
 """The learning half: networks, their optimiser, and the state that goes with them."""
 
+import copy
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,16 +13,31 @@ from torch import Tensor, nn
 from rltrainer.algorithm import Algorithm, Metrics
 from rltrainer.envs import Spaces
 from rltrainer.errors import RunError
-from rltrainer.fragment import Fragment, collate
-from rltrainer.normalize import RewardNormalizer
-from rltrainer.options import Options
+from rltrainer.fragment import Array, Batch, Fragment, collate
+from rltrainer.learner_group import Peers
+from rltrainer.normalize import ObservationNormalizer, RewardNormalizer
+from rltrainer.options import Options, ReplayOptions
+from rltrainer.replay import Replay, Transitions
 from rltrainer.schedules import at
 from rltrainer.seeding import Role, derived_seed
+from rltrainer.shards import beta_at, new_replay, shard_count
 
 log = logging.getLogger(__name__)
 
 Weights = dict[str, Any]
-"""What a worker needs to act: arrays on the CPU by name."""
+"""What a worker needs to act: `parameters`, one vector, and `buffers` by name, on the CPU; the run's `timesteps`."""
+WHOLE = "nets"
+"""What a checkpoint calls the part that is all of the networks."""
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """What a worker found that learns beside its environments."""
+
+    vector: Array
+    """Of all parameters, as one."""
+    observations: Array | None
+    """The observations it was found in, [N, *shape], where they are to be normalised."""
 
 
 class Flat:
@@ -30,12 +48,12 @@ class Flat:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        parameters = list(module.parameters())
-        self.vector = nn.Parameter(torch.cat([p.detach().reshape(-1) for p in parameters]))
+        self.parameters = list(module.parameters())
+        self.vector = nn.Parameter(torch.cat([p.detach().reshape(-1) for p in self.parameters]))
         self.gradient = torch.zeros_like(self.vector)
         self.vector.grad = self.gradient
         begin = 0
-        for parameter in parameters:
+        for parameter in self.parameters:
             end = begin + parameter.numel()
             parameter.data = self.vector.data[begin:end].view_as(parameter)
             parameter.grad = self.gradient[begin:end].view_as(parameter)
@@ -43,87 +61,255 @@ class Flat:
 
 
 class Learner:
-    """Networks and what improves them. `memory` holds the numbers that the algorithm itself keeps between updates."""
+    """Networks and what improves them. `memory` holds the numbers that the algorithm itself keeps between updates.
 
-    def __init__(self, algorithm: Algorithm, spaces: Spaces, options: Options, seed: int, device: torch.device) -> None:
-        self.algorithm, self.options, self.device = algorithm, options, device
+    One of several learners also has its `peers`, and `options` that are its share of the group's. All of them begin
+    with the same networks and take the same steps; each draws from a random state of its own.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        spaces: Spaces,
+        options: Options,
+        seed: int,
+        device: torch.device,
+        peers: Peers | None = None,
+    ) -> None:
+        self.algorithm, self.options, self.device, self.peers = algorithm, options, device, peers
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived_seed(seed, Role.NETWORKS))
-            self.nets = algorithm.nets(spaces, options).to(device)
-        self.flat = Flat(self.nets)
-        self.optimizer = algorithm.optimizer(self.flat.vector, options)
-        self.rng = torch.Generator().manual_seed(derived_seed(seed, Role.LEARNER))
+            self.nets: Any = algorithm.nets(spaces, options).to(device)  # whatever modules the algorithm made
+        parts = algorithm.optimizers
+        if options.precision == "bfloat16":
+            for part in parts:
+                _puts_out_float32(self.nets.get_submodule(part))
+        self.flats = {part: Flat(self.nets.get_submodule(part)) for part in parts}
+        self.optimizers = {part: make(self.flats[part].vector, options) for part, make in parts.items()}
+        self.acting = self.nets.get_submodule(algorithm.acts)
+        self.targets: dict[str, Any] = {
+            part: copy.deepcopy(self.nets.get_submodule(part)) for part in algorithm.targets
+        }
+        self.target_flats = {part: Flat(target.requires_grad_(False)) for part, target in self.targets.items()}
+        self.rank = 0 if peers is None else peers.rank
+        self.rng = torch.Generator().manual_seed(derived_seed(seed, Role.LEARNER, self.rank))
+        self.replay: Replay | None = None
+        if algorithm.replays and isinstance(options, ReplayOptions) and not shard_count(options):
+            self.replay = new_replay(options)
         self.memory: dict[str, float] = {}
         self.timesteps = 0
-        self.reward_normalizer: RewardNormalizer | None = None
-        if options.normalize_rewards:
-            num_envs = options.num_envs_per_worker * max(1, options.num_workers)
-            self.reward_normalizer = RewardNormalizer(num_envs, options.gamma).to(device)
+        self.normalizers = [each for each in self.nets.modules() if isinstance(each, ObservationNormalizer)]
+        self.reward_normalizer = RewardNormalizer().to(device) if getattr(options, "normalize_rewards", False) else None
+        self.withhold = False
+        self.weight = 1.0  # of this learner's gradients beside its peers'
 
     def improve(self, fragments: list[Fragment], timesteps: int) -> Metrics:
-        """One improvement from `fragments`, sampled after `timesteps` steps of the run. Returns what to report."""
-        self.timesteps = timesteps
-        batch = collate(fragments, self.device)
-        if self.reward_normalizer is not None:
-            batch.r = self.reward_normalizer(batch.r, batch.done, batch.valid)
-        lr = at(self.options.lr_schedule, self.options.lr, timesteps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        metrics = self.algorithm.update(self, batch, self.options)
-        normalizer = getattr(self.nets, "normalizer", None)
-        if normalizer is not None:  # only now: the batch was acted upon, and is to be judged, with the old statistics
-            normalizer.update(batch.obs[:-1][batch.valid])
-        self._check(metrics)
-        return {**metrics, "lr": lr}
+        """One improvement from `fragments`, sampled after `timesteps` steps of the run. Returns what to report.
 
-    def minimise(self, loss: Tensor) -> Tensor:
-        """One step of the optimiser down `loss`, a scalar. Returns the gradient's norm before clipping, a scalar."""
-        self.flat.gradient.zero_()
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm: Tensor = torch.linalg.vector_norm(self.flat.gradient)
+        With a replay buffer the fragments go there, and as many updates are made as are due for their steps.
+        """
+        self._set_time(timesteps)
+        steps = sum(int(fragment.valid.sum()) for fragment in fragments)
+        if self.replay is None:
+            batch = self._collate(fragments)
+            if self.peers is not None:
+                metrics = self._update_along(self.peers, batch, steps)
+            else:  # without any step, all environments only began their next episodes
+                metrics = self._update(batch) if steps else {}
+            # only now: the batch was acted upon, and is to be judged, with the old statistics
+            self._observe(batch.obs[:-1][batch.valid])
+            return metrics
+        for stream, fragment in enumerate(fragments):
+            self.replay.add(fragment, stream, fragment.priorities)
+            self._observe(torch.from_numpy(fragment.obs[:-1][fragment.valid]))
+        return self._replay(self._total(steps))
+
+    def improve_on(self, batch: Transitions, timesteps: int) -> tuple[Metrics, Array]:
+        """One update from transitions that were replayed elsewhere; also returns their temporal differences [N].
+
+        Their observations are taken into the statistics here, for the learner does not see the fragments.
+        """
+        self._set_time(timesteps)
+        batch = batch.to(self.device)
+        metrics = self._update(batch)
+        self._observe(batch.obs)
+        return metrics, found_errors(batch)
+
+    def gradient(self, weights: Weights, fragment: Fragment, timesteps: int) -> tuple[Gradient, Metrics]:
+        """The gradient that the algorithm's one step would follow from `weights` and `fragment`; nothing is changed."""
+        self.flats[""].vector.data.copy_(torch.tensor(weights["parameters"]))
+        for name, buffer in self.acting.named_buffers():
+            buffer.copy_(torch.tensor(weights["buffers"][name]))
+        self.withhold = True
+        self._set_time(timesteps)
+        self.flats[""].gradient.zero_()
+        metrics = self._update(self._collate([fragment])) if fragment.valid.any() else {}
+        rows = fragment.obs[:-1][fragment.valid] if self.normalizers else None
+        return Gradient(self.flats[""].gradient.cpu().numpy().copy(), rows), metrics
+
+    def apply(self, gradient: Gradient, timesteps: int) -> None:
+        """One step of the optimiser along a gradient found elsewhere."""
+        self._set_time(timesteps)
+        self.flats[""].gradient.copy_(torch.tensor(gradient.vector))
+        self.optimizers[""].step()
+        if gradient.observations is not None:
+            self._observe(torch.tensor(gradient.observations))
+
+    def minimise(self, loss: Tensor, part: str = "") -> Tensor:
+        """One step of the optimiser of `part` down `loss`, a scalar. Returns the gradient's norm before clipping."""
+        flat = self.flats[part]
+        flat.gradient.zero_()
+        loss.backward(inputs=flat.parameters)  # type: ignore[no-untyped-call]
+        if self.peers is not None:
+            self.peers.average(flat.gradient, self.weight)
+        return self._descend(part)
+
+    def _descend(self, part: str) -> Tensor:
+        """One step of the optimiser of `part` down the gradient found, which is clipped before. Returns its norm."""
+        flat = self.flats[part]
+        norm: Tensor = torch.linalg.vector_norm(flat.gradient)
         if self.options.grad_clip:
-            self.flat.gradient.mul_((self.options.grad_clip / (norm + 1e-6)).clamp(max=1.0))
-        self.optimizer.step()
+            flat.gradient.mul_((self.options.grad_clip / (norm + 1e-6)).clamp(max=1.0))
+        if not self.withhold:
+            self.optimizers[part].step()
         return norm
 
-    def weights(self) -> Weights:
-        """A copy of what a worker needs to act."""
-        buffers = {name: buffer.cpu().numpy().copy() for name, buffer in self.nets.named_buffers()}
-        return {"parameters": self.flat.vector.detach().cpu().numpy().copy(), "buffers": buffers}
+    @torch.no_grad()
+    def follow(self, tau: float) -> None:
+        """Moves the targets by the share `tau` of the way to the parts that they follow; 1 copies them."""
+        for part, target in self.targets.items():
+            self.target_flats[part].vector.data.lerp_(self.flats[part].vector.data, tau)
+            for mine, theirs in zip(target.buffers(), self.nets.get_submodule(part).buffers(), strict=True):
+                mine.copy_(theirs)
+
+    def _set_time(self, timesteps: int) -> None:
+        self.timesteps = timesteps
+        for part, optimizer in self.optimizers.items():
+            lr = getattr(self.options, f"{part}_lr", None) or self._lr()
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+
+    def _collate(self, fragments: list[Fragment]) -> Batch:
+        batch = collate(fragments, self.device)
+        if self.reward_normalizer is not None:
+            returns = self._everyones(batch.extras["discounted"][batch.valid])
+            batch.r = self.reward_normalizer(batch.r, returns, torch.ones_like(returns, dtype=torch.bool))
+        return batch
+
+    def _update(self, batch: Batch | Transitions) -> Metrics:
+        with self._precision():
+            metrics = averaged([self.algorithm.update(self, batch, self.options)])
+        self._check(metrics)
+        return {**metrics, "lr": self._lr()}
+
+    def _update_along(self, peers: Peers, batch: Batch, steps: int) -> Metrics:
+        """One update together with the peers, each of which may take another number of steps of the optimiser.
+
+        Those that are done go on to follow the others' gradients until none has any left. `steps` are the valid ones of
+        `batch`; without any this learner only follows.
+        """
+        self.weight = float(steps)
+        metrics = self._update(batch) if steps else {}
+        (part,) = self.optimizers
+        while peers.average(self.flats[part].gradient, 0.0) > 0:
+            self._descend(part)
+        return metrics
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        """Within it networks work in the precision asked for. No copies of weights are kept: steps would miss them."""
+        if self.options.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
+
+    def _total(self, number: int) -> int:
+        return number if self.peers is None else self.peers.total(number)
+
+    def _everyones(self, rows: Tensor) -> Tensor:
+        """Rows [N, ...] and, in a group, those of the peers: what statistics that all share are made of."""
+        return rows if self.peers is None else self.peers.gather(rows)
+
+    def _replay(self, steps: int) -> Metrics:
+        """As many updates from the replay buffer as are due after so many more steps; reports their mean."""
+        options, replay = self.options, self.replay
+        if not isinstance(options, ReplayOptions) or replay is None or self.timesteps + steps < options.learning_starts:
+            return {}
+        due = self.memory.get("due", 0.0) + steps * options.updates_per_step
+        self.memory["due"] = due - int(due)
+        beta = beta_at(options, self.timesteps)
+        found: list[Mapping[str, Tensor | float]] = []
+        for _ in range(int(due)):
+            batch = replay.sample(options.batch_size, self.rng, beta).to(self.device)
+            with self._precision():
+                found.append(self.algorithm.update(self, batch, options))
+            if options.prioritized:
+                replay.reprioritise(batch.index, found_errors(batch))
+        metrics = averaged(found)
+        self._check(metrics)
+        return {**metrics, "replay_size": self._total(len(replay)), "lr": self._lr()} if found else {}
+
+    def _lr(self) -> float:
+        return at(self.options.lr_schedule, self.options.lr, self.timesteps)
+
+    def _observe(self, rows: Tensor) -> None:
+        """Takes observations [N, *shape] into the statistics that they are normalised by."""
+        if self.normalizers:
+            rows = self._everyones(rows.to(self.device))
+        for normalizer in self.normalizers:
+            normalizer.update(rows)
+
+    def weights(self, timesteps: int) -> Weights:
+        """A copy of what a worker needs to act, `timesteps` into the run."""
+        buffers = {name: buffer.cpu().numpy().copy() for name, buffer in self.acting.named_buffers()}
+        parameters = self.flats[self.algorithm.acts].vector.detach().cpu().numpy().copy()
+        return {"parameters": parameters, "buffers": buffers, "timesteps": timesteps}
 
     def state(self) -> dict[str, Any]:
-        """Everything that learning goes on from: tensors and JSON values by name."""
-        optimizer = self.optimizer.state.get(self.flat.vector, {})
+        """Everything that learning goes on from, but the policy and the replay: tensors and JSON values by name.
+
+        What learners of a group do not have in common, `rng` and `memory`, stands under the learner's number.
+        """
         return {
-            "optimizer": {name: value.clone() for name, value in optimizer.items() if isinstance(value, Tensor)},
-            "rng": self.rng.get_state(),
-            "memory": dict(self.memory),
+            "optimizer": {
+                part or WHOLE: {
+                    name: value.clone()
+                    for name, value in optimizer.state.get(self.flats[part].vector, {}).items()
+                    if isinstance(value, Tensor)
+                }
+                for part, optimizer in self.optimizers.items()
+            },
+            "targets": {part or WHOLE: module_state(target) for part, target in self.targets.items()},
+            "rng": {str(self.rank): self.rng.get_state()},
+            "memory": {str(self.rank): dict(self.memory)},
             "rewards": dict(self.reward_normalizer.state_dict()) if self.reward_normalizer is not None else {},
         }
 
     def policy(self) -> dict[str, Tensor]:
         """The networks' parameters and buffers by name, on the CPU."""
-        return {name: tensor.detach().cpu().clone() for name, tensor in self.nets.state_dict().items()}
+        return module_state(self.nets)
 
     def load(self, policy: dict[str, Tensor], state: dict[str, Any]) -> None:
-        """Goes on from `policy()` and `state()` of a learner of the same algorithm, options and spaces."""
-        load_policy(self.nets, policy)
-        self.optimizer.state[self.flat.vector] = {k: v.to(self._home(k)) for k, v in state["optimizer"].items()}
-        self.rng.set_state(state["rng"])
-        self.memory = dict(state["memory"])
-        if self.reward_normalizer is not None:
-            saved = state["rewards"]
-            if saved and saved["returns"].shape != self.reward_normalizer.returns.shape:
-                log.warning(
-                    "the number of environments has changed: their returns so far, for normalisation, begin anew"
-                )
-                saved = {**saved, "returns": torch.zeros_like(self.reward_normalizer.returns)}
-            self.reward_normalizer.load_state_dict(saved, strict=bool(saved))
+        """Goes on from `policy()` and `state()` of a learner of the same algorithm, options and spaces.
 
-    def _home(self, name: str) -> torch.device:
+        One that was not in the group when it was saved keeps its random state, and takes the memory of learner 0.
+        """
+        load_policy(self.nets, policy)
+        for part, optimizer in self.optimizers.items():
+            saved = state["optimizer"][part or WHOLE]
+            if saved:
+                home = {name: value.to(self._home(optimizer, name)) for name, value in saved.items()}
+                optimizer.state[self.flats[part].vector] = home
+        for part, target in self.targets.items():
+            load_policy(target, state["targets"][part or WHOLE])
+        mine = str(self.rank)
+        if mine in state["rng"]:
+            self.rng.set_state(state["rng"][mine])
+        self.memory = dict(state["memory"].get(mine, state["memory"]["0"]))
+        if self.reward_normalizer is not None:
+            self.reward_normalizer.load_state_dict(state["rewards"], strict=bool(state["rewards"]))
+
+    def _home(self, optimizer: torch.optim.Optimizer, name: str) -> torch.device:
         """Where the optimiser keeps part `name` of its state: fused ones keep all of it beside the parameters."""
-        fused = self.optimizer.defaults.get("fused")
-        return self.device if fused or name != "step" else torch.device("cpu")
+        return self.device if optimizer.defaults.get("fused") or name != "step" else torch.device("cpu")
 
     def _check(self, metrics: Metrics) -> None:
         bad = [name for name, value in metrics.items() if value != value]
@@ -133,6 +319,51 @@ class Learner:
                 f"training diverged: {', '.join(bad)} is not a number after {self.timesteps} timesteps. "
                 "A smaller lr, grad_clip, or normalize_observations usually helps",
             )
+
+
+def _puts_out_float32(part: nn.Module) -> None:
+    """What comes out of `part`, and of its own parts, is float32 again, whatever was reckoned with within them."""
+
+    def widen(module: nn.Module, given: Any, out: Any) -> Any:
+        if isinstance(out, tuple):
+            return tuple(widen(module, given, each) for each in out)
+        return out.float() if isinstance(out, Tensor) and out.dtype == torch.bfloat16 else out
+
+    for module in (part, *part.children()):
+        module.register_forward_hook(widen)
+
+
+def found_errors(batch: Transitions) -> Array:
+    """The sizes of the temporal differences, [N], that an update has left in its batch."""
+    if batch.td_error is None:
+        raise RunError("InvalidOption", "prioritized replay needs an update that sets batch.td_error", permanent=True)
+    return batch.td_error.detach().cpu().numpy()
+
+
+def averaged(found: Sequence[Mapping[str, Tensor | float]]) -> Metrics:
+    """The mean of each number over several updates that report it, read from the device once."""
+    columns: dict[str, list[Tensor]] = {}
+    for each in found:
+        for name, value in each.items():
+            columns.setdefault(name, []).append(torch.as_tensor(value).detach().float())
+    if not columns:
+        return {}
+    means = torch.stack([torch.stack(column).mean() for column in columns.values()])
+    return dict(zip(columns, means.tolist(), strict=True))
+
+
+def module_state(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name, on the CPU."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
+
+
+def copies(policy: dict[str, Tensor], parts: Iterable[str]) -> dict[str, dict[str, Tensor]]:
+    """The tensors of some `parts` of a policy, as `state()` names them."""
+    prefixes = {part: "" if part == WHOLE else f"{part}." for part in parts}
+    return {
+        part: {name.removeprefix(prefix): tensor for name, tensor in policy.items() if name.startswith(prefix)}
+        for part, prefix in prefixes.items()
+    }
 
 
 def load_policy(nets: nn.Module, policy: dict[str, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""Losses of the policy gradient family, as free functions of vectors [N]."""
+"""Losses, as free functions of vectors [N]."""
 
 import torch
 from torch import Tensor
@@ -35,3 +35,9 @@ def clipped_value_loss(v_t: Tensor, v_old_t: Tensor, target_t: Tensor, clip: flo
 def standardize(x_t: Tensor) -> Tensor:
     """`x_t` [N] shifted to mean 0 and scaled to deviation 1. One sample alone becomes 0."""
     return (x_t - x_t.mean()) / (x_t.std(correction=0) + 1e-8)
+
+
+def huber(error: Tensor, delta: float = 1.0) -> Tensor:
+    """error^2 / 2, but linear beyond `delta`: its gradient is the error clipped to +-delta, as Mnih et al. 2015 clip it
+    (doi 10.1038/nature14236, methods). Of any shape and elementwise, to be weighted before the mean."""
+    return torch.nn.functional.huber_loss(error, torch.zeros_like(error), reduction="none", delta=delta)

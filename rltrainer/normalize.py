@@ -1,6 +1,10 @@
 """Running statistics of observations and rewards. They are state: a checkpoint and a policy carry them."""
 
+from typing import Any
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 
@@ -18,7 +22,9 @@ class RunningMoments(nn.Module):
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
 
     def update(self, rows: Tensor) -> None:
-        """Takes in `rows` [N, *shape]."""
+        """Takes in `rows` [N, *shape]; N may be 0."""
+        if not len(rows):
+            return
         rows = rows.double()
         count = self.count + len(rows)
         delta = rows.mean(0) - self.mean
@@ -29,48 +35,56 @@ class RunningMoments(nn.Module):
 
 
 class ObservationNormalizer(RunningMoments):
-    """(obs - mean) / deviation, clipped to +-10 deviations. Frozen between updates, so acting and learning agree."""
+    """(obs - mean) / deviation, clipped to +-10 deviations. Frozen between updates, so acting and learning agree.
+
+    Of observations of several parts it may normalise one, those elements of the last axis that are at `part`.
+    """
 
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
+    def __init__(self, shape: tuple[int, ...], part: slice = slice(None)) -> None:
         super().__init__(shape)
+        self.shape, self.part = shape, part
         self.register_buffer("scale", torch.ones(shape))
         self.register_buffer("shift", torch.zeros(shape))
 
     def update(self, rows: Tensor) -> None:
-        """Takes in `rows` [N, *shape]."""
-        super().update(rows)
+        """Takes in whole observations: `rows` [N, *shape], or [N, all elements] where this normalises one part."""
+        super().update(rows[..., self.part].reshape(-1, *self.shape))
         scale = (self.var + 1e-8).rsqrt()
         self.scale.copy_(scale)
         self.shift.copy_(-self.mean * scale)
 
     def forward(self, obs: Tensor) -> Tensor:
-        """Normalised observations [..., *shape]."""
+        """Observations [..., *shape], or the part of them that this normalises, normalised."""
         return torch.addcmul(self.shift, obs, self.scale).clamp_(-10.0, 10.0)
 
 
-class RewardNormalizer(nn.Module):
-    """Rewards divided by the running deviation of the discounted return: Engstrom et al. 2020, arXiv 2005.12729.
+class RewardNormalizer(RunningMoments):
+    """Rewards divided by the running deviation of the discounted return: Engstrom et al. 2020, arXiv 2005.12729."""
 
-    `returns` holds the discounted return of each environment's episode so far.
+    def __init__(self) -> None:
+        super().__init__(())
+
+    def forward(self, r_t: Tensor, return_t: Tensor, valid_t: Tensor) -> Tensor:
+        """Takes in rewards, the discounted returns of the episodes so far, and the steps that count, all [T, B].
+
+        Returns the rewards scaled and clipped to +-10 deviations.
+        """
+        self.update(return_t[valid_t])
+        return (r_t * (self.var + 1e-8).rsqrt()).clamp(-10.0, 10.0).to(r_t.dtype)
+
+
+def discounted_so_far(r_t: NDArray[Any], done_t: NDArray[Any], gamma: float, carried: NDArray[Any]) -> NDArray[Any]:
+    """Each episode's discounted return up to each step, [T, B], in the sense of that paper: R_t = gamma R_{t-1} + r_t.
+
+    `r_t` and `done_t` are [T, B]; `carried` [B] is what earlier fragments left, and is brought up to date in place.
     """
-
-    returns: Tensor
-
-    def __init__(self, num_envs: int, gamma: float) -> None:
-        super().__init__()
-        self.gamma = gamma
-        self.moments = RunningMoments(())
-        self.register_buffer("returns", torch.zeros(num_envs, dtype=torch.float64))
-
-    def forward(self, r_t: Tensor, done_t: Tensor, valid_t: Tensor) -> Tensor:
-        """Takes in rewards, the ends of episodes and the steps that count, all [T, B]; returns the rewards scaled."""
-        seen = torch.empty_like(r_t, dtype=torch.float64)
-        for t in range(len(r_t)):
-            self.returns.mul_(self.gamma).add_(r_t[t])
-            seen[t] = self.returns
-            self.returns.mul_(~done_t[t])
-        self.moments.update(seen[valid_t])
-        return (r_t * (self.moments.var + 1e-8).rsqrt()).clamp(-10.0, 10.0).to(r_t.dtype)
+    found = np.empty_like(r_t)
+    for t in range(len(r_t)):
+        carried *= gamma
+        carried += r_t[t]
+        found[t] = carried
+        carried[done_t[t]] = 0.0
+    return found

@@ -7,7 +7,8 @@ from statistics import fmean
 from typing import Any
 
 from rltrainer.execution import Iteration
-from rltrainer.spec import Stop
+from rltrainer.sampling import Report
+from rltrainer.spec import EVALUATED, Stop
 
 WINDOW = 100
 """Episodes that the mean return is taken over."""
@@ -23,6 +24,7 @@ class Progress:
         self.episodes_total = 0
         self.time_total_s = 0.0
         self.best_reward: float | None = None
+        self.evaluation_reward_mean: float | None = None
         self.returns: deque[float] = deque(maxlen=WINDOW)
         self.lengths: deque[int] = deque(maxlen=WINDOW)
 
@@ -34,6 +36,7 @@ class Progress:
         self.timesteps_total += steps
         self.episodes_total += len(returns)
         self.time_total_s += seconds
+        self.evaluation_reward_mean = None
         self.returns.extend(returns)
         self.lengths.extend(length for report in iteration.reports for length in report.lengths)
         mean = self.reward_mean()
@@ -56,29 +59,44 @@ class Progress:
             "info": {"learner": {name: finite(value) for name, value in iteration.metrics.items()}},
         }
 
+    def evaluated(self, report: Report) -> Row:
+        """Counts an evaluation of the policy as it is after the newest iteration; returns its part of the row."""
+        self.evaluation_reward_mean = fmean(report.returns)
+        return {
+            "episode_reward_mean": self.evaluation_reward_mean,
+            "episode_reward_min": min(report.returns),
+            "episode_reward_max": max(report.returns),
+            "episode_len_mean": fmean(report.lengths),
+            "episodes": len(report.returns),
+        }
+
     def reward_mean(self) -> float | None:
         """Mean return of the last 100 episodes, or of as many as there are."""
         return fmean(self.returns) if self.returns else None
 
     def metrics(self) -> dict[str, float | None]:
-        """What checkpoints are ranked by."""
+        """What checkpoints are ranked by; an evaluation is there only where it was of this very policy."""
+        evaluation = {} if self.evaluation_reward_mean is None else {EVALUATED: self.evaluation_reward_mean}
         return {
             "episode_reward_mean": self.reward_mean(),
             "episode_len_mean": fmean(self.lengths) if self.lengths else None,
+            **evaluation,
         }
 
     def stopped_by(self, stop: Stop) -> str | None:
-        """The first stop condition that holds, in words, or None. A mean return counts once it is over 100 episodes."""
+        """The first stop condition that holds, in words, or None. A mean return counts once it is over 100 episodes,
+        and that of an evaluation as soon as it is there."""
+        evaluated = self.evaluation_reward_mean
         now: Mapping[str, float] = {
             "episode_reward_mean": fmean(self.returns) if len(self.returns) == WINDOW else -math.inf,
+            EVALUATED: -math.inf if evaluated is None else evaluated,
             "timesteps_total": self.timesteps_total,
             "training_iteration": self.training_iteration,
             "episodes_total": self.episodes_total,
             "time_total_s": self.time_total_s,
         }
-        for name, value in now.items():
-            limit = getattr(stop, name)
-            if limit is not None and value >= limit:
+        for name, limit in stop.model_dump(by_alias=True, exclude_none=True).items():
+            if now[name] >= limit:
                 return f"{name} >= {limit:g}"
         return None
 

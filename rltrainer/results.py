@@ -55,7 +55,8 @@ class Results:
         self._bar = progress_bar(stop) if terminal else None
 
     def write(self, row: Row, last: bool) -> None:
-        """One row to result.json and TensorBoard; a line for people once a second, and for the last."""
+        """One row to result.json and TensorBoard; a line for people once a second, for the last, and for
+        those with an evaluation."""
         self._rows.write(json.dumps(row) + "\n")
         self._rows.flush()
         step = int(row["training_iteration"])
@@ -64,7 +65,7 @@ class Results:
         if self._bar is not None:
             self._bar.update(row["timesteps_total"] - self._bar.n)
             self._bar.set_postfix_str(summary(row))
-        if last or monotonic() - self._spoken >= 1.0:
+        if last or "evaluation" in row or monotonic() - self._spoken >= 1.0:
             self._spoken = monotonic()
             log.info("iteration %4d  %9s steps  %s", step, f"{row['timesteps_total']:,}", summary(row))
 
@@ -100,6 +101,9 @@ def summary(row: Row) -> str:
     parts = ["reward       -" if mean is None else f"reward {mean:7.2f}"]
     if mean is not None:
         parts.append(f"({row['episode_reward_min']:g} to {row['episode_reward_max']:g})")
+    if evaluation := row.get("evaluation"):
+        found = "evaluation {episode_reward_mean:.2f} ({episode_reward_min:g} to {episode_reward_max:g})"
+        parts.append(found.format(**evaluation))
     if row["timesteps_per_second"]:
         parts.append(f"{row['timesteps_per_second']:,.0f} steps/s")
     parts += [f"{name} {learner[name]:.3f}" for name in ("entropy", "kl") if learner.get(name) is not None]

@@ -16,13 +16,15 @@ import torch
 from gymnasium import Env
 
 from rltrainer import algorithms, checkpoint, restore
-from rltrainer.algorithm import Algorithm
+from rltrainer.algorithm import Actor, Algorithm
 from rltrainer.checkpoint import CorruptCheckpointError
-from rltrainer.distributions import Family, family
+from rltrainer.distributions import Family
 from rltrainer.envs import EnvSource, Spaces
 from rltrainer.errors import RunError
+from rltrainer.evaluation import evaluate as evaluate_nets
 from rltrainer.learner import load_policy
-from rltrainer.sampling import observation_dtype
+from rltrainer.options import Options
+from rltrainer.sampling import Blueprint, Report, observation_dtype
 from rltrainer.seeding import Role, derived_seed
 from rltrainer.spec import Storage
 from rltrainer.statuses import RolloutResults
@@ -63,19 +65,29 @@ class Policy:
     """Networks that act, and the environment they were trained in."""
 
     algorithm: Algorithm
+    options: Options
     nets: torch.nn.Module
+    """The part that acts."""
+    timesteps: int
+    """How long it was trained, in environment steps."""
     spaces: Spaces
-    family: Family
+    family: Family[Any]
     source: EnvSource
     origin: str
 
+    def actor(self, seed: int) -> Actor:
+        """One that begins an episode."""
+        rng = torch.Generator().manual_seed(derived_seed(seed, Role.ACTIONS))
+        memory = self.algorithm.memory(self.nets, 1)
+        return Actor(self.options, rng, width=1, timesteps=self.timesteps, state=memory)
+
     @torch.inference_mode()
-    def act(self, obs: Any, rng: torch.Generator | None) -> np.ndarray[Any, Any]:
-        """The action for one observation, as the network gives it: drawn with `rng`, or without one the best."""
+    def act(self, obs: Any, actor: Actor, deterministic: bool) -> np.ndarray[Any, Any]:
+        """The action for one observation, as the network gives it: the best, or one that explores."""
         batch = torch.as_tensor(np.asarray(obs, observation_dtype(self.spaces.observations))[None])
-        if rng is None:
-            return np.asarray(self.algorithm.best(self.nets, batch)[0].numpy())
-        return np.asarray(self.algorithm.act(self.nets, batch, rng)[0][0].numpy())
+        if deterministic:
+            return np.asarray(self.algorithm.best(self.nets, batch, actor)[0].numpy())
+        return np.asarray(self.algorithm.act(self.nets, batch, actor)[0][0].numpy())
 
 
 @dataclass
@@ -116,16 +128,32 @@ def load(request: Request, place: Path) -> Policy:
     store = open_store(request.checkpoint.rstrip("/"), request.storage)
     try:
         origin = restore.fetch_from(store, place, request.which)
-        _, tree = checkpoint.read_policy(place)
+        manifest, tree = checkpoint.read_policy(place)
     except CorruptCheckpointError as error:
         raise RunError("CheckpointNotFound", f"{request.checkpoint}: {error}", permanent=True) from error
     trained = tree["run"]["spec"]
     algorithm = algorithms.load(trained["run"])
     source = EnvSource(trained["env"], trained["env_config"])
     spaces = source.spaces()
-    nets = algorithm.nets(spaces, algorithm.options.model_validate(trained["config"])).requires_grad_(False).eval()
+    options = algorithm.options.model_validate(trained["config"])
+    nets = algorithm.nets(spaces, options).requires_grad_(False).eval()
     load_policy(nets, tree["policy"])
-    return Policy(algorithm, nets, spaces, family(spaces.actions), source, origin)
+    acting, timesteps = nets.get_submodule(algorithm.acts), manifest.timesteps_total
+    return Policy(algorithm, options, acting, timesteps, spaces, algorithm.family(spaces.actions), source, origin)
+
+
+def evaluate(
+    checkpoint: str, episodes: int = 100, seed: int = 0, deterministic: bool = True, which: str = "latest"
+) -> Report:
+    """Returns and lengths of `episodes` whole episodes, many at a time, with the policy of a checkpoint.
+
+    `checkpoint` is its folder or that of its run, or an s3:// URI of either; `which` chooses among a run's, "latest" or
+    "best". `seed` fixes where episodes begin and what is drawn. Raises RunError and StorageError.
+    """
+    with tempfile.TemporaryDirectory(prefix="rltrainer-") as folder:
+        policy = load(Request(checkpoint, which=which), Path(folder) / "checkpoint")
+    blueprint = Blueprint(policy.algorithm, policy.source, policy.spaces, policy.options, seed)
+    return evaluate_nets(blueprint, policy.nets, policy.timesteps, episodes, deterministic)
 
 
 def episodes(policy: Policy, request: Request, frames: list[Any] | None = None) -> Iterator[Episode]:
@@ -150,15 +178,15 @@ def run_episode(
 ) -> Episode:
     """One episode of `env`, which is reset with `seed`. Raises RunError that names environment, step and seed."""
     episode = Episode(seed)
-    rng = None if deterministic else torch.Generator().manual_seed(derived_seed(seed, Role.ACTIONS))
+    actor = policy.actor(seed)
     try:
         obs, _ = env.reset(seed=seed)
         episode.obs.append(obs)
         while not (episode.terminated or episode.truncated):
             if frames is not None:
                 frames.append(env.render())
-            action = policy.act(obs, rng)
-            obs, reward, episode.terminated, episode.truncated, _ = env.step(policy.family.to_env(action[None])[0])
+            action = policy.act(obs, actor, deterministic)
+            obs, reward, episode.terminated, episode.truncated, _ = env.step(policy.family.to_single_env(action))
             episode.obs.append(obs)
             episode.actions.append(action)
             episode.rewards.append(float(reward))

@@ -7,15 +7,14 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 from gymnasium import spaces as gym_spaces
-from gymnasium.vector import AutoresetMode
 
-from rltrainer import env_state
-from rltrainer.algorithm import Algorithm
-from rltrainer.distributions import family
-from rltrainer.envs import EnvSource, Spaces, autoreset_mode
+from rltrainer import env_state, threads
+from rltrainer.algorithm import Actor, Algorithm
+from rltrainer.envs import EnvSource, Spaces
 from rltrainer.errors import RunError
 from rltrainer.fragment import Array, Fragment
 from rltrainer.learner import Flat, Weights
+from rltrainer.normalize import discounted_so_far
 from rltrainer.options import Options
 from rltrainer.seeding import Role, derived_seed
 
@@ -45,35 +44,39 @@ class Worker:
     """`num_envs_per_worker` environments and a copy of the policy. It reuses its fragment: read it before the next."""
 
     def __init__(self, blueprint: Blueprint, index: int, generation: int = 0) -> None:
-        options = blueprint.options
+        options, algorithm = blueprint.options, blueprint.algorithm
         self.blueprint, self.index = blueprint, index
         self.length, self.width = options.rollout_fragment_length, options.num_envs_per_worker
-        self.nets = blueprint.algorithm.nets(blueprint.spaces, options).requires_grad_(False).eval()
-        self.flat = Flat(self.nets)
-        self.family = family(blueprint.spaces.actions)
-        self.envs = blueprint.source.vector(self.width)
-        self.resets_next = autoreset_mode(self.envs) == AutoresetMode.NEXT_STEP
+        self.policy = acting(algorithm, blueprint.spaces, options)
+        self.flat = Flat(self.policy)
+        self.family = algorithm.family(blueprint.spaces.actions)
+        cpus = threads.cpus() if not options.num_workers else int(options.num_cpus_per_worker)
+        self.envs = blueprint.source.vector(self.width, options.vector_env, cpus)
         self.fragment = self._allocate()
-        self.rng = torch.Generator()
+        self.actor = Actor(
+            options,
+            torch.Generator(),
+            self.width,
+            first=index * self.width,
+            total=self.width * max(1, options.num_workers),
+        )
         self.begin(generation)
 
     def _allocate(self) -> Fragment:
         space, t, b = self.blueprint.spaces.observations, self.length, self.width
         return Fragment(
             obs=np.zeros((t + 1, b, *(space.shape or ())), observation_dtype(space)),
-            a=np.zeros((t, b, *self.family.shape), np.float32 if self.family.gaussian else np.int64),
+            a=np.zeros((t, b, *self.family.shape), self.family.dtype),
             r=np.zeros((t, b), np.float32),
             terminated=np.zeros((t, b), np.bool_),
             truncated=np.zeros((t, b), np.bool_),
             valid=np.ones((t, b), np.bool_),
-            final_at=np.zeros((0, 2), np.int64),
-            final_obs=np.zeros((0, *(space.shape or ())), observation_dtype(space)),
         )
 
     def begin(self, generation: int) -> None:
         """Begins new episodes. The same worker of the same generation begins in the same states."""
         seed = self.blueprint.seed
-        self.rng.manual_seed(derived_seed(seed, Role.ACTIONS, self.index, generation))
+        self.actor.rng.manual_seed(derived_seed(seed, Role.ACTIONS, self.index, generation))
         first = self.index * self.width
         seeds = [derived_seed(seed, Role.ENVIRONMENT, first + i, generation) for i in range(self.width)]
         self.env_seed, self.steps_done = seeds[0], 0
@@ -85,8 +88,10 @@ class Worker:
         except Exception as error:
             self._blame(0, error)
         self.just_ended = np.zeros(self.width, np.bool_)
+        self.actor.state = self.blueprint.algorithm.memory(self.policy, self.width)
         self.running_return = np.zeros(self.width)
         self.running_length = np.zeros(self.width, np.int64)
+        self.running_discounted = np.zeros(self.width, np.float32)
 
     def sample(self, weights: Weights, check: Callable[[], None] | None = None) -> tuple[Fragment, Report]:
         """One fragment with the policy of `weights`. `check` is called before each step, and may raise to abandon."""
@@ -94,37 +99,42 @@ class Worker:
         fragment = self.fragment
         if self.steps_done:
             fragment.obs[0] = fragment.obs[self.length]
-        finals: list[tuple[int, int, Array]] = []
+        fragment.state = {name: value.numpy().copy() for name, value in self.actor.state.items()}
         with torch.inference_mode():
             for t in range(self.length):
                 if check is not None:
                     check()
-                self._step(t, finals)
-        self._finish(finals)
+                self._step(t)
+            self._finish()
         report = self._account()
         self.steps_done += self.length
         return fragment, report
 
     def _load(self, weights: Weights) -> None:
         self.flat.vector.data.copy_(torch.tensor(weights["parameters"]))
-        for name, buffer in self.nets.named_buffers():
+        for name, buffer in self.policy.named_buffers():
             buffer.copy_(torch.tensor(weights["buffers"][name]))
+        self.actor.timesteps = weights["timesteps"]
 
-    def _step(self, t: int, finals: list[tuple[int, int, Array]]) -> None:
+    def _step(self, t: int) -> None:
         """Acts on obs[t]; writes a[t], r[t], the ends of episodes and obs[t + 1]."""
         fragment = self.fragment
-        action, extras = self.blueprint.algorithm.act(self.nets, torch.from_numpy(fragment.obs[t]), self.rng)
+        action, extras = self.blueprint.algorithm.act(self.policy, torch.from_numpy(fragment.obs[t]), self.actor)
         fragment.a[t] = a = action.numpy()
         for name, value in extras.items():
             self._extra(name, value)[t] = value.numpy()
         try:
-            obs, reward, terminated, truncated, info = self.envs.step(self.family.to_env(a))
+            obs, reward, fragment.terminated[t], fragment.truncated[t], _ = self.envs.step(self.family.to_env(a))
             self._keep(t + 1, obs)
-            fragment.r[t], fragment.terminated[t], fragment.truncated[t] = reward, terminated, truncated
+            fragment.r[t] = reward
         except Exception as error:
             self._blame(t, error)
-        if not self.resets_next and truncated.any():
-            finals += [(t, int(b), info["final_obs"][b]) for b in np.flatnonzero(truncated & ~terminated)]
+        if self.actor.state:
+            self.actor.forget(torch.from_numpy(self._done(t - 1)))
+
+    def _done(self, t: int) -> Array:
+        """Which episodes ended in step `t`, [B], or for -1 in the step before this fragment."""
+        return self.just_ended if t < 0 else self.fragment.terminated[t] | self.fragment.truncated[t]
 
     def _extra(self, name: str, value: torch.Tensor) -> Array:
         if name not in self.fragment.extras:
@@ -138,20 +148,19 @@ class Worker:
             raise ValueError(f"observations have shape {np.shape(obs)[1:]}, where its space says {place.shape[1:]}")
         place[...] = obs
 
-    def _finish(self, finals: list[tuple[int, int, Array]]) -> None:
+    def _finish(self) -> None:
         """Marks the steps that count, and looks over what the environments gave."""
-        fragment = self.fragment
+        fragment, blueprint = self.fragment, self.blueprint
         done = fragment.terminated | fragment.truncated
-        if self.resets_next:
-            fragment.valid[0], fragment.valid[1:] = ~self.just_ended, ~done[:-1]
-            fragment.r[~fragment.valid] = 0.0
-            self.just_ended = done[-1].copy()
-        fragment.final_at = np.array([(t, b) for t, b, _ in finals], np.int64).reshape(-1, 2)
-        shape = (len(finals), *fragment.obs.shape[2:])
-        fragment.final_obs = np.array([obs for *_, obs in finals], fragment.obs.dtype).reshape(shape)
+        fragment.valid[0], fragment.valid[1:] = ~self.just_ended, ~done[:-1]
+        fragment.r[~fragment.valid] = 0.0
+        self.just_ended = done[-1].copy()
         self._check_numbers(self.length)
-        if not np.isfinite(fragment.final_obs).all():
-            self._blame(int(fragment.final_at[0, 0]), ValueError("a final observation holds NaN or infinity"))
+        if getattr(blueprint.options, "normalize_rewards", False):
+            gamma = blueprint.options.gamma
+            fragment.extras["discounted"] = discounted_so_far(fragment.r, done, gamma, self.running_discounted)
+        if blueprint.algorithm.priorities is not None:
+            fragment.priorities = blueprint.algorithm.priorities(self.policy, fragment, blueprint.options).numpy()
 
     def _check_numbers(self, steps: int) -> None:
         """Raises RunError if an observation or reward up to step `steps` is not finite."""
@@ -192,24 +201,34 @@ class Worker:
     def state(self) -> dict[str, Any]:
         """Everything that sampling goes on from. "envs" is None where the environments cannot be saved."""
         return {
-            "rng": self.rng.get_state(),
+            "rng": self.actor.rng.get_state(),
+            "memory": {name: value.clone() for name, value in self.actor.state.items()},
             "envs": env_state.save(self.envs),
             "obs": self.fragment.obs[self.length if self.steps_done else 0].copy(),
             "just_ended": self.just_ended.copy(),
             "running_return": self.running_return.copy(),
             "running_length": self.running_length.copy(),
+            "running_discounted": self.running_discounted.copy(),
             "steps_done": self.steps_done,
         }
 
     def load(self, state: dict[str, Any]) -> None:
         """Goes on from `state()` of a worker of the same index, options and environments."""
-        self.rng.set_state(torch.as_tensor(state["rng"]))
+        self.actor.rng.set_state(torch.as_tensor(state["rng"]))
+        self.actor.state = {name: torch.as_tensor(value).clone() for name, value in state["memory"].items()}
         env_state.load(self.envs, state["envs"])
         self.fragment.obs[0] = self.fragment.obs[self.length] = np.asarray(state["obs"])
         self.just_ended = np.asarray(state["just_ended"])
         self.running_return = np.asarray(state["running_return"])
         self.running_length = np.asarray(state["running_length"])
+        self.running_discounted = np.asarray(state["running_discounted"])
         self.steps_done = int(state["steps_done"])
+
+
+def acting(algorithm: Algorithm, spaces: Spaces, options: Options) -> torch.nn.Module:
+    """The part of new networks that acts, and does nothing else."""
+    nets = algorithm.nets(spaces, options)
+    return nets.get_submodule(algorithm.acts).requires_grad_(False).eval()
 
 
 def observation_dtype(space: gym_spaces.Space[Any]) -> Any:

@@ -12,6 +12,8 @@ class Role(IntEnum):
     LEARNER = 1
     ACTIONS = 2
     ENVIRONMENT = 3
+    REPLAY = 4
+    EVALUATION = 5
 
 
 def derived_seed(seed: int, role: Role, index: int = 0, generation: int = 0) -> int:

@@ -57,12 +57,19 @@ class Model(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, extra="forbid", frozen=True, populate_by_name=True)
 
 
+EVALUATED = "evaluation/episode_reward_mean"
+"""What an evaluation is judged by: one name in result.json's flat form, in TensorBoard, and in the document."""
+
+
 class Stop(BaseModel):
     """When to stop: the first condition reached ends the run. Without any, it runs until it is suspended or deleted."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     episode_reward_mean: float | None = Field(None, description="Mean return of the last 100 episodes, at least this.")
+    evaluation_reward_mean: float | None = Field(
+        None, alias=EVALUATED, description="Mean return of an evaluation's episodes, at least this. Needs evaluation."
+    )
     timesteps_total: Natural | None = Field(None, description="Environment steps, over all environments and attempts.")
     training_iteration: Natural | None = Field(None, description="Iterations, over all attempts.")
     episodes_total: Natural | None = Field(None, description="Finished episodes, over all attempts.")
@@ -87,7 +94,21 @@ class Checkpoint(Model):
         "episode_len_mean",
         "min-episode_len_mean",
         "training_iteration",
-    ] = Field("episode_reward_mean", description="Metric that ranks checkpoints; with min-, the smallest is the best.")
+        "evaluation/episode_reward_mean",
+        "min-evaluation/episode_reward_mean",
+    ] = Field(
+        "episode_reward_mean",
+        description="Metric that ranks checkpoints; with min-, the smallest is the best. Those of an evaluation need "
+        "evaluation, and a frequency that is a multiple of its interval.",
+    )
+
+
+class Evaluation(Model):
+    """Whole episodes in environments of their own, now and then. Training is the same with them and without."""
+
+    interval: Count = Field(10, description="Iterations between evaluations. The policy at the end is evaluated too.")
+    episodes: Annotated[int, Field(ge=1, le=100_000)] = Field(10, description="Episodes of one evaluation.")
+    deterministic: bool = Field(True, description="Take the policy's best actions; false explores as in training.")
 
 
 class Storage(Model):
@@ -243,6 +264,9 @@ class ExperimentSpec(Model):
     checkpoint: Checkpoint = Field(
         default_factory=Checkpoint, description="When checkpoints are written and which are kept."
     )
+    evaluation: Evaluation | None = Field(
+        None, description="When the policy is evaluated apart from training, and how. Unset, never."
+    )
     storage: Storage | None = Field(
         None, description="Where checkpoints and results go. Unset, the storage of the operator's Helm values."
     )
@@ -258,6 +282,24 @@ class ExperimentSpec(Model):
     @model_validator(mode="after")
     def _known_algorithm(self) -> Self:
         for_algorithm(self.run)
+        return self
+
+    @model_validator(mode="after")
+    def _evaluated(self) -> Self:
+        ranked = self.checkpoint.score_attribute.endswith(EVALUATED)
+        if self.evaluation is None:
+            if self.stop.evaluation_reward_mean is not None:
+                raise ValueError(f"stop.{EVALUATED} needs evaluation, which is not set: evaluation: {{}} is enough")
+            if ranked:
+                raise ValueError(
+                    f"checkpoint.scoreAttribute {self.checkpoint.score_attribute} needs evaluation, which is not set: "
+                    "evaluation: {} is enough"
+                )
+        elif ranked and self.checkpoint.frequency % self.evaluation.interval:
+            raise ValueError(
+                f"checkpoint.frequency {self.checkpoint.frequency} must be a multiple of evaluation.interval "
+                f"{self.evaluation.interval}, or checkpoints have no {EVALUATED} to be ranked by"
+            )
         return self
 
     def options(self) -> Options:

@@ -19,7 +19,9 @@ from rltrainer.backend import Backend, open_backend
 from rltrainer.checkpoint import Tree
 from rltrainer.envs import EnvSource, Spaces
 from rltrainer.errors import Interrupted, RunError
+from rltrainer.evaluation import Evaluator
 from rltrainer.interrupt import Interrupt
+from rltrainer.learner import Weights, copies
 from rltrainer.options import Options, describe
 from rltrainer.paths import CHECKPOINTS, LOG, RESULTS, run_uri
 from rltrainer.progress import Progress, Row
@@ -104,6 +106,7 @@ class Run:
         self.store: Store | None = None
         self.uploader: Uploader | None = None
         self.results: results.Results | None = None
+        self.evaluator: Evaluator | None = None
         self.newest: Path | None = None
         self.row: Row = {}
         self.uid = uid
@@ -146,7 +149,7 @@ class Run:
 
     def _train(self, restore_from: str | None) -> str:
         algorithm = algorithms.load(self.spec.run)
-        options = own_options(algorithm, self.spec)
+        self.options = options = own_options(algorithm, self.spec)
         source = EnvSource(self.spec.env, self.spec.env_config)
         spaces = source.spaces()
         check_trainable(algorithm, spaces, options)
@@ -160,14 +163,18 @@ class Run:
         try:
             self._restore(backend, found, restore_from)
             self.results = results.Results(self.folder, self.progress.training_iteration, self.spec.stop, self.terminal)
+            if (asked := self.spec.evaluation) is not None:
+                self.evaluator = Evaluator(blueprint, asked.episodes, asked.deterministic)
             return self._loop(algorithm, backend)
         finally:
             backend.close()
+            if self.evaluator is not None:
+                self.evaluator.close()
 
     def _loop(self, algorithm: Algorithm, backend: Backend) -> str:
         """Iterations until a stop condition holds; returns it."""
         stopped_by = self.progress.stopped_by(self.spec.stop)
-        iterations = algorithm.strategy(backend, self.progress.timesteps_total)
+        iterations = algorithm.strategy(backend, self.options, self.progress.timesteps_total)
         while stopped_by is None:
             self._stop_if_asked(backend)
             begun = perf_counter()
@@ -178,6 +185,8 @@ class Run:
                 raise
             self.row = self.progress.add(iteration, perf_counter() - begun)
             stopped_by = self.progress.stopped_by(self.spec.stop)
+            self._evaluate_if_due(backend, last=stopped_by is not None)
+            stopped_by = stopped_by or self.progress.stopped_by(self.spec.stop)
             self._publish(last=stopped_by is not None)
             frequency = self.spec.checkpoint.frequency
             if stopped_by is None and frequency and self.progress.training_iteration % frequency == 0:
@@ -191,6 +200,21 @@ class Run:
         except Interrupted:
             self._checkpoint_at_end(backend)
             raise
+
+    def _evaluate_if_due(self, backend: Backend, last: bool) -> None:
+        """Evaluates the policy every so many iterations, and after the last one."""
+        asked, iteration = self.spec.evaluation, self.progress.training_iteration
+        if asked is None or self.evaluator is None or (iteration % asked.interval and not last):
+            return
+        check = self.interrupt.stop_here
+        try:
+            weights = fetched(backend.weights(self.progress.timesteps_total), check)
+            report = self.evaluator.run(weights, iteration, check)
+        except Interrupted:  # the iteration itself is whole
+            self._publish(last=True)
+            self._checkpoint_at_end(backend)
+            raise
+        self.row["evaluation"] = self.progress.evaluated(report)
 
     def _publish(self, last: bool) -> None:
         assert self.results is not None  # noqa: S101 - for the type checker
@@ -286,8 +310,13 @@ class Run:
         """Another run's weights, optimiser and statistics; counters, environments and random states are this run's."""
         fresh = backend.state(workers=False)
         same = origin.tree["run"]["spec"]["run"] == self.spec.run
-        learner = {**origin.tree["learner"], "rng": fresh["learner"]["rng"]} if same else fresh["learner"]
-        backend.load({"policy": origin.tree["policy"], "learner": learner, "workers": {}}, generation=0)
+        policy = origin.tree["policy"]
+        if same:
+            learner = {**origin.tree["learner"], "rng": fresh["learner"]["rng"]}
+        else:  # targets begin where what they follow does
+            learner = {**fresh["learner"], "targets": copies(policy, fresh["learner"]["targets"])}
+        adopted = {"policy": policy, "learner": learner, "replay": {}, "workers": {}}
+        backend.load(adopted, generation=0)
 
     def _write_params(self, options: Options, seed: int) -> None:
         self.seed = seed
@@ -330,6 +359,20 @@ def own_options(algorithm: Algorithm, spec: ExperimentSpec) -> Options:
     except ValidationError as error:
         problems = "; ".join(describe(problem, "spec.config") for problem in error.errors())
         raise RunError("InvalidOption", problems, permanent=True) from None
+
+
+def fetched(weights: Any, check: Callable[[], None]) -> Weights:
+    """The weights that a backend's reference stands for. Raises RunError if they are lost, and what `check` raises."""
+    if isinstance(weights, dict):
+        return weights
+    from rltrainer.ray_cluster import LOST, awaited, summary  # noqa: PLC0415 - seconds that a serial run has no use for
+
+    try:
+        (received,) = awaited([weights], check, "the learner's weights")
+    except LOST as error:
+        raise RunError("LearnerLost", f"the learner's process was lost: {summary(error)}") from error
+    found: Weights = received
+    return found
 
 
 def check_trainable(algorithm: Algorithm, spaces: Spaces, options: Options) -> None:

@@ -100,9 +100,12 @@ def _cpus(subject: Subject) -> Refusal | None:
     options, cluster = subject.spec.options(), subject.spec.cluster
     places = [(group.max_replicas, ray_cpus(group)) for group in cluster.workers] or [(1, ray_cpus(cluster.head))]
     fitting = sum(replicas * int(cpus / options.num_cpus_per_worker) for replicas, cpus in places)
-    if options.num_workers <= fitting:
+    learners = max(options.num_learners, options.num_gpus)  # actors of one CPU each, beside the workers
+    whole = sum(replicas * int(cpus) for replicas, cpus in places)
+    if options.num_workers <= fitting and options.num_workers * options.num_cpus_per_worker + learners <= whole:
         return None
     asked = f"num_workers {options.num_workers} of {options.num_cpus_per_worker:g} CPUs each"
+    asked += f" and {learners} learners of 1" if learners else ""
     where = f"the groups in spec.cluster.workers have room for {fitting}" if cluster.workers else (
         f"without spec.cluster.workers they share the head, which has room for {fitting}"
     )  # fmt: skip
@@ -112,11 +115,20 @@ def _cpus(subject: Subject) -> Refusal | None:
 
 
 def _gpus(subject: Subject) -> Refusal | None:
-    if subject.spec.options().num_gpus and not any(group.gpus for group in subject.spec.cluster.workers):
+    options, groups = subject.spec.options(), subject.spec.cluster.workers
+    needed = options.num_gpus * max(1, options.num_learners)
+    there = sum(group.max_replicas * group.gpus for group in groups)
+    if needed <= there:
+        return None
+    if not there:
         return Refusal(
             "NoGPUs", "spec.config.num_gpus is 1 and no group in spec.cluster.workers has GPUs: set gpus in one of them"
         )
-    return None
+    return Refusal(
+        "NoGPUs",
+        f"spec.config: {needed} learners with a GPU each do not fit: the groups in spec.cluster.workers have {there} "
+        "GPUs. Raise maxReplicas or gpus",
+    )
 
 
 def _restore(subject: Subject) -> Refusal | None:

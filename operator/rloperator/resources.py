@@ -178,12 +178,14 @@ def _option(name: str, fields: dict[str, Schema], raw: dict[str, Schema]) -> Sch
 def _told(description: str, fields: dict[str, Schema]) -> str:
     """The option's description, with whose it is and what its default is."""
     owners = "" if len(fields) == len(OPTIONS) else f" Of {', '.join(fields)}."
-    defaults = {run: field.get("default") for run, field in fields.items()}
-    spoken = {run: "unset" if value is None else _plain(value) for run, value in defaults.items()}
-    if set(spoken.values()) == {"unset"}:
+    spoken: dict[str, list[str]] = {}
+    for run, field in fields.items():
+        value = field.get("default")
+        spoken.setdefault("unset" if value is None else _plain(value), []).append(run)
+    if set(spoken) == {"unset"}:
         return description + owners
-    alike = len(set(spoken.values())) == 1
-    said = spoken.popitem()[1] if alike else ", ".join(f"{value} ({run})" for run, value in spoken.items())
+    alike = len(spoken) == 1
+    said = next(iter(spoken)) if alike else "; ".join(f"{value} ({', '.join(runs)})" for value, runs in spoken.items())
     return f"{description}{owners} Default: {said}."
 
 

@@ -4,10 +4,18 @@ import importlib
 
 from rltrainer.algorithm import Algorithm
 from rltrainer.algorithms.a2c import A2C
+from rltrainer.algorithms.a3c import A3C
+from rltrainer.algorithms.appo import APPO
+from rltrainer.algorithms.ddpg import APEX_DDPG, DDPG, TD3
+from rltrainer.algorithms.dqn import APEX_DQN, DQN, PARAMETRIC_DQN, RAINBOW
+from rltrainer.algorithms.impala import IMPALA
+from rltrainer.algorithms.pg import PG
 from rltrainer.algorithms.ppo import PPO
+from rltrainer.algorithms.sac import SAC
 from rltrainer.errors import RunError
 
-ALGORITHMS: dict[str, Algorithm] = {algorithm.name: algorithm for algorithm in (A2C, PPO)}
+EVERY = (A2C, A3C, APEX_DDPG, APEX_DQN, APPO, DDPG, DQN, IMPALA, PARAMETRIC_DQN, PG, PPO, RAINBOW, SAC, TD3)
+ALGORITHMS: dict[str, Algorithm] = {algorithm.name: algorithm for algorithm in EVERY}
 
 
 def load(run: str) -> Algorithm:

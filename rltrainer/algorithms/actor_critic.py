@@ -1,45 +1,49 @@
 """What the algorithms with a policy and a critic over one encoder share."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from rltrainer.envs import Spaces
+from rltrainer.algorithm import Actor, State
 from rltrainer.fragment import Batch
 from rltrainer.networks import ActorCritic
 from rltrainer.options import ActorCriticOptions
 from rltrainer.returns import gae
 
-Columns = dict[str, Tensor]
-"""Samples [N, ...] by name."""
+Columns = dict[str, Any]
+"""Samples by name: the valid steps [N, ...], or of a recurrent policy whole sequences [T, B, ...] and their `state`."""
+SEQUENCE = ("obs", "begins", "valid")
+"""Columns that stay sequences [T, b, ...] in a minibatch of a recurrent policy."""
 
 
-def actor_critic(spaces: Spaces, options: ActorCriticOptions) -> ActorCritic:
-    """The networks."""
-    return ActorCritic(spaces.observations, spaces.actions, options)
-
-
-def sample(nets: ActorCritic, obs: Tensor, rng: torch.Generator) -> tuple[Tensor, Columns]:
+def sample(nets: ActorCritic, obs: Tensor, actor: Actor) -> tuple[Tensor, dict[str, Tensor]]:
     """Actions drawn from the policy. Nothing else is noted: a synchronous learner computes the rest in one batch."""
-    return nets.act(obs).sample(rng), {}
+    dist, actor.state = nets.step(obs, actor.state)
+    return dist.sample(actor.rng), {}
 
 
-def mode(nets: ActorCritic, obs: Tensor) -> Tensor:
+def mode(nets: ActorCritic, obs: Tensor, actor: Actor) -> Tensor:
     """The policy's likeliest actions."""
-    return nets.act(obs).mode()
+    dist, actor.state = nets.step(obs, actor.state)
+    return dist.mode()
+
+
+def memory(nets: ActorCritic, width: int) -> State:
+    """The state of a recurrent policy, [B, H] each; none otherwise."""
+    return nets.initial_state(width)
 
 
 @torch.no_grad()
 def evaluate(nets: ActorCritic, batch: Batch, cfg: ActorCriticOptions) -> Columns:
-    """The valid steps of `batch` with what learning needs of them, before anything is learnt.
+    """The steps of `batch` with what learning needs of them, before anything is learnt.
 
-    Returns obs, a, adv (advantages), target (lambda-returns), v (values) and parameters (of the policy), each [N, ...].
+    Returns obs, a, adv (advantages), target (lambda-returns), v (values) and parameters (of the policy).
     """
-    parameters, v = nets(batch.obs)
-    final_v = nets.value(batch.final_obs) if len(batch.final_obs) else v.new_zeros(0)
+    parameters, v = nets(batch.obs, batch.state, batch.begins)
     trace = cfg.lambda_ * (~batch.done).to(v.dtype)
-    adv = gae(batch.r, batch.discount(cfg.gamma), v[:-1], batch.next_values(v, final_v), trace)
+    adv = gae(batch.r, batch.discount(cfg.gamma), v[:-1], v[1:], trace)
     columns = {
         "obs": batch.obs[:-1],
         "a": batch.a,
@@ -48,17 +52,56 @@ def evaluate(nets: ActorCritic, batch: Batch, cfg: ActorCriticOptions) -> Column
         "v": v[:-1],
         "parameters": parameters[:-1],
     }
+    if batch.state:
+        return {**columns, "begins": batch.begins, "valid": batch.valid, "state": batch.state}
     return {name: column[batch.valid] for name, column in columns.items()}
 
 
+def predict(nets: ActorCritic, part: Columns) -> tuple[Tensor, Tensor]:
+    """Parameters [N, P] and values [N] of the valid steps of a minibatch."""
+    if "state" not in part:
+        parameters, v = nets(part["obs"])
+        return parameters, v
+    parameters, v = nets(part["obs"], part["state"], part["begins"][:-1])
+    return parameters[part["valid"]], v[part["valid"]]
+
+
 def minibatches(columns: Columns, size: int, rng: torch.Generator) -> Iterator[Columns]:
-    """All samples once, in random order, in equal parts of about `size`: none is left over, none is tiny."""
+    """All samples once, in random order, in equal parts of about `size`: none is left over, none is tiny.
+
+    For a recurrent policy whole environments are drawn, so that their sequences stay whole: at least one in each part.
+    """
+    if "state" in columns:
+        length, width = columns["adv"].shape
+        order = torch.randperm(width, generator=rng).to(columns["adv"].device)
+        yield from (sequences(columns, part) for part in order.tensor_split(equal_parts(width, size / length)))
+        return
     count = len(columns["adv"])
     order = torch.randperm(count, generator=rng).to(columns["adv"].device)
-    parts = max(1, round(count / size))
+    parts = equal_parts(count, size)
     shuffled = [(name, column[order].tensor_split(parts)) for name, column in columns.items()]
     for i in range(parts):
         yield {name: split[i] for name, split in shuffled}
+
+
+def equal_parts(count: int, size: float) -> int:
+    """Parts that `count` things are split into, for each to be of about `size`."""
+    return min(count, max(1, round(count / size)))
+
+
+def sequences(columns: Columns, environments: Tensor) -> Columns:
+    """The sequences of some environments, indices [b]: what SEQUENCE names and `state` as such, all else [N, ...]."""
+    valid = columns["valid"][:, environments]
+    part = {name: column[:, environments] for name, column in columns.items() if name != "state"}
+    flat = {name: column if name in SEQUENCE else column[valid] for name, column in part.items()}
+    return {**flat, "state": {name: value[environments] for name, value in columns["state"].items()}}
+
+
+def whole(columns: Columns) -> Columns:
+    """All samples as one minibatch, in their order."""
+    if "state" not in columns:
+        return columns
+    return sequences(columns, torch.arange(columns["adv"].shape[1], device=columns["adv"].device))
 
 
 def explained_variance(v: Tensor, target: Tensor) -> Tensor:

@@ -6,12 +6,14 @@ from torch import Tensor
 from rltrainer.algorithm import Algorithm, Metrics
 from rltrainer.algorithms.actor_critic import (
     Columns,
-    actor_critic,
     evaluate,
     explained_variance,
+    memory,
     minibatches,
     mode,
+    predict,
     sample,
+    whole,
 )
 from rltrainer.execution.synchronous import synchronous
 from rltrainer.fragment import Batch
@@ -28,7 +30,7 @@ def loss(
     nets: ActorCritic, batch: Columns, cfg: PPOOptions, clip: float, entropy: float, kl_coeff: float
 ) -> list[Tensor]:
     """Eq. 9 with the penalty of eq. 8, over a minibatch of [N, ...]. Returns scalars as named in LOSSES."""
-    parameters, v = nets(batch["obs"])
+    parameters, v = predict(nets, batch)
     dist = nets.family.make(parameters)
     log_ratio = dist.log_prob(batch["a"]) - batch["logp"]
     ratio = log_ratio.exp()
@@ -66,7 +68,7 @@ def adapted(kl_coeff: float, kl: float, target: float) -> float:
 
 def update(learner: Learner, batch: Batch, cfg: PPOOptions) -> Metrics:
     """Several epochs over one batch: algorithm 1."""
-    nets: ActorCritic = learner.nets  # type: ignore[assignment]
+    nets: ActorCritic = learner.nets
     columns = evaluate(nets, batch, cfg)
     columns["logp"] = nets.family.make(columns["parameters"]).log_prob(columns["a"])
     clip = at(cfg.clip_schedule, cfg.clip, learner.timesteps)
@@ -86,24 +88,27 @@ def update(learner: Learner, batch: Batch, cfg: PPOOptions) -> Metrics:
     if cfg.kl_coeff:
         metrics["kl"] = divergence(nets, columns)
         learner.memory["kl_coeff"] = adapted(kl_coeff, metrics["kl"], cfg.kl_target)
-    explained = explained_variance(columns["v"], columns["target"]).item()
+    valid = whole(columns)
+    explained = explained_variance(valid["v"], valid["target"]).item()
     return {**metrics, "explained_variance": explained, "epochs": epochs, "clip": clip, "kl_coeff": kl_coeff}
 
 
 @torch.no_grad()
 def divergence(nets: ActorCritic, columns: Columns) -> float:
     """Mean KL divergence of the policy from the one that sampled, in nats."""
-    parameters, _ = nets(columns["obs"])
+    columns = whole(columns)
+    parameters, _ = predict(nets, columns)
     return nets.family.make(columns["parameters"]).kl(nets.family.make(parameters)).mean().item()
 
 
 PPO = Algorithm(
     name="PPO",
     options=PPOOptions,
-    nets=actor_critic,
+    nets=ActorCritic,
     act=sample,
     best=mode,
     update=update,
-    optimizer=adam(eps=1e-5),
+    optimizers={"": adam(eps=1e-5)},
     strategy=synchronous,
+    memory=memory,
 )

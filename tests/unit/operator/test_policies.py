@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from rloperator.policies import Refusal, Subject, parse, parse_rollout, quantity, refusal
 
+from rltrainer.options import OPTIONS
 from rltrainer.spec import ExperimentSpec, RolloutSpec
 from tests.unit.operator import builders as b
 
@@ -13,12 +14,17 @@ GROUP = {"name": "cpu", "cpu": 2, "maxReplicas": 2}
 REFUSED = [
     ({"config": {"lerning_rate": 1}}, "InvalidOption", "lerning_rate"),
     ({"config": {"gamma": 2}}, "InvalidOption", "gamma"),
-    ({"run": "A2C", "config": {"clip": 0.1}}, "InvalidOption", "It belongs to PPO"),
+    ({"run": "A2C", "config": {"clip": 0.1}}, "InvalidOption", "It belongs to APPO, PPO"),
     ({"config": {"num_workers": 2}}, "NotEnoughCPUs", "they share the head, which has room for 1"),
     ({"config": {"num_workers": 5}, "cluster": {"workers": [GROUP]}}, "NotEnoughCPUs", "have room for 4"),
     ({"config": {"num_workers": 1, "num_cpus_per_worker": 3}, "cluster": {"workers": [GROUP]}},
      "NotEnoughCPUs", "num_workers 1 of 3 CPUs each do not fit"),
     ({"config": {"num_gpus": 1}, "cluster": {"workers": [GROUP]}}, "NoGPUs", "no group"),
+    ({"config": {"num_workers": 4, "num_learners": 2}, "cluster": {"workers": [GROUP]}},
+     "NotEnoughCPUs", "and 2 learners of 1 do not fit"),
+    ({"config": {"num_workers": 2, "num_learners": 2, "num_gpus": 1},
+      "cluster": {"workers": [GROUP, GROUP | {"name": "gpu", "gpus": 1, "maxReplicas": 1}]}},
+     "NoGPUs", "2 learners with a GPU each do not fit"),
     ({"restoreFrom": {"experiment": "other"}}, "ExperimentNotFound", '"other"'),
     ({"restoreFrom": {"experiment": "cartpole"}}, "RestoreFromItself", "itself"),
 ]  # fmt: skip
@@ -68,7 +74,9 @@ def test_a_document_that_is_none_is_refused_with_its_field(spec: dict[str, Any])
 
 def test_an_unknown_algorithm_is_named_with_those_that_are_known() -> None:
     assert parse({"run": "PP0", "env": "x"}) == Refusal(
-        "InvalidDocument", 'spec: unknown algorithm "PP0". Did you mean "PPO"? Known: A2C, PPO, or package.module:NAME'
+        "InvalidDocument",
+        'spec: unknown algorithm "PP0". Did you mean "PPO"? '
+        f"Known: {', '.join(sorted(OPTIONS))}, or package.module:NAME",
     )
 
 

@@ -89,8 +89,8 @@ def test_config_is_the_union_of_all_options() -> None:
     names = {name for options in OPTIONS.values() for name in option_names(options)}
     properties = options_schema()["properties"]
     assert set(properties) == names
-    assert "Default: 0.0007 (A2C), 0.0003 (PPO)." in properties["lr"]["description"]
-    assert "Of PPO. Default: 0.2." in properties["clip"]["description"]
+    assert "Default: 0.0007 (A2C, A3C); 0.0005 (" in properties["lr"]["description"]
+    assert "Of APPO, PPO. Default: 0.2." in properties["clip"]["description"]
     assert properties["lr"]["exclusiveMinimum"] is True
     assert properties["custom"]["x-kubernetes-preserve-unknown-fields"] is True
 

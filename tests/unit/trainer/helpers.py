@@ -1,16 +1,22 @@
 """What several tests build."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from rltrainer import algorithms
+from rltrainer.backend import SerialBackend
 from rltrainer.envs import EnvSource
+from rltrainer.execution import Iteration
 from rltrainer.learner import Learner
+from rltrainer.options import OPTIONS, option_names
 from rltrainer.sampling import Blueprint, Worker
 from rltrainer.spec import Experiment
 
 TOYS = "tests.unit.trainer.toy_envs:"
+TASKS = "tests.unit.trainer.toy_tasks:"
 
 
 def blueprint(
@@ -31,8 +37,29 @@ def learner(plan: Blueprint) -> Learner:
 
 def sampled(plan: Blueprint, times: int = 1) -> tuple[Worker, list[Any]]:
     """A worker that has sampled `times`, and copies of its reports."""
-    worker, weights = Worker(plan, 0), learner(plan).weights()
+    worker, weights = Worker(plan, 0), learner(plan).weights(0)
     return worker, [worker.sample(weights)[1] for _ in range(times)]
+
+
+def nothing() -> None:
+    """Nobody asks the run to end."""
+
+
+def serial(plan: Blueprint) -> tuple[SerialBackend, Iterator[Iteration]]:
+    """Workers and a learner in this process, and the iterations of the algorithm's own strategy."""
+    backend = SerialBackend(plan, nothing)
+    return backend, plan.algorithm.strategy(backend, plan.options, 0)
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Whether two states are the same, bit by bit."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(equal, a, b))
+    if isinstance(a, Tensor):
+        return torch.equal(a, b)
+    return bool((a == b).all()) if hasattr(a, "shape") else bool(a == b)
 
 
 def experiment(name: str = "test", env: str = "CartPole-v1", run: str = "PPO", **spec: Any) -> Experiment:
@@ -44,7 +71,7 @@ def experiment(name: str = "test", env: str = "CartPole-v1", run: str = "PPO", *
 
 
 def quick(**config: Any) -> dict[str, Any]:
-    """Options of a run whose iterations take milliseconds."""
+    """Options of a run of PPO whose iterations take milliseconds."""
     return {
         "seed": 7,
         "num_envs_per_worker": 4,
@@ -53,3 +80,26 @@ def quick(**config: Any) -> dict[str, Any]:
         "minibatch_size": 32,
         **config,
     }
+
+
+SMALL = {
+    "seed": 7,
+    "num_envs_per_worker": 4,
+    "rollout_fragment_length": 8,
+    "timesteps_per_iteration": 0,
+    "hiddens": [16],
+    "epochs": 2,
+    "minibatch_size": 32,
+    "train_batch_size": 64,
+    "buffer_size": 120,
+    "learning_starts": 40,
+    "batch_size": 16,
+    "updates_per_step": 0.25,
+    "target_update_freq": 3,
+}
+
+
+def small(run: str, **config: Any) -> dict[str, Any]:
+    """Options of a run of any algorithm whose iterations take milliseconds, and whose replay is soon full."""
+    known = option_names(OPTIONS[run])
+    return {**{name: value for name, value in SMALL.items() if name in known}, **config}

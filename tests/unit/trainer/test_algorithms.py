@@ -1,4 +1,4 @@
-"""The algorithms as values: one's own, options that act, and what a learner refuses."""
+"""The algorithms as values: one's own, those that are others with options set, and what a learner refuses."""
 
 import dataclasses
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from rltrainer import train
 from rltrainer.algorithms import ALGORITHMS
@@ -14,14 +15,14 @@ from rltrainer.algorithms.ppo import PPO
 from rltrainer.backend import SerialBackend
 from rltrainer.errors import RunError
 from rltrainer.options import OPTIONS, PPOOptions
-from tests.unit.trainer.helpers import blueprint, experiment, quick
+from tests.unit.trainer.helpers import blueprint, equal, experiment, nothing, quick, serial, small
 
 SEEN: list[dict[str, Any]] = []
 
 
 def spying(learner: Any, batch: Any, cfg: Any) -> dict[str, float]:
     SEEN.append(cfg.custom)
-    return PPO.update(learner, batch, cfg)
+    return PPO.update(learner, batch, cfg)  # type: ignore[return-value]
 
 
 class MyOptions(PPOOptions):
@@ -43,59 +44,67 @@ def test_an_algorithm_of_ones_own_is_a_value_in_a_module(tmp_path: Path) -> None
     assert result.row["info"]["learner"]["epochs"] == 3, "its own default"
 
 
-def once(**config: Any) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
-    """Metrics and weights after two iterations."""
-    backend = SerialBackend(blueprint(**quick(**config)), lambda: None)
-    for timesteps in (0, 64):
-        fragments, _ = backend.sample(backend.weights())
-        metrics = backend.improve(fragments, timesteps)
-    return metrics, backend.learner.policy()
+def learnt(run: str, env: str = "CartPole-v1", iterations: int = 6, **config: Any) -> dict[str, Tensor]:
+    """The networks after some iterations."""
+    backend, strategy = serial(blueprint(env, run, **config))
+    for _ in range(iterations):
+        next(strategy)
+    return backend.learner.policy()
+
+
+RAINBOW = {"dueling": True, "noisy": True, "prioritized": True, "num_atoms": 51, "n_step": 3}
+TD3 = {"twin_q": True, "policy_delay": 2, "target_noise": 0.2}
 
 
 @pytest.mark.parametrize(
-    "option",
+    ("run", "of", "env", "options"),
     [
-        {"lr": 0.01},
-        {"lr_schedule": [[0, 0.01], [100, 0.001]]},
-        {"gamma": 0.5},
-        {"lambda": 0.5},
-        {"grad_clip": 0.001},
-        {"hiddens": [16]},
-        {"activation": "relu"},
-        {"vf_coeff": 2.0},
-        {"vf_share_layers": True},
-        {"entropy_coeff": 0.1},
-        {"entropy_coeff_schedule": [[0, 0.1], [100, 0.0]]},
-        {"normalize_observations": True},
-        {"normalize_rewards": True},
-        {"clip": 0.001},
-        {"clip_schedule": [[0, 0.001]]},
-        {"vf_clip": 0.001},
-        {"epochs": 5},
-        {"minibatch_size": 8},
-        {"kl_coeff": 5.0},
-        {"kl_stop": 1e-9},
-        {"normalize_advantages": False},
-        {"num_envs_per_worker": 2},
-        {"rollout_fragment_length": 8},
+        ("Rainbow", "DQN", "CartPole-v1", RAINBOW),
+        ("ParametricDQN", "DQN", "CartPole-v1", {}),
+        ("TD3", "DDPG", "Pendulum-v1", TD3),
     ],
-    ids=lambda option: next(iter(option)),
 )
-def test_every_option_acts(option: dict[str, Any]) -> None:
-    (_, plain), (_, changed) = once(lr=0.003), once(**{"lr": 0.003, **option})
-    assert plain.keys() != changed.keys() or any(
-        plain[k].shape != changed[k].shape or not torch.equal(plain[k], changed[k]) for k in plain
-    )
+def test_some_algorithms_are_others_with_options_set(run: str, of: str, env: str, options: dict[str, Any]) -> None:
+    assert equal(learnt(run, env, **small(run)), learnt(of, env, **small(of, **options)))
+
+
+def test_a3c_of_one_worker_is_a2c() -> None:
+    config = small("A2C", grad_clip=0.1, normalize_observations=True, entropy_coeff=0.01)
+    assert equal(learnt("A3C", **config), learnt("A2C", **config))
+
+
+@pytest.mark.parametrize("lambda_", [1.0, 0.7])
+@pytest.mark.parametrize("recurrent", [None, "lstm"])
+def test_impala_on_policy_is_a2c(lambda_: float, recurrent: str | None) -> None:
+    """One request in flight and a batch of one fragment: what is learnt was sampled with the newest weights."""
+    config = {**small("A2C"), "lambda": lambda_, "recurrent": recurrent, "entropy_coeff": 0.01, "grad_clip": 0.5}
+    config |= {"lr": 7e-4, "env": "Acrobot-v1"}
+    mine = learnt("IMPALA", **config, train_batch_size=1, requests_in_flight=1)
+    for name, parameter in learnt("A2C", **config).items():
+        torch.testing.assert_close(mine[name], parameter, atol=2e-5, rtol=1e-4)
+
+
+def test_appo_on_policy_with_a_new_target_is_ppo() -> None:
+    config = small("PPO", epochs=1, minibatch_size=8, lr=1e-3, entropy_coeff=0.01, grad_clip=0.5, env="Acrobot-v1")
+    config |= {"lambda": 0.9}
+    mine = learnt("APPO", **config, train_batch_size=1, requests_in_flight=1, target_update_freq=1)
+    for name, parameter in learnt("PPO", **config).items():
+        torch.testing.assert_close(mine[name], parameter, atol=2e-5, rtol=1e-4)
 
 
 def test_the_kl_target_steers_the_penalty() -> None:
-    low, high = (once(kl_coeff=0.2, kl_target=target)[0]["kl_coeff"] for target in (1e-9, 1e9))
-    assert (low, high) == (0.4, 0.1)
+    def penalty(target: float) -> float:
+        _, iterations = serial(blueprint(**quick(lr=0.003, kl_coeff=0.2, kl_target=target)))
+        next(iterations)
+        return next(iterations).metrics["kl_coeff"]
+
+    assert (penalty(1e-9), penalty(1e9)) == pytest.approx((0.4, 0.1))
 
 
-def test_kl_stop_ends_the_epochs() -> None:
-    assert once(kl_stop=1e-12, epochs=8)[0]["epochs"] == 1
-    assert once(kl_stop=1e3, epochs=8)[0]["epochs"] == 8
+@pytest.mark.parametrize(("kl_stop", "epochs"), [(1e-12, 1), (1e3, 8)])
+def test_kl_stop_ends_the_epochs(kl_stop: float, epochs: int) -> None:
+    _, iterations = serial(blueprint(**quick(lr=0.003, kl_stop=kl_stop, epochs=8)))
+    assert next(iterations).metrics["epochs"] == epochs
 
 
 @pytest.mark.parametrize(("count", "size", "parts"), [(256, 64, [64] * 4), (257, 64, [65, 64, 64, 64]), (10, 64, [10])])
@@ -106,10 +115,29 @@ def test_minibatches_are_equal_and_hold_every_sample_once(count: int, size: int,
     assert sorted(torch.cat([batch["adv"] for batch in batches]).tolist()) == list(range(count))
 
 
+def test_minibatches_of_sequences_hold_every_valid_step_once() -> None:
+    length, width = 5, 7
+    steps = torch.arange(length * width).view(length, width)
+    valid = steps % 4 != 0
+    columns = {
+        "obs": steps,
+        "adv": steps,
+        "valid": valid,
+        "begins": ~valid,
+        "state": {"h": torch.arange(width)[:, None]},
+    }
+    parts = list(minibatches(columns, 10, torch.Generator()))
+    assert [part["obs"].shape[0] for part in parts] == [length] * 4, "whole sequences"
+    assert sorted(torch.cat([part["adv"] for part in parts]).tolist()) == steps[valid].tolist()
+    for part in parts:
+        assert part["obs"][0].tolist() == part["state"]["h"][:, 0].tolist(), "each with its own state"
+        assert part["adv"].tolist() == part["obs"][part["valid"]].tolist()
+
+
 def test_numbers_that_are_none_end_the_run_in_words() -> None:
-    backend = SerialBackend(blueprint(**quick()), lambda: None)
-    fragments, _ = backend.sample(backend.weights())
-    backend.learner.flat.vector.data.fill_(float("nan"))
+    backend = SerialBackend(blueprint(**quick()), nothing)
+    fragments, _ = backend.sample(backend.weights(0))
+    backend.learner.flats[""].vector.data.fill_(float("nan"))
     with pytest.raises(RunError, match=r"training diverged: .* A smaller lr") as caught:
         backend.improve(fragments, 0)
     assert caught.value.reason == "Diverged"

@@ -50,7 +50,7 @@ def test_help_imports_neither_pytorch_nor_ray(arguments: tuple[str, ...]) -> Non
     [
         (("--run", "PPO", "--env", "CartPole-v1", "--config", '{"learning_rate": 3e-4}'), 'Did you mean "lr"?'),
         (("--run", "PPA", "--env", "CartPole-v1"), 'unknown algorithm "PPA". Did you mean "PPO"?'),
-        (("--run", "A2C", "--env", "CartPole-v1", "--config", '{"clip": 0.1}'), "It belongs to PPO"),
+        (("--run", "A2C", "--env", "CartPole-v1", "--config", '{"clip": 0.1}'), "It belongs to APPO, PPO"),
         (("--run", "PPO", "--env", "CartPole-v1", "--config", '{"gamma": 2}'), "gamma"),
         (("--run", "PPO", "--env", "CartPole-v1", "--config", "lr=3"), "--config is not JSON"),
         (("--run", "PPO", "--env", "CartPole-v1", "--config", "[1]"), "--config takes a JSON object"),

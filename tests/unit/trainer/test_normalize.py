@@ -1,7 +1,11 @@
+"""Running statistics, against those of all rows at once."""
+
+import numpy as np
 import pytest
 import torch
 
-from rltrainer.normalize import ObservationNormalizer, RewardNormalizer, RunningMoments
+from rltrainer.normalize import ObservationNormalizer, RewardNormalizer, RunningMoments, discounted_so_far
+from tests.unit.trainer.helpers import blueprint, quick, serial
 
 
 def test_moments_merged_in_batches_are_those_of_all_rows() -> None:
@@ -32,18 +36,37 @@ def test_observation_statistics_are_part_of_the_state() -> None:
 
 
 def test_rewards_are_scaled_by_the_deviation_of_the_discounted_return() -> None:
-    """One environment, gamma 0.5: rewards 1, 2 and an end, 4: returns 1, 2.5, 4."""
-    normalizer = RewardNormalizer(1, 0.5)
-    r, done = torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([[False], [True], [False]])
-    scaled = normalizer(r, done, torch.ones(3, 1, dtype=torch.bool))
-    deviation = torch.tensor([1.0, 2.5, 4.0]).std(correction=0)
-    torch.testing.assert_close(scaled, r / deviation)
-    assert normalizer.returns.tolist() == [4.0]
+    """Rewards 1, 2 and an end, 4, at a discount of 1/2: the returns so far are 1, 2.5, 4."""
+    r, done = np.array([[1.0], [2.0], [4.0]], np.float32), np.array([[False], [True], [False]])
+    so_far = discounted_so_far(r, done, 0.5, np.zeros(1, np.float32))
+    assert so_far[:, 0].tolist() == [1.0, 2.5, 4.0]
+    scaled = RewardNormalizer()(torch.from_numpy(r), torch.from_numpy(so_far), torch.ones(3, 1, dtype=torch.bool))
+    torch.testing.assert_close(scaled, torch.from_numpy(r) / torch.tensor([1.0, 2.5, 4.0]).std(correction=0))
+
+
+def test_returns_so_far_go_on_across_fragments() -> None:
+    rng = np.random.default_rng(0)
+    r, done = rng.normal(size=(12, 3)).astype(np.float32), rng.random((12, 3)) < 0.2
+    whole = discounted_so_far(r, done, 0.9, np.zeros(3, np.float32))
+    carried = np.zeros(3, np.float32)
+    parts = [discounted_so_far(r[t : t + 4], done[t : t + 4], 0.9, carried) for t in (0, 4, 8)]
+    assert (np.concatenate(parts) == whole).all()
+    assert carried.tolist() == np.where(done[-1], 0, whole[-1]).tolist()
 
 
 def test_steps_that_do_not_count_leave_the_reward_statistics_alone() -> None:
-    normalizer = RewardNormalizer(1, 0.9)
+    normalizer = RewardNormalizer()
     valid = torch.tensor([[True], [False], [True]])
-    normalizer(torch.tensor([[1.0], [0.0], [1.0]]), torch.tensor([[True], [False], [False]]), valid)
-    assert normalizer.moments.count.item() == 2
-    assert normalizer.moments.mean.item() == 1.0
+    normalizer(torch.tensor([[1.0], [0.0], [1.0]]), torch.tensor([[1.0], [9.0], [1.0]]), valid)
+    assert normalizer.count.item() == 2
+    assert normalizer.mean.item() == 1.0
+
+
+def test_rewards_are_scaled_by_what_all_workers_earned() -> None:
+    """The returns so far travel with the fragments, and what they are measured by stays with the learner."""
+    backend, iterations = serial(blueprint(**quick(normalize_rewards=True, num_workers=2)))
+    done = [next(iterations) for _ in range(3)]
+    normalizer = backend.learner.reward_normalizer
+    assert normalizer is not None
+    assert normalizer.count.item() == sum(iteration.timesteps for iteration in done)
+    assert normalizer.mean.item() > 1, "CartPole pays 1 a step"

@@ -14,7 +14,7 @@ from rltrainer.paths import run_uri
 from rltrainer.progress import Progress
 from rltrainer.results import Results, keep_until, scalars
 from rltrainer.sampling import Report
-from rltrainer.spec import Metadata, Stop
+from rltrainer.spec import EVALUATED, Metadata, Stop
 from rltrainer.threads import cpus
 
 
@@ -80,9 +80,31 @@ def test_a_mean_of_few_lucky_episodes_stops_nothing() -> None:
     assert progress.stopped_by(Stop(episode_reward_mean=475)) is None
 
 
+def test_an_evaluation_counts_for_the_policy_it_was_of_and_for_no_other() -> None:
+    progress, stop = Progress(), Stop.model_validate({EVALUATED: 3})
+    progress.add(iteration([1.0]), 1.0)
+    assert EVALUATED not in progress.metrics()
+    found = progress.evaluated(Report(9, [1.0, 5.0], [2, 7]))
+    assert found == {
+        "episode_reward_mean": 3.0,
+        "episode_reward_min": 1.0,
+        "episode_reward_max": 5.0,
+        "episode_len_mean": 4.5,
+        "episodes": 2,
+    }
+    assert progress.metrics()[EVALUATED] == 3.0
+    assert progress.stopped_by(stop) == f"{EVALUATED} >= 3"
+    assert progress.stopped_by(Stop.model_validate({EVALUATED: 3.5})) is None
+    row = progress.add(iteration([1.0]), 1.0)
+    assert not [name for name in row if "evaluation" in name]
+    assert EVALUATED not in progress.metrics()
+    assert progress.stopped_by(stop) is None
+
+
 def test_progress_goes_through_json() -> None:
     first, second = Progress(), Progress()
     first.add(iteration([1.0, 2.0]), 1.0)
+    first.evaluated(Report(4, [4.0], [4]))
     second.load(json.loads(json.dumps(first.state())))
     assert second.state() == first.state()
     assert second.returns.maxlen == 100
@@ -95,14 +117,20 @@ def test_rows_after_a_restored_iteration_and_half_rows_go(tmp_path: Path) -> Non
     assert (tmp_path / "result.json").read_text().splitlines() == rows[:3]
 
 
-def test_lines_come_once_a_second_and_for_the_last_row(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_lines_come_once_a_second_for_evaluations_and_for_the_last_row(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     progress = Progress()
     written = Results(tmp_path, 0, Stop(), terminal=False)
     with caplog.at_level(logging.INFO, logger="rltrainer"):
         for i in range(50):
-            written.write(progress.add(iteration([1.0]), 0.001), last=i == 49)
+            row = progress.add(iteration([1.0]), 0.001)
+            if i == 29:
+                row["evaluation"] = progress.evaluated(Report(9, [1.0, 5.0], [2, 7]))
+            written.write(row, last=i == 49)
     written.close()
-    assert [line.split()[1] for line in caplog.messages] == ["1", "50"]
+    assert [line.split()[1] for line in caplog.messages] == ["1", "30", "50"]
+    assert ["evaluation 3.00 (1 to 5)" in line for line in caplog.messages] == [False, True, False]
     assert len((tmp_path / "result.json").read_text().splitlines()) == 50
     assert any(path.stat().st_size > 1000 for path in tmp_path.glob("events.out.tfevents.*"))
 

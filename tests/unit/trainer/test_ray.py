@@ -19,7 +19,7 @@ from rltrainer.backend import Backend, SerialBackend
 from rltrainer.errors import Interrupted, RunError
 from rltrainer.interrupt import Interrupt
 from rltrainer.ray_backend import RayBackend
-from tests.unit.trainer.helpers import TOYS, blueprint, experiment, quick
+from tests.unit.trainer.helpers import TASKS, TOYS, blueprint, experiment, nothing, quick, small
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*:FutureWarning:ray",
@@ -43,14 +43,10 @@ def cluster() -> Iterator[None]:
     ray.shutdown()
 
 
-def nothing() -> None:
-    """Nobody asks the run to end."""
-
-
 def iterate(backend: Backend, times: int, timesteps: int = 0) -> list[Any]:
     done = []
     for _ in range(times):
-        fragments, reports = backend.sample(backend.weights())
+        fragments, reports = backend.sample(backend.weights(timesteps))
         done.append((backend.improve(fragments, timesteps), reports))
         timesteps += sum(report.timesteps for report in reports)
     return done
@@ -112,6 +108,82 @@ def test_a_lost_worker_is_replaced_and_the_run_goes_on(caplog: pytest.LogCapture
     backend.close()
 
 
+NUMBERS = {"seed": 0, "num_workers": 2, "num_envs_per_worker": 4, "hiddens": [32], "gamma": 0.0, "lr": 0.01}
+
+
+@pytest.mark.parametrize(
+    ("run", "config"),
+    [
+        ("A3C", {"rollout_fragment_length": 16, "timesteps_per_iteration": 500}),
+        ("IMPALA", {"rollout_fragment_length": 16, "train_batch_size": 64, "timesteps_per_iteration": 500}),
+        ("ApexDQN", {"learning_starts": 200, "target_update_freq": 20, "replay_shards": 2, "updates_per_step": 0.1}),
+    ],
+)
+def test_workers_that_do_not_wait_learn(tmp_path: Path, run: str, config: dict[str, Any]) -> None:
+    stop = {"episode_reward_mean": 9.0, "timesteps_total": 30_000}
+    config = {**NUMBERS, "vector_env": "sync", **config}
+    result = train.run(experiment(run=run, env=TASKS + "Numbers", config=config, stop=stop), tmp_path)
+    assert result.stopped_by == "episode_reward_mean >= 9", result.row
+    assert result.checkpoint is not None
+    tree = ckpt.read(result.checkpoint)[1]
+    assert tree["workers"].keys() == {"0", "1"}
+    assert tree["replay"].keys() == ({"0", "1"} if run == "ApexDQN" else set())
+
+
+def test_a_slow_environment_stalls_no_other_worker(tmp_path: Path) -> None:
+    """One worker takes 8 seconds for a fragment; from the other come dozens meanwhile."""
+    given = small("IMPALA", num_workers=2, num_envs_per_worker=1, train_batch_size=8, vector_env="sync")
+    plan = blueprint(TASKS + "OneIsSlow", "IMPALA", {"claim": str(tmp_path / "slow")}, **given)
+    backend = RayBackend(plan, nothing)
+    iterations = plan.algorithm.strategy(backend, plan.options, 0)
+    next(iterations)
+    while not (tmp_path / "slow").exists():
+        next(iterations)
+    begun = time.monotonic()
+    for _ in range(30):
+        next(iterations)
+    assert time.monotonic() - begun < 8
+    backend.close()
+
+
+def test_a_lost_worker_with_requests_in_flight_is_asked_again(caplog: pytest.LogCaptureFixture) -> None:
+    plan = blueprint(run="IMPALA", **small("IMPALA", num_workers=2, vector_env="sync"))
+    backend = RayBackend(plan, nothing)
+    iterations = plan.algorithm.strategy(backend, plan.options, 0)
+    next(iterations)
+    lost = backend.actors[1]
+    kill(lost)
+    with caplog.at_level("WARNING", logger="rltrainer"):
+        while backend.actors[1] is lost or backend.losses[1]:
+            next(iterations)
+    assert "worker 1 was lost and is replaced" in caplog.text
+    assert sorted(request.worker for request in backend.requests.values()) == [0, 0, 1, 1]
+    assert all(request.actor is backend.actors[request.worker] for request in backend.requests.values())
+    backend.close()
+
+
+def test_a_lost_shard_is_replaced_and_filled_again(caplog: pytest.LogCaptureFixture) -> None:
+    """Though it is the only one, and the updates that are due have nothing to draw from."""
+    config = small("ApexDQN", num_workers=2, buffer_size=400, vector_env="sync")
+    plan = blueprint(run="ApexDQN", **config)
+    backend = RayBackend(plan, nothing)
+    iterations = plan.algorithm.strategy(backend, plan.options, 0)
+    for _ in range(4):
+        next(iterations)
+    assert backend.shards is not None
+    lost = backend.shards.actors[0]
+    ray.kill(lost)
+    with caplog.at_level("WARNING", logger="rltrainer"):
+        while backend.shards.actors[0] is lost:
+            next(iterations)
+    assert "replay shard 0 was lost and begins empty" in caplog.text
+    for _ in range(8):
+        iteration = next(iterations)
+    assert "td_error" in iteration.metrics
+    assert backend.state(workers=False)["replay"]["0"]["buffer"]["streams"][0]["written"] > 8
+    backend.close()
+
+
 def test_a_worker_that_is_lost_again_and_again_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rltrainer.ray_backend.LOSSES", 2)
     backend = RayBackend(blueprint(TOYS + "Dies", **quick(num_workers=1)), nothing)
@@ -140,7 +212,7 @@ def test_an_environments_fault_arrives_without_rays_traceback(env: str, message:
 def test_a_worker_that_has_no_place_yet_is_waited_for(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("rltrainer.ray_backend.SPEAK_EVERY", 1.0)
+    monkeypatch.setattr("rltrainer.ray_cluster.SPEAK_EVERY", 1.0)
     interrupt = Interrupt()
     backend = RayBackend(blueprint(**quick(num_workers=1, num_cpus_per_worker=50)), interrupt.check)
     threading.Timer(3, interrupt.ask, [signal.SIGTERM]).start()

@@ -9,8 +9,10 @@ import torch
 
 from rltrainer import checkpoint as ckpt
 from rltrainer import train
+from rltrainer.backend import SerialBackend
 from rltrainer.errors import RunError
-from tests.unit.trainer.helpers import TOYS, experiment, quick
+from rltrainer.options import OPTIONS
+from tests.unit.trainer.helpers import TASKS, TOYS, blueprint, equal, experiment, nothing, quick, small
 
 EVERYTHING = {
     "normalize_observations": True,
@@ -30,14 +32,6 @@ def final(tmp_path: Path, name: str, iterations: int, **spec: Any) -> tuple[dict
     return result.row, ckpt.read(result.checkpoint)[1]
 
 
-def equal(a: Any, b: Any) -> bool:
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    return bool((a == b).all()) if hasattr(a, "shape") else bool(a == b)
-
-
 def interrupted(tmp_path: Path, **spec: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """As `final` of 6 iterations, with the process ended and begun again after 3."""
     final(tmp_path, "parts", 3, **spec)
@@ -46,30 +40,79 @@ def interrupted(tmp_path: Path, **spec: Any) -> tuple[dict[str, Any], dict[str, 
     return final(tmp_path, "parts", 6, **spec)
 
 
-@pytest.mark.parametrize(
-    "spec",
-    [
-        {"env": "CartPole-v1", "config": quick(**EVERYTHING)},
-        {"env": "CartPole-v1", "config": quick(num_envs_per_worker=2), "run": "A2C"},
-        {"env": "Pendulum-v1", "config": quick(**EVERYTHING)},
-        {"env": "Acrobot-v1", "config": quick()},
-        {"env": "MountainCar-v0", "config": quick()},
-        {"env": "MountainCarContinuous-v0", "config": quick()},
-    ],
-    ids=lambda spec: f"{spec.get('run', 'PPO')}-{spec['env']}",
-)
-def test_a_restored_run_equals_an_uninterrupted_one(tmp_path: Path, spec: dict[str, Any]) -> None:
-    if spec.get("run") == "A2C":
-        spec = {**spec, "config": {k: v for k, v in spec["config"].items() if k not in ("epochs", "minibatch_size")}}
+RECURRENT = {"recurrent": "lstm", "recurrent_size": 8, "minibatch_size": 16}
+EXTENSIONS = {"dueling": True, "noisy": True, "prioritized": True, "num_atoms": 11, "n_step": 3, "tau": 0.5}
+CORRELATED = {"exploration_noise": "ornstein-uhlenbeck", "prioritized": True, "n_step": 2}
+SYNCHRONOUS = [
+    ("PPO", "CartPole-v1", quick(**EVERYTHING)),
+    ("PPO", "CartPole-v1", quick(**EVERYTHING, **{**RECURRENT, "recurrent": "gru"})),
+    ("PPO", "Pendulum-v1", quick(**EVERYTHING)),
+    ("PPO", "Acrobot-v1", quick()),
+    ("PPO", "MountainCar-v0", quick()),
+    ("PPO", "MountainCarContinuous-v0", quick()),
+    ("PPO", TASKS + "Both", quick()),
+    ("PPO", TASKS + "Recall", quick(**RECURRENT)),
+    ("PG", "CartPole-v1", small("PG", normalize_rewards=True)),
+    ("A2C", "CartPole-v1", small("A2C")),
+    ("A2C", TASKS + "Recall", small("A2C", recurrent="gru", recurrent_size=8)),
+    ("DQN", "CartPole-v1", small("DQN", normalize_observations=True)),
+    ("DQN", "CartPole-v1", small("DQN", **EXTENSIONS)),
+    ("Rainbow", "Acrobot-v1", small("Rainbow", priority_beta_schedule=[[0, 0.4], [200, 1.0]])),
+    ("ParametricDQN", TASKS + "Described", small("ParametricDQN")),
+    ("DDPG", "Pendulum-v1", small("DDPG", **CORRELATED)),
+    ("TD3", "Pendulum-v1", small("TD3", target_update_freq=2, timesteps_per_iteration=50)),
+    ("SAC", "Pendulum-v1", small("SAC", normalize_observations=True)),
+    ("SAC", TASKS + "Masked", small("SAC", prioritized=True)),
+]
+
+
+@pytest.mark.parametrize(("run", "env", "config"), SYNCHRONOUS, ids=lambda each: each if isinstance(each, str) else "")
+def test_a_restored_run_equals_an_uninterrupted_one(tmp_path: Path, run: str, env: str, config: dict[str, Any]) -> None:
+    spec = {"run": run, "env": env, "config": config}
     row, straight = final(tmp_path, "straight", 6, **spec)
     again, parts = interrupted(tmp_path, **spec)
     assert again["info"] == row["info"]
     assert again["episode_reward_mean"] == row["episode_reward_mean"]
-    for part in ("policy", "learner", "workers"):
+    assert straight["workers"]["0"]["envs"] is not None
+    for part in ("policy", "learner", "replay", "workers"):
         assert equal(straight[part], parts[part]), part
     ignored = ("time_total_s",)
     progress = [{k: v for k, v in tree["run"]["progress"].items() if k not in ignored} for tree in (straight, parts)]
     assert progress[0] == progress[1]
+    if straight["replay"]:
+        written = straight["replay"]["0"]["streams"][0]
+        assert row["timesteps_total"] > config["buffer_size"] >= written["written"] - 1, "the ring has come round"
+
+
+@pytest.mark.parametrize(
+    ("run", "env"),
+    [
+        ("A3C", "CartPole-v1"),
+        ("IMPALA", "CartPole-v1"),
+        ("APPO", "CartPole-v1"),
+        ("ApexDQN", "CartPole-v1"),
+        ("ApexDDPG", "Pendulum-v1"),
+    ],
+)
+def test_an_asynchronous_run_goes_on_from_where_it_was(tmp_path: Path, run: str, env: str) -> None:
+    """What was under way is asked for anew, so the numbers differ; the counters and what was learnt do not."""
+    spec = {"run": run, "env": env, "config": small(run)}
+    before, saved = final(tmp_path, "parts", 4, **spec)
+    mark = tmp_path / "parts" / "test" / train.MARK
+    mark.write_text(json.dumps({"uid": json.loads(mark.read_text())["uid"]}))
+    plan = blueprint(env, run, **small(run))
+    backend = SerialBackend(plan, nothing)
+    backend.load(saved, 4)
+    loaded = backend.state(workers=True)
+    assert equal({**saved, "run": None}, {**loaded, "run": None})
+    after, state = final(tmp_path, "parts", 6, **spec)
+    assert after["training_iteration"] == 6
+    assert after["timesteps_total"] > before["timesteps_total"] > 0
+    assert after["episodes_total"] >= before["episodes_total"]
+    assert not equal(state["policy"], saved["policy"])
+    held = {name: shard["buffer"]["streams"][0]["written"] for name, shard in saved["replay"].items()}
+    assert all(rows > 24 for rows in held.values()), "of 30"
+    assert held.keys() == ({"0"} if run.startswith("Apex") else set())
 
 
 def test_each_row_is_written_once(tmp_path: Path) -> None:
@@ -104,9 +147,11 @@ class Remembers(Identity):
         self.np_random.bit_generator.state = state["rng"]
 
 
-def test_two_seeded_runs_are_equal_and_two_seeds_are_not(tmp_path: Path) -> None:
-    first, second = (final(tmp_path, name, 3, config=quick())[1]["policy"] for name in ("a", "b"))
-    other = final(tmp_path, "c", 3, config=quick(seed=8))[1]["policy"]
+@pytest.mark.parametrize("run", sorted(OPTIONS))
+def test_two_seeded_runs_are_equal_and_two_seeds_are_not(tmp_path: Path, run: str) -> None:
+    spec = {"run": run, "env": "Pendulum-v1" if run in ("DDPG", "TD3", "ApexDDPG", "SAC") else "CartPole-v1"}
+    first, second = (final(tmp_path, name, 4, config=small(run), **spec)[1]["policy"] for name in ("a", "b"))
+    other = final(tmp_path, "c", 4, config=small(run, seed=8), **spec)[1]["policy"]
     assert equal(first, second)
     assert not equal(first, other)
 
@@ -160,3 +205,15 @@ def test_a_checkpoint_to_start_from_that_is_not_there(tmp_path: Path) -> None:
         train.run(experiment(config=quick()), tmp_path, restore_from=str(tmp_path / "nowhere"))
     assert caught.value.reason == "CheckpointNotFound"
     assert caught.value.exit_code == 2
+
+
+def test_targets_begin_where_the_adopted_networks_do(tmp_path: Path) -> None:
+    config = {"seed": 0, "learning_starts": 10**6, "hiddens": [8]}
+    first = train.run(experiment(run="DQN", config=config, stop={"training_iteration": 1}), tmp_path / "old")
+    given = experiment(run="ParametricDQN", config=config, stop={"training_iteration": 1})
+    result = train.run(given, tmp_path / "new", restore_from=str(first.checkpoint))
+    assert first.checkpoint is not None
+    assert result.checkpoint is not None
+    old, new = ckpt.read(first.checkpoint)[1], ckpt.read(result.checkpoint)[1]
+    assert equal(new["policy"], old["policy"])
+    assert equal(new["learner"]["targets"]["nets"], old["policy"])

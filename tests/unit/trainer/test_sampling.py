@@ -1,4 +1,4 @@
-"""What a worker writes down: ends of episodes, final observations, steps that do not count, and faults."""
+"""What a worker writes down: ends of episodes, steps that do not count, and faults."""
 
 import copy
 from typing import Any
@@ -13,141 +13,133 @@ from rltrainer.envs import EnvSource
 from rltrainer.errors import RunError
 from rltrainer.fragment import Fragment, collate
 from rltrainer.options import PPOOptions
-from rltrainer.sampling import Report, Worker
+from rltrainer.sampling import Blueprint, Report, Worker
+from rltrainer.vectorize import Subprocesses
 from tests.unit.trainer.helpers import TOYS, blueprint, learner
 
 CPU = torch.device("cpu")
+EVERY_WAY = pytest.mark.parametrize("how", ["sync", "subprocess"])
 
 
-def countdown(end: str = "truncated", steps: int = 8, envs: int = 2, **config: Any) -> tuple[Fragment, Report]:
-    plan = blueprint(
+def fragments_of(plan: Blueprint, times: int) -> tuple[list[Fragment], list[Report]]:
+    """So many fragments of a worker, one after the other."""
+    worker, weights = Worker(plan, 0), learner(plan).weights(0)
+    sampled = [copy.deepcopy(worker.sample(weights)) for _ in range(times)]
+    worker.envs.close()
+    return [fragment for fragment, _ in sampled], [report for _, report in sampled]
+
+
+def countdown(end: str = "truncated", steps: int = 8, envs: int = 2, length: int = 3, **config: Any) -> Blueprint:
+    """Episodes of `length` steps that pay 1 each and end by `end`. An observation is the number of steps so far."""
+    return blueprint(
         TOYS + "Countdown",
-        env_config={"length": 3, "end": end},
+        env_config={"length": length, "end": end},
         rollout_fragment_length=steps,
         num_envs_per_worker=envs,
         **config,
     )
-    return Worker(plan, 0).sample(learner(plan).weights())
 
 
 def test_a_truncated_episode_keeps_the_observation_it_ended_in() -> None:
-    fragment, report = countdown()
-    assert fragment.obs[:, 0, 0].tolist() == [0, 1, 2, 0, 1, 2, 0, 1, 2]
-    assert fragment.truncated[:, 0].tolist() == [False, False, True, False, False, True, False, False]
+    (fragment,), (report,) = fragments_of(countdown(), 1)
+    assert fragment.obs[:, 0, 0].tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 0]
+    assert fragment.truncated[:, 0].tolist() == [False, False, True, False, False, False, True, False]
     assert not fragment.terminated.any()
-    assert fragment.valid.all()
-    assert fragment.final_at.tolist() == [[2, 0], [2, 1], [5, 0], [5, 1]]
-    assert fragment.final_obs[:, 0].tolist() == [3, 3, 3, 3]
-    assert report == Report(timesteps=16, returns=[3.0] * 4, lengths=[3] * 4)
+    assert fragment.valid[:, 0].tolist() == [True, True, True, False, True, True, True, False]
+    assert fragment.r[:, 0].tolist() == [1, 1, 1, 0, 1, 1, 1, 0]
+    assert report == Report(timesteps=12, returns=[3.0] * 4, lengths=[3] * 4)
 
 
-def test_a_terminated_episode_needs_no_final_observation() -> None:
-    fragment, _ = countdown(end="terminated")
-    assert fragment.terminated[:, 0].tolist() == [False, False, True, False, False, True, False, False]
+def test_a_terminated_episode_is_not_a_truncated_one() -> None:
+    (fragment,), _ = fragments_of(countdown(end="terminated"), 1)
+    assert fragment.terminated[:, 0].tolist() == [False, False, True, False, False, False, True, False]
     assert not fragment.truncated.any()
-    assert len(fragment.final_at) == 0
 
 
-def values_of(fragment: Fragment, gamma: float) -> dict[str, torch.Tensor]:
-    """Advantages and targets where the value of an observation is the observation itself."""
+def targets(plan: Blueprint, gamma: float) -> list[float]:
+    """Targets of the valid steps where the value of an observation is the observation itself, and lambda is 0."""
 
     class Known(torch.nn.Module):
-        def value(self, obs: torch.Tensor) -> torch.Tensor:
-            return obs[..., 0]
-
-        def forward(self, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        def forward(self, obs: torch.Tensor, *memory: Any) -> tuple[torch.Tensor, torch.Tensor]:
             return torch.zeros(*obs.shape[:-1], 2), obs[..., 0]
 
     cfg = PPOOptions.model_validate({"gamma": gamma, "lambda": 0.0})
-    return evaluate(Known(), collate([fragment], CPU), cfg)  # type: ignore[arg-type]
+    columns = evaluate(Known(), collate(fragments_of(plan, 1)[0], CPU), cfg)  # type: ignore[arg-type]
+    found: list[float] = columns["target"].tolist()
+    return found
 
 
-def test_truncation_bootstraps_from_the_final_observation_and_termination_does_not() -> None:
-    """With lambda 0 the target is r + gamma v(next): 1 + .5 * (1, 2, then 3 if cut and 0 if over)."""
-    cut = values_of(countdown(steps=3, envs=1)[0], 0.5)["target"]
-    over = values_of(countdown(end="terminated", steps=3, envs=1)[0], 0.5)["target"]
-    assert cut.tolist() == [1.5, 2.0, 2.5]
-    assert over.tolist() == [1.5, 2.0, 1.0]
+def test_truncation_bootstraps_from_the_last_observation_and_termination_does_not() -> None:
+    """With lambda 0 the target is r + gamma v(next): 1 + .5 * (1, 2, then 3 if cut and 0 if over), and again."""
+    assert targets(countdown(steps=6, envs=1), 0.5) == [1.5, 2.0, 2.5, 1.5, 2.0]
+    assert targets(countdown(end="terminated", steps=6, envs=1), 0.5) == [1.5, 2.0, 1.0, 1.5, 2.0]
 
 
 def test_the_last_step_of_a_fragment_bootstraps_from_the_observation_after_it() -> None:
-    assert values_of(countdown(steps=2, envs=1)[0], 0.5)["target"].tolist() == [1.5, 2.0]
+    assert targets(countdown(steps=2, envs=1), 0.5) == [1.5, 2.0]
 
 
-class LateReset(gymnasium.vector.VectorEnv[Any, Any, Any]):
-    """Countdowns that begin their next episode with the step after, as Gymnasium's own vectors do."""
-
-    def __new__(cls, num_envs: int, length: int, end: str) -> Any:
-        from tests.unit.trainer.toy_envs import Countdown
-
-        return gymnasium.vector.SyncVectorEnv(
-            [lambda: Countdown(length, end)] * num_envs, autoreset_mode=gymnasium.vector.AutoresetMode.NEXT_STEP
-        )
-
-
-def late(end: str, steps: int) -> tuple[list[Fragment], list[Report]]:
-    plan = blueprint(
-        __name__ + ":LateReset",
-        env_config={"length": 3, "end": end},
-        rollout_fragment_length=steps,
-        num_envs_per_worker=1,
-    )
-    worker, weights = Worker(plan, 0), learner(plan).weights()
-    fragments, reports = [], []
-    for _ in range(2):
-        fragment, report = worker.sample(weights)
-        fragments.append(copy.deepcopy(fragment))
-        reports.append(report)
-    return fragments, reports
-
-
-def test_a_step_that_only_resets_does_not_count() -> None:
-    fragments, reports = late("truncated", 5)
+def test_a_step_that_only_begins_an_episode_does_not_count() -> None:
+    fragments, reports = fragments_of(countdown(steps=5, envs=1), 2)
     assert fragments[0].obs[:, 0, 0].tolist() == [0, 1, 2, 3, 0, 1]
     assert fragments[0].valid[:, 0].tolist() == [True, True, True, False, True]
-    assert len(fragments[0].final_at) == 0
     assert reports[0] == Report(timesteps=4, returns=[3.0], lengths=[3])
-    # the second fragment begins with the last observation of the first: 1, 2, 3 = cut, reset to 0, 1, 2
+    # the second fragment begins with the last observation of the first: 1, 2, 3 = cut, begun anew at 0, 1, 2
     assert fragments[1].obs[:, 0, 0].tolist() == [1, 2, 3, 0, 1, 2]
     assert fragments[1].valid[:, 0].tolist() == [True, True, False, True, True]
     assert reports[1] == Report(timesteps=4, returns=[3.0], lengths=[3])
 
 
-def test_a_reset_at_the_border_of_two_fragments_does_not_count() -> None:
-    fragments, _ = late("terminated", 3)
+def test_a_beginning_at_the_border_of_two_fragments_does_not_count() -> None:
+    fragments, _ = fragments_of(countdown(end="terminated", steps=3, envs=1), 2)
     assert fragments[0].valid[:, 0].tolist() == [True, True, True]
     assert fragments[1].valid[:, 0].tolist() == [False, True, True]
 
 
-def test_both_kinds_of_reset_give_the_same_targets() -> None:
-    for end in ("truncated", "terminated"):
-        late_targets = values_of(late(end, 7)[0][0], 0.5)["target"]
-        same_targets = values_of(countdown(end, steps=6, envs=1)[0], 0.5)["target"]
-        assert late_targets.tolist() == same_targets.tolist()
-
-
 def test_returns_go_on_across_fragments() -> None:
-    plan = blueprint(TOYS + "Countdown", env_config={"length": 7}, rollout_fragment_length=3, num_envs_per_worker=2)
-    worker, weights = Worker(plan, 0), learner(plan).weights()
-    reports = [worker.sample(weights)[1] for _ in range(5)]
+    """Episodes of 7 steps and one that only begins the next: they end in steps 7, 15 and so on, counted from 1."""
+    _, reports = fragments_of(countdown(length=7, steps=3), 5)
     assert [report.returns for report in reports] == [[], [], [7.0, 7.0], [], [7.0, 7.0]]
     assert [report.lengths for report in reports] == [[], [], [7, 7], [], [7, 7]]
 
 
+class SameStep(gymnasium.vector.VectorEnv[Any, Any, Any]):
+    """Countdowns of the other convention: the observation that ends an episode is not where it belongs."""
+
+    def __new__(cls, num_envs: int) -> Any:
+        from tests.unit.trainer.toy_envs import Countdown
+
+        mode = gymnasium.vector.AutoresetMode.SAME_STEP
+        return gymnasium.vector.SyncVectorEnv([Countdown] * num_envs, autoreset_mode=mode)
+
+
+def test_a_vector_that_hides_the_ends_of_episodes_is_refused() -> None:
+    with pytest.raises(RunError, match="SameStep is a vector of autoreset_mode SameStep, which hides") as caught:
+        EnvSource(__name__ + ":SameStep").spaces()
+    assert caught.value.permanent
+
+
+@EVERY_WAY
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
         ("raise", "ZeroDivisionError: the simulator fell over"),
         ("obs", "an observation of environment 0 is NaN or infinite"),
         ("reward", "a reward of environment 0 is NaN or infinite"),
-        ("shape", "ValueError"),
+        ("shape", r"ValueError: observations have shape \(2,\), where its space says \(1,\)"),
+        ("scalar", r"ValueError: observations have shape \(\), where its space says \(1,\)"),
     ],
 )
-def test_a_fault_names_environment_worker_step_and_seed(fault: str, message: str) -> None:
+def test_a_fault_names_environment_worker_step_and_seed(fault: str, message: str, how: str) -> None:
     plan = blueprint(
-        TOYS + "Faulty", env_config={"fault": fault}, rollout_fragment_length=4, num_envs_per_worker=1, seed=3
+        TOYS + "Faulty",
+        env_config={"fault": fault},
+        rollout_fragment_length=4,
+        num_envs_per_worker=1,
+        seed=3,
+        vector_env=how,
     )
-    worker, weights = Worker(plan, 2), learner(plan).weights()
+    worker, weights = Worker(plan, 2), learner(plan).weights(0)
     worker.sample(weights)
     with pytest.raises(RunError, match=message) as caught:
         worker.sample(weights)
@@ -155,53 +147,52 @@ def test_a_fault_names_environment_worker_step_and_seed(fault: str, message: str
     assert f"worker 2, step 4, seed {worker.env_seed}" in caught.value.message
     assert caught.value.reason == "EnvironmentFailed"
     assert caught.value.exit_code == 1, "in mid-training another attempt may succeed"
+    worker.envs.close()
 
 
+def test_what_an_environment_raised_elsewhere_comes_with_its_traceback() -> None:
+    plan = blueprint(TOYS + "Faulty", rollout_fragment_length=8, num_envs_per_worker=2, vector_env="subprocess")
+    worker = Worker(plan, 0)
+    with pytest.raises(RunError) as caught:
+        worker.sample(learner(plan).weights(0))
+    assert caught.value.__cause__ is not None
+    (note,) = caught.value.__cause__.__notes__
+    assert note.startswith("in the process of environment ")
+    assert "toy_envs.py" in note
+    assert isinstance(worker.envs, Subprocesses)
+    assert not any(process.is_alive() for process in worker.envs.processes)
+
+
+def test_a_process_that_ends_is_named() -> None:
+    plan = blueprint(TOYS + "Dies", num_envs_per_worker=1, vector_env="subprocess")
+    worker = Worker(plan, 0)
+    with pytest.raises(RunError, match=r"Dies: ChildProcessError: the process of environment 0 ended with exit code 1"):
+        worker.sample(learner(plan).weights(0))
+    worker.envs.close()
+
+
+@EVERY_WAY
 @pytest.mark.parametrize(
-    ("name", "config", "reason", "message"),
+    ("fault", "message"),
     [
-        ("CartPol-v1", {}, "EnvironmentNotFound", "Did you mean: `CartPole`"),
-        ("CartPole-v77", {}, "EnvironmentNotFound", "v77"),
-        ("no_such_package.envs:Maze", {}, "EnvironmentNotFound", "there is no module no_such_package"),
-        (TOYS + "Maze", {}, "EnvironmentNotFound", "has no Maze"),
-        (TOYS + "NoStart", {}, "EnvironmentFailed", "the simulator's licence has expired"),
-        ("Pendulum-v1", {"gravity": 1}, "EnvironmentFailed", "gravity"),
+        ("missing", "observation has ['where'], where its space says ['where', 'who']"),
+        ("shape", "observation.where.0 has shape (3,), where its space says (2,)"),
+        ("value", "observation.who is 5, which is not in Discrete(3)"),
+        ("tuple", "observation.where is tuple, where its space says a tuple of 2"),
     ],
 )
-def test_an_environment_that_cannot_be_had_is_permanent(
-    name: str, config: dict[str, Any], reason: str, message: str
-) -> None:
+def test_a_part_that_is_not_as_its_space_says_is_named(fault: str, message: str, how: str) -> None:
+    plan = blueprint(TOYS + "Parts", env_config={"fault": fault}, num_envs_per_worker=1, vector_env=how)
+    worker = Worker(plan, 0)
     with pytest.raises(RunError) as caught:
-        EnvSource(name, config).spaces()
-    assert caught.value.reason == reason
-    assert message in caught.value.message
-    assert name in caught.value.message
-    assert caught.value.exit_code == 2
-
-
-def test_native_vectors_are_used_where_there_are_any() -> None:
-    assert type(EnvSource("CartPole-v1").vector(2)).__name__ == "CartPoleVectorEnv"
-    assert isinstance(EnvSource("Pendulum-v1").vector(2), gymnasium.vector.SyncVectorEnv)
-
-
-def test_observations_of_several_parts_become_one_vector() -> None:
-    found = EnvSource(__name__ + ":Parts").spaces()
-    assert found.observations.shape == (3,)
-
-
-class Parts(gymnasium.Env[Any, Any]):
-    observation_space = gymnasium.spaces.Dict(
-        {"a": gymnasium.spaces.Box(0, 1, (1,)), "b": gymnasium.spaces.Discrete(2)}
-    )
-    action_space = gymnasium.spaces.Discrete(2)
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        return {"a": np.zeros(1, np.float32), "b": 1}, {}
+        worker.sample(learner(plan).weights(0))
+    assert f"ValueError: {message} (worker 0, step 0" in caught.value.message
+    worker.envs.close()
 
 
 def test_two_seeded_workers_see_the_same_and_two_indices_do_not() -> None:
     plan = blueprint(num_envs_per_worker=2, rollout_fragment_length=50, seed=5)
-    weights = learner(plan).weights()
+    weights = learner(plan).weights(0)
     first, again, other = (Worker(plan, index).sample(weights)[0] for index in (0, 0, 1))
     assert np.array_equal(first.obs, again.obs)
     assert np.array_equal(first.a, again.a)
@@ -210,14 +201,47 @@ def test_two_seeded_workers_see_the_same_and_two_indices_do_not() -> None:
 
 def test_two_generations_of_a_worker_differ() -> None:
     plan = blueprint(num_envs_per_worker=2, rollout_fragment_length=20, seed=5)
-    weights = learner(plan).weights()
+    weights = learner(plan).weights(0)
     first, second = (Worker(plan, 0, generation).sample(weights)[0] for generation in (0, 1))
     assert not np.array_equal(first.obs, second.obs)
 
 
-def test_fragments_side_by_side_keep_their_final_observations_apart() -> None:
-    first, second = countdown(envs=1)[0], countdown(envs=2)[0]
-    batch = collate([first, second], CPU)
-    assert batch.r.shape == (8, 3)
-    assert batch.final_at.tolist() == [[2, 0], [5, 0], [2, 1], [2, 2], [5, 1], [5, 2]]
-    assert batch.final_obs.shape == (6, 1)
+@pytest.mark.parametrize("env", ["Pendulum-v1", "Acrobot-v1", TOYS + "Identity", TOYS + "Parts"])
+def test_every_way_of_stepping_gives_the_same_fragments(env: str) -> None:
+    found = []
+    for how in ("sync", "subprocess", "auto"):
+        plan = blueprint(env, num_envs_per_worker=3, rollout_fragment_length=220, seed=5, vector_env=how)
+        found += fragments_of(plan, 1)[0]
+    for name in ("obs", "a", "r", "terminated", "truncated", "valid"):
+        assert np.array_equal(getattr(found[0], name), getattr(found[1], name)), name
+        assert np.array_equal(getattr(found[0], name), getattr(found[2], name)), name
+    assert not np.array_equal(found[0].obs[:, 0], found[0].obs[:, 1])
+
+
+@pytest.mark.parametrize(("before", "after"), [("sync", "subprocess"), ("subprocess", "sync")])
+@pytest.mark.parametrize("length", [30, 31])
+def test_a_worker_goes_on_where_one_of_the_other_way_was_saved(before: str, after: str, length: int) -> None:
+    """Also after the last step of an episode, of 30 steps, when the next step is only to begin another."""
+    found = []
+    for hows in ((before, before), (before, after)):
+        plans = [
+            blueprint(
+                "Pendulum-v1",
+                env_config={"max_episode_steps": 30},
+                num_envs_per_worker=2,
+                rollout_fragment_length=length,
+                vector_env=how,
+            )
+            for how in hows
+        ]
+        weights = learner(plans[0]).weights(0)
+        saved, restored = Worker(plans[0], 0), Worker(plans[1], 0, generation=1)
+        saved.sample(weights)
+        restored.load(saved.state())
+        found.append(copy.deepcopy(restored.sample(weights)[0]))
+        straight = copy.deepcopy(saved.sample(weights)[0])
+        for name in ("obs", "a", "r", "truncated", "valid"):
+            assert np.array_equal(getattr(straight, name), getattr(found[-1], name)), name
+        for worker in (saved, restored):
+            worker.envs.close()
+    assert np.array_equal(found[0].obs, found[1].obs)

@@ -105,7 +105,7 @@ class Countdown(gymnasium.Env[Any, Any]):
 
 
 class Faulty(Countdown):
-    """Does something wrong in step `at`: raises, shows NaN, pays NaN, or shows another shape."""
+    """Does something wrong in step `at`: raises, shows NaN, pays infinity, or shows another shape."""
 
     def __init__(self, fault: str = "raise", at: int = 5) -> None:
         super().__init__(length=1000)
@@ -122,6 +122,8 @@ class Faulty(Countdown):
                 reward = float("inf")
             if self.fault == "shape":
                 obs = np.zeros(2, np.float32)
+            if self.fault == "scalar":
+                obs = np.float32(0)
         return obs, reward, *rest
 
 
@@ -144,6 +146,45 @@ class Slow(Countdown):
 
     def step(self, action: Any) -> Step:
         self.steps = getattr(self, "steps", 0) + 1
-        if self.steps > 16:
+        if self.steps > 12:
             time.sleep(0.25)
         return super().step(action)
+
+
+class Parts(gymnasium.Env[Any, Any]):
+    """Shows a number, and a pair of a place and an image, which step by step are not as the space says if `fault`."""
+
+    def __init__(self, fault: str = "") -> None:
+        self.fault = fault
+        places: Any = spaces.Tuple([spaces.Box(-1, 1, (2,), np.float32), spaces.Box(0, 255, (2, 2), np.uint8)])
+        self.observation_space = spaces.Dict({"who": spaces.Discrete(3), "where": places})
+        self.action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        return self.observe(), {}
+
+    def observe(self) -> dict[str, Any]:
+        place = self.np_random.uniform(-1, 1, 2).astype(np.float32)
+        image = self.np_random.integers(0, 256, (2, 2), np.uint8)
+        return {"who": int(self.np_random.integers(3)), "where": (place, image)}
+
+    def step(self, action: Any) -> Step:
+        obs = self.observe()
+        if self.fault == "missing":
+            del obs["who"]
+        if self.fault == "shape":
+            obs["where"] = (np.zeros(3, np.float32), obs["where"][1])
+        if self.fault == "value":
+            obs["who"] = 5
+        if self.fault == "tuple":
+            obs["where"] = obs["where"][:1]
+        return obs, 0.0, False, False, {}
+
+
+class Threads(Countdown):
+    """Knows how many threads its process was given for numerics."""
+
+    @property
+    def threads(self) -> str | None:
+        return os.environ.get("OMP_NUM_THREADS")

@@ -1,0 +1,88 @@
+"""Asynchronous PPO: IMPALA's queue with PPO's surrogate, steadied by a target network.
+
+Luo et al. 2020 (IMPACT), arXiv 1912.00167.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from rltrainer.algorithms.actor_critic import Columns, minibatches, predict, whole
+from rltrainer.algorithms.impala import IMPALA, corrected
+from rltrainer.algorithms.ppo import adapted
+from rltrainer.fragment import Batch
+from rltrainer.learner import Learner
+from rltrainer.losses import clipped_surrogate, standardize, value_loss
+from rltrainer.networks import ActorCritic
+from rltrainer.options.policy_gradient import APPOOptions
+from rltrainer.schedules import at
+
+RHO = 2.0
+"""Largest ratio of the worker's policy to the target's, section 3.1."""
+
+
+@torch.no_grad()
+def judge(learner: Learner, batch: Batch, cfg: APPOOptions) -> Columns:
+    """The steps of `batch` as the target network sees them; its policy is what V-trace corrects towards.
+
+    Returns obs, a, adv, target, behaviour (log-probabilities of the worker's policy), share (its ratio to the target's
+    policy, clipped to RHO) and parameters (of the target's policy).
+    """
+    nets: ActorCritic = learner.targets[""]
+    parameters, v = nets(batch.obs, batch.state, batch.begins)
+    logp = nets.family.make(parameters[:-1]).log_prob(batch.a)
+    target, adv = corrected(batch, logp, v, cfg)
+    columns = {
+        "obs": batch.obs[:-1],
+        "a": batch.a,
+        "adv": adv,
+        "target": target,
+        "behaviour": batch.extras["logp"],
+        "share": (batch.extras["logp"] - logp).exp().clamp(max=RHO),
+        "parameters": parameters[:-1],
+    }
+    if batch.state:
+        return {**columns, "begins": batch.begins, "valid": batch.valid, "state": batch.state}
+    return {name: column[batch.valid] for name, column in columns.items()}
+
+
+def loss(
+    nets: ActorCritic, part: Columns, cfg: APPOOptions, entropy_coeff: float, kl_coeff: float
+) -> dict[str, Tensor]:
+    """Eq. 2 with a value loss, an entropy bonus and the KL penalty from the target's policy, over a minibatch."""
+    parameters, v = predict(nets, part)
+    dist = nets.family.make(parameters)
+    ratio = part["share"] * (dist.log_prob(part["a"]) - part["behaviour"]).exp()
+    adv = standardize(part["adv"]) if cfg.normalize_advantages else part["adv"]
+    policy = clipped_surrogate(ratio, adv, cfg.clip)
+    value = value_loss(v, part["target"])
+    entropy = dist.entropy().mean()
+    kl = nets.family.make(part["parameters"]).kl(dist).mean()
+    total = policy + cfg.vf_coeff * value - entropy_coeff * entropy
+    total = total + kl_coeff * kl if kl_coeff else total
+    return {"loss": total, "policy_loss": policy, "vf_loss": value, "entropy": entropy, "kl": kl}
+
+
+def update(learner: Learner, batch: Batch, cfg: APPOOptions) -> dict[str, Tensor | float]:
+    """Several epochs over one batch, and now and then before one the target network: algorithm 1."""
+    nets: ActorCritic = learner.nets
+    updates = learner.memory.get("updates", 0)  # since the target moved
+    if updates >= cfg.target_update_freq:
+        learner.follow(cfg.tau)
+        updates = 0
+    columns = judge(learner, batch, cfg)
+    entropy_coeff = at(cfg.entropy_coeff_schedule, cfg.entropy_coeff, learner.timesteps)
+    kl_coeff = learner.memory.setdefault("kl_coeff", cfg.kl_coeff)
+    for _ in range(cfg.epochs):
+        for part in minibatches(columns, cfg.minibatch_size, learner.rng):
+            losses = loss(nets, part, cfg, entropy_coeff, kl_coeff)
+            norm = learner.minimise(losses["loss"])
+            updates += 1
+    learner.memory["updates"] = updates
+    if cfg.kl_coeff:
+        learner.memory["kl_coeff"] = adapted(kl_coeff, losses["kl"].item(), cfg.kl_target)
+    return {**losses, "grad_norm": norm, "kl_coeff": kl_coeff, "share": whole(columns)["share"].mean()}
+
+
+APPO = replace(IMPALA, name="APPO", options=APPOOptions, update=update, targets=("",))

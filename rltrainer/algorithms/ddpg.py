@@ -1,0 +1,89 @@
+"""Deep deterministic policy gradient, and TD3, which is the same with three options set.
+
+Lillicrap et al. 2016, arXiv 1509.02971; Fujimoto et al. 2018 (TD3), arXiv 1802.09477; Horgan et al. 2018 (Ape-X),
+arXiv 1803.00933.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from rltrainer.algorithm import Actor, Algorithm
+from rltrainer.distributions import squashed_family
+from rltrainer.execution.sharded_replay import sharded_replay
+from rltrainer.execution.synchronous import synchronous
+from rltrainer.learner import Learner, adam
+from rltrainer.networks.continuous import ActorAndCritic, Policy
+from rltrainer.noise import gaussian, ornstein_uhlenbeck
+from rltrainer.options.replay import ApexDDPGOptions, DDPGOptions, TD3Options
+from rltrainer.replay import Transitions
+
+
+def explore(policy: Policy, obs: Tensor, actor: Actor) -> tuple[Tensor, dict[str, Tensor]]:
+    """The policy's actions with noise on them; uniform ones before `learning_starts`."""
+    cfg: DDPGOptions = actor.options
+    mean = policy(obs)
+    if actor.timesteps < cfg.learning_starts:
+        return torch.rand(mean.shape, generator=actor.rng) * 2 - 1, {}
+    if cfg.exploration_noise == "gaussian":
+        noise = gaussian(mean, cfg.exploration_sigma, actor.rng)
+    else:
+        previous = actor.state.get("noise", torch.zeros_like(mean))
+        noise = ornstein_uhlenbeck(previous, cfg.exploration_theta, cfg.exploration_sigma, actor.rng)
+        actor.state = {"noise": noise}
+    return (mean + noise).clamp_(-1, 1), {}
+
+
+def best(policy: Policy, obs: Tensor, actor: Actor) -> Tensor:
+    """The policy's actions."""
+    a: Tensor = policy(obs)
+    return a
+
+
+def goal(learner: Learner, batch: Transitions, cfg: DDPGOptions) -> Tensor:
+    """What Q(s, a) is to become, [N], in units of return: eq. 4 of DDPG; with two critics eq. 10 of TD3, and with noise
+    on the target's actions its eq. 14."""
+    policy, critic = learner.targets["policy"], learner.targets["critic"]
+    a = policy(batch.next_obs)
+    if cfg.target_noise:
+        noise = gaussian(a, cfg.target_noise, learner.rng).clamp_(-cfg.target_noise_clip, cfg.target_noise_clip)
+        a = (a + noise).clamp_(-1, 1)
+    q: Tensor = critic(batch.next_obs, a).min(0).values
+    return batch.r + batch.discount * q
+
+
+def update(learner: Learner, batch: Transitions, cfg: DDPGOptions) -> dict[str, Tensor]:
+    """One step of the critic, and every `policy_delay` one of the policy and the targets: algorithm 1 of either."""
+    nets: ActorAndCritic = learner.nets
+    with torch.no_grad():
+        y = goal(learner, batch, cfg)
+    error = nets.critic(batch.obs, batch.a) - y
+    vf_loss = (batch.weight * error.square()).mean(1).sum()
+    metrics = {"vf_loss": vf_loss, "vf_grad_norm": learner.minimise(vf_loss, "critic"), "q": y.mean()}
+    batch.td_error = error.detach().abs().mean(0)
+    learner.memory["updates"] = updates = learner.memory.get("updates", 0) + 1
+    if updates % cfg.policy_delay == 0:
+        policy_loss = -nets.critic(batch.obs, nets.policy(batch.obs))[0].mean()
+        metrics |= {"policy_loss": policy_loss, "grad_norm": learner.minimise(policy_loss, "policy")}
+    if updates % (cfg.policy_delay * cfg.target_update_freq) == 0:
+        learner.follow(cfg.tau)
+    return metrics
+
+
+DDPG = Algorithm(
+    name="DDPG",
+    options=DDPGOptions,
+    nets=ActorAndCritic,
+    family=squashed_family,
+    act=explore,
+    best=best,
+    update=update,
+    optimizers={"policy": adam(eps=1e-8), "critic": adam(eps=1e-8)},
+    strategy=synchronous,
+    acts="policy",
+    targets=("policy", "critic"),
+    replays=True,
+)
+TD3 = replace(DDPG, name="TD3", options=TD3Options)
+APEX_DDPG = replace(DDPG, name="ApexDDPG", options=ApexDDPGOptions, strategy=sharded_replay)

@@ -1,0 +1,143 @@
+"""Deep Q-learning and what was built on it. Each extension is an option, and Rainbow is all six.
+
+Mnih et al. 2015, doi 10.1038/nature14236; Hessel et al. 2018 (Rainbow), arXiv 1710.02298; Horgan et al. 2018 (Ape-X),
+arXiv 1803.00933.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from rltrainer.algorithm import Actor, Algorithm
+from rltrainer.categorical import project
+from rltrainer.execution.sharded_replay import sharded_replay
+from rltrainer.execution.synchronous import synchronous
+from rltrainer.fragment import Fragment
+from rltrainer.learner import Learner, adam
+from rltrainer.losses import huber
+from rltrainer.networks.q_network import QNetwork
+from rltrainer.options.replay import (
+    ApexDQNOptions,
+    DQNOptions,
+    ParametricDQNOptions,
+    QLearningOptions,
+    RainbowOptions,
+)
+from rltrainer.replay import Transitions
+from rltrainer.returns import n_step_returns
+from rltrainer.schedules import at
+
+
+def explore(nets: QNetwork, obs: Tensor, actor: Actor) -> tuple[Tensor, dict[str, Tensor]]:
+    """The best actions under freshly drawn noise, or else random ones for a share `epsilon` of the environments."""
+    cfg: DQNOptions = actor.options
+    if cfg.noisy and actor.timesteps >= cfg.learning_starts:
+        nets.resample(actor.rng)
+        return nets.greedy(obs), {}
+    epsilon = 1.0 if cfg.noisy else at(cfg.epsilon_schedule, 0.0, actor.timesteps)
+    return mixed(nets, obs, torch.full((actor.width,), epsilon), actor.rng), {}
+
+
+def explore_apart(nets: QNetwork, obs: Tensor, actor: Actor) -> tuple[Tensor, dict[str, Tensor]]:
+    """As `explore`, but environment i of N has its own epsilon for all time: Horgan et al. 2018, section 4.1."""
+    cfg: ApexDQNOptions = actor.options
+    if cfg.noisy:
+        return explore(nets, obs, actor)
+    i = torch.arange(actor.first, actor.first + actor.width)
+    epsilon = cfg.epsilon_base ** (1 + cfg.epsilon_alpha * i / max(1, actor.total - 1))
+    return mixed(nets, obs, epsilon, actor.rng), {}
+
+
+def mixed(nets: QNetwork, obs: Tensor, epsilon: Tensor, rng: torch.Generator) -> Tensor:
+    """The best actions [B], but with probability `epsilon` [B] any legal one."""
+    explores = torch.rand(len(epsilon), generator=rng) < epsilon
+    return torch.where(explores, nets.random(obs, rng), nets.greedy(obs))
+
+
+def greedy(nets: QNetwork, obs: Tensor, actor: Actor) -> Tensor:
+    """The best actions, without noise."""
+    with nets.quiet():
+        return nets.greedy(obs)
+
+
+def choose(q: Tensor, a: Tensor) -> Tensor:
+    """What `q` [N, n, ...] says of the actions `a` [N]: [N, ...]."""
+    return q[torch.arange(len(a), device=a.device), a]
+
+
+def mean_errors(nets: QNetwork, target: QNetwork, batch: Transitions, cfg: QLearningOptions) -> tuple[Tensor, Tensor]:
+    """Losses [N] and |temporal differences| [N] of expected returns: van Hasselt et al. 2016, eq. 4, Huber's loss."""
+    with torch.no_grad():
+        q_next = target(batch.next_obs)
+        best = nets.greedy(batch.next_obs) if cfg.double_q else target.argmax(q_next, batch.next_obs)
+        goal = batch.r + batch.discount * choose(q_next, best)
+    error = choose(nets(batch.obs), batch.a) - goal
+    return huber(error), error.detach().abs()
+
+
+def distribution_errors(
+    nets: QNetwork, target: QNetwork, batch: Transitions, cfg: QLearningOptions
+) -> tuple[Tensor, Tensor]:
+    """Losses [N] and their sizes [N] for distributions over returns: cross-entropy with the projected goal, algorithm 1
+    of Bellemare et al. 2017; as a priority, its excess over the goal's own entropy (Hessel et al. 2018)."""
+    with torch.no_grad():
+        logits = target.logits(batch.next_obs)
+        chooser = nets(batch.next_obs) if cfg.double_q else target.values(logits)
+        best = target.argmax(chooser, batch.next_obs)
+        goal = project(choose(logits, best).softmax(-1), batch.r, batch.discount, target.support)
+    losses = -(goal * choose(nets.logits(batch.obs), batch.a).log_softmax(-1)).sum(-1)
+    entropy = -torch.special.xlogy(goal, goal).sum(-1)
+    return losses, (losses.detach() - entropy).clamp_min(0)
+
+
+def update(learner: Learner, batch: Transitions, cfg: QLearningOptions) -> dict[str, Tensor]:
+    """One step of Q-learning from replayed transitions, and now and then the target network: algorithm 1."""
+    nets: QNetwork = learner.nets
+    target: QNetwork = learner.targets[""]
+    nets.resample(learner.rng)
+    target.resample(learner.rng)
+    losses, errors = (distribution_errors if cfg.num_atoms > 1 else mean_errors)(nets, target, batch, cfg)
+    loss = (batch.weight * losses).mean()
+    norm = learner.minimise(loss)
+    batch.td_error = errors
+    learner.memory["updates"] = updates = learner.memory.get("updates", 0) + 1
+    if updates % cfg.target_update_freq == 0:
+        learner.follow(cfg.tau)
+    return {"loss": loss, "td_error": errors.mean(), "grad_norm": norm}
+
+
+@torch.no_grad()
+def priorities(nets: QNetwork, fragment: Fragment, cfg: ApexDQNOptions) -> Tensor:
+    """|Temporal differences| [T, B] as the worker's own network sees them, over as many of the n steps as it has."""
+    obs, a, r = (torch.from_numpy(array) for array in (fragment.obs, fragment.a, fragment.r))
+    terminated, truncated = torch.from_numpy(fragment.terminated), torch.from_numpy(fragment.truncated)
+    q = nets(obs)
+    v = choose(q.flatten(0, 1), nets.argmax(q, obs).flatten()).view(obs.shape[:2])
+    discount, trace = cfg.gamma * (~terminated).float(), (~(terminated | truncated)).float()
+    goal = n_step_returns(r, discount, trace, v[1:], cfg.n_step)
+    return (goal - choose(q[:-1].flatten(0, 1), a.flatten()).view(a.shape)).abs()
+
+
+DQN = Algorithm(
+    name="DQN",
+    options=DQNOptions,
+    nets=QNetwork,
+    act=explore,
+    best=greedy,
+    update=update,
+    optimizers={"": adam(eps=1e-8)},
+    strategy=synchronous,
+    targets=("",),
+    replays=True,
+)
+RAINBOW = replace(DQN, name="Rainbow", options=RainbowOptions)
+PARAMETRIC_DQN = replace(DQN, name="ParametricDQN", options=ParametricDQNOptions)
+APEX_DQN = replace(
+    DQN,
+    name="ApexDQN",
+    options=ApexDQNOptions,
+    act=explore_apart,
+    strategy=sharded_replay,
+    priorities=priorities,
+)

@@ -1,0 +1,71 @@
+"""Importance-weighted actor-learner architecture: Espeholt et al. 2018, arXiv 1802.01561."""
+
+from torch import Tensor
+
+from rltrainer.algorithm import Actor, Algorithm
+from rltrainer.algorithms.actor_critic import explained_variance, memory, mode
+from rltrainer.execution.asynchronous import asynchronous
+from rltrainer.fragment import Batch
+from rltrainer.learner import Learner, adam
+from rltrainer.losses import policy_gradient, value_loss
+from rltrainer.networks import ActorCritic
+from rltrainer.options.policy_gradient import IMPALAOptions
+from rltrainer.returns import vtrace
+from rltrainer.schedules import at
+
+
+def sample(nets: ActorCritic, obs: Tensor, actor: Actor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Actions drawn from the policy, and their log-probabilities: the learner's policy will be another one by then."""
+    dist, actor.state = nets.step(obs, actor.state)
+    action = dist.sample(actor.rng)
+    return action, {"logp": dist.log_prob(action)}
+
+
+def corrected(batch: Batch, logp: Tensor, v: Tensor, cfg: IMPALAOptions) -> tuple[Tensor, Tensor]:
+    """V-trace's value targets and advantages, both [T, B], of a policy that gives the actions taken `logp` [T, B].
+
+    `v` [T + 1, B] are the values of all observations.
+    """
+    log_rho = logp.detach() - batch.extras["logp"]
+    trace = cfg.lambda_ * (~batch.done).to(v.dtype)
+    v = v.detach()
+    return vtrace(
+        log_rho, batch.discount(cfg.gamma), trace, batch.r, v[:-1], v[1:], cfg.vtrace_clip_rho, cfg.vtrace_clip_c
+    )
+
+
+def update(learner: Learner, batch: Batch, cfg: IMPALAOptions) -> dict[str, Tensor]:
+    """One step down the three losses of section 4.2."""
+    nets: ActorCritic = learner.nets
+    parameters, v = nets(batch.obs, batch.state, batch.begins)
+    dist = nets.family.make(parameters[:-1])
+    logp = dist.log_prob(batch.a)
+    target, adv = corrected(batch, logp, v, cfg)
+    valid = batch.valid
+    policy = policy_gradient(logp[valid], adv[valid])
+    value = value_loss(v[:-1][valid], target[valid])
+    entropy = dist.entropy()[valid].mean()
+    entropy_coeff = at(cfg.entropy_coeff_schedule, cfg.entropy_coeff, learner.timesteps)
+    total = policy + cfg.vf_coeff * value - entropy_coeff * entropy
+    return {
+        "loss": total,
+        "policy_loss": policy,
+        "vf_loss": value,
+        "entropy": entropy,
+        "grad_norm": learner.minimise(total),
+        "rho": (logp.detach() - batch.extras["logp"])[valid].exp().mean(),
+        "explained_variance": explained_variance(v.detach()[:-1][valid], target[valid]),
+    }
+
+
+IMPALA = Algorithm(
+    name="IMPALA",
+    options=IMPALAOptions,
+    nets=ActorCritic,
+    act=sample,
+    best=mode,
+    update=update,
+    optimizers={"": adam(eps=1e-5)},
+    strategy=asynchronous,
+    memory=memory,
+)

@@ -1,0 +1,67 @@
+"""REINFORCE: Williams 1992, doi 10.1007/BF00992696."""
+
+import torch
+from torch import Tensor
+
+from rltrainer.algorithm import Actor, Algorithm
+from rltrainer.execution.synchronous import synchronous
+from rltrainer.fragment import Batch
+from rltrainer.learner import Learner, adam
+from rltrainer.losses import policy_gradient, standardize
+from rltrainer.networks import PolicyNetwork
+from rltrainer.options.policy_gradient import PGOptions
+from rltrainer.returns import gae
+from rltrainer.schedules import at
+
+
+def sample(nets: PolicyNetwork, obs: Tensor, actor: Actor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Actions drawn from the policy."""
+    return nets.family.make(nets(obs)).sample(actor.rng), {}
+
+
+def mode(nets: PolicyNetwork, obs: Tensor, actor: Actor) -> Tensor:
+    """The policy's likeliest actions."""
+    return nets.family.make(nets(obs)).mode()
+
+
+def returns(batch: Batch, gamma: float) -> tuple[Tensor, Tensor]:
+    """Rewards to go [T, B], and the constant b that is their mean over the valid steps.
+
+    Where a fragment or a time limit cuts an episode, the rewards after the cut are unknown: b stands in for them, as
+    the value function of a critic that knows nothing of the state. A return is x_t + c_t b then, with x_t the rewards
+    up to the cut, discounted, and c_t the discount of what follows it, so that b = mean(x) / (1 - mean(c)).
+    """
+    none, trace = torch.zeros_like(batch.r), (~batch.done).to(batch.r.dtype)
+    discount = batch.discount(gamma)
+    cut = batch.truncated.to(batch.r.dtype)
+    cut[-1] = 1.0
+    x = gae(batch.r, discount, none, none, trace)
+    c = gae(none, discount, none, cut, trace)
+    b = x[batch.valid].mean() / (1 - c[batch.valid].mean()).clamp_min(1e-3)
+    return x + c * b, b
+
+
+def update(learner: Learner, batch: Batch, cfg: PGOptions) -> dict[str, Tensor]:
+    """One step along the gradient of the expected return, with the mean return as its baseline: eq. 11."""
+    nets: PolicyNetwork = learner.nets
+    to_go, baseline = returns(batch, cfg.gamma)
+    adv = (to_go - baseline)[batch.valid]
+    dist = nets.family.make(nets(batch.obs[:-1][batch.valid]))
+    adv = standardize(adv) if cfg.normalize_advantages else adv
+    policy = policy_gradient(dist.log_prob(batch.a[batch.valid]), adv)
+    entropy = dist.entropy().mean()
+    total = policy - at(cfg.entropy_coeff_schedule, cfg.entropy_coeff, learner.timesteps) * entropy
+    norm = learner.minimise(total)
+    return {"loss": total, "policy_loss": policy, "entropy": entropy, "baseline": baseline, "grad_norm": norm}
+
+
+PG = Algorithm(
+    name="PG",
+    options=PGOptions,
+    nets=PolicyNetwork,
+    act=sample,
+    best=mode,
+    update=update,
+    optimizers={"": adam(eps=1e-5)},
+    strategy=synchronous,
+)

@@ -1,0 +1,137 @@
+"""Soft actor-critic with a learned temperature: Haarnoja et al. 2018, arXiv 1812.05905.
+
+With discrete actions the expectations over them are sums: Christodoulou 2019, arXiv 1910.07207.
+"""
+
+from typing import Any
+
+import torch
+from gymnasium import Space, spaces
+from torch import Tensor, nn
+
+from rltrainer.algorithm import Actor, Algorithm
+from rltrainer.distributions import (
+    ILLEGAL,
+    Categorical,
+    Family,
+    SquashedGaussian,
+    family,
+    masked,
+    squashed_family,
+)
+from rltrainer.execution.synchronous import synchronous
+from rltrainer.learner import Learner, adam
+from rltrainer.networks.continuous import (
+    CategoricalPolicy,
+    DiscreteCritic,
+    SoftActorAndCritic,
+    SoftPolicy,
+)
+from rltrainer.options.replay import SACOptions
+from rltrainer.replay import Transitions
+
+
+def either_family(space: Space[Any]) -> Family[Any]:
+    """Discrete actions as such, continuous ones squashed into their bounds."""
+    return family(space) if isinstance(space, spaces.Discrete) else squashed_family(space)
+
+
+def explore(policy: SoftPolicy | CategoricalPolicy, obs: Tensor, actor: Actor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Actions drawn from the policy, which explores by itself; uniform ones before `learning_starts`."""
+    dist = policy.act(obs)
+    if actor.timesteps < actor.options.learning_starts:
+        return uniform(dist, actor.rng), {}
+    return dist.sample(actor.rng), {}
+
+
+def uniform(dist: SquashedGaussian | Categorical, rng: torch.Generator) -> Tensor:
+    """Legal actions, each as likely as any other, for as many observations as `dist` is of."""
+    if isinstance(dist, Categorical):
+        return Categorical(masked(torch.zeros_like(dist.logits), dist.logits > ILLEGAL)).sample(rng)
+    return torch.rand(dist.mean.shape, generator=rng) * 2 - 1
+
+
+def best(policy: SoftPolicy | CategoricalPolicy, obs: Tensor, actor: Actor) -> Tensor:
+    """The likeliest actions."""
+    return policy.act(obs).mode()
+
+
+def expectation(
+    critic: nn.Module, dist: SquashedGaussian | Categorical, obs: Tensor, rng: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """The smaller critic's value and the log-probability, both [N] and in expectation over the policy's actions.
+
+    Of continuous actions one is drawn for each observation, and gradients flow through it: eq. 11. Over discrete ones
+    it is a sum: Christodoulou 2019, eq. 10 and 12.
+    """
+    if isinstance(dist, Categorical):
+        p = dist.logp.exp()
+        return (p * critic(obs).min(0).values).sum(-1), (p * dist.logp).sum(-1)
+    a, logp = dist.rsample(rng)
+    return critic(obs, a).min(0).values, logp
+
+
+def taken(critic: nn.Module, batch: Transitions) -> Tensor:
+    """The critics' values [k, N] of the actions that were taken."""
+    if isinstance(critic, DiscreteCritic):
+        every: Tensor = critic(batch.obs)
+        return every.gather(-1, batch.a.expand(critic.count, -1).unsqueeze(-1)).squeeze(-1)
+    q: Tensor = critic(batch.obs, batch.a)
+    return q
+
+
+def target_entropy(dist: SquashedGaussian | Categorical, cfg: SACOptions) -> Tensor | float:
+    """What the temperature aims at, in nats: appendix D, and for discrete actions Christodoulou 2019, appendix.
+
+    The largest entropy of discrete actions is that over the legal ones, [N]: more no temperature could bring about.
+    """
+    if cfg.target_entropy is not None:
+        return cfg.target_entropy
+    if isinstance(dist, Categorical):
+        legal = (dist.logits > ILLEGAL).sum(-1).clamp_min(1)
+        return cfg.target_entropy_ratio * legal.log()
+    return -float(dist.mean.shape[-1])
+
+
+def update(learner: Learner, batch: Transitions, cfg: SACOptions) -> dict[str, Tensor]:
+    """One step each of critics, policy and temperature, then the targets: algorithm 1."""
+    nets: SoftActorAndCritic = learner.nets
+    alpha = nets.alpha().detach()
+    with torch.no_grad():
+        q, logp = expectation(learner.targets["critic"], nets.policy.act(batch.next_obs), batch.next_obs, learner.rng)
+        y = batch.r + batch.discount * (q - alpha * logp)
+    error = taken(nets.critic, batch) - y
+    vf_loss = (batch.weight * error.square()).mean(1).sum()
+    metrics = {"vf_loss": vf_loss, "vf_grad_norm": learner.minimise(vf_loss, "critic"), "q": y.mean(), "alpha": alpha}
+    batch.td_error = error.detach().abs().mean(0)
+    dist = nets.policy.act(batch.obs)
+    q, logp = expectation(nets.critic, dist, batch.obs, learner.rng)
+    policy_loss = (alpha * logp - q).mean()
+    metrics |= {
+        "policy_loss": policy_loss,
+        "grad_norm": learner.minimise(policy_loss, "policy"),
+        "entropy": -logp.mean(),
+    }
+    if cfg.alpha is None:
+        alpha_loss = -(nets.alpha.log_alpha * (logp.detach() + target_entropy(dist, cfg))).mean()
+        learner.minimise(alpha_loss, "alpha")
+    learner.memory["updates"] = updates = learner.memory.get("updates", 0) + 1
+    if updates % cfg.target_update_freq == 0:
+        learner.follow(cfg.tau)
+    return metrics
+
+
+SAC = Algorithm(
+    name="SAC",
+    options=SACOptions,
+    nets=SoftActorAndCritic,
+    family=either_family,
+    act=explore,
+    best=best,
+    update=update,
+    optimizers={"policy": adam(eps=1e-8), "critic": adam(eps=1e-8), "alpha": adam(eps=1e-8)},
+    strategy=synchronous,
+    acts="policy",
+    targets=("critic",),
+    replays=True,
+)

@@ -1,0 +1,70 @@
+"""Workers that never wait for each other, and a learner that takes what is there: IMPALA, APPO and A3C.
+
+A fragment is learnt from with newer weights than it was sampled with; how old they may be is bounded by the requests
+that each worker has in flight. Espeholt et al. 2018, arXiv 1802.01561; Mnih et al. 2016, arXiv 1602.01783.
+"""
+
+from collections.abc import Iterator
+from time import perf_counter
+from typing import Any
+
+from rltrainer.execution import Done, Iteration, Sampler
+from rltrainer.options.policy_gradient import A3COptions, IMPALAOptions
+
+
+def asynchronous(backend: Sampler, options: IMPALAOptions, timesteps: int) -> Iterator[Iteration]:
+    """Iterations without end, from `timesteps` on: batches of at least `train_batch_size` steps, as they come."""
+    weights = backend.weights(timesteps)
+    under_way = [0] * backend.num_workers
+    ask(backend, under_way, options.requests_in_flight, weights)
+    queue: list[Done] = []
+    while True:
+        iteration = Iteration([], {}, 0.0, 0.0)
+        while not iteration.reports or iteration.timesteps < options.timesteps_per_iteration:
+            begun = perf_counter()
+            while sum(done.report.timesteps for done in queue) < options.train_batch_size:
+                ask(backend, under_way, 1, weights)  # else a batch might wait for the slowest, or for nobody
+                for done in backend.finished():
+                    under_way[done.worker] -= 1
+                    queue.append(done)
+            sampled = perf_counter()
+            iteration.metrics = backend.improve([done.product for done in queue], timesteps)
+            timesteps += sum(done.report.timesteps for done in queue)
+            weights = backend.weights(timesteps)
+            ask(backend, under_way, options.requests_in_flight, weights)  # not before: these weights are newer
+            iteration.reports += [done.report for done in queue]
+            queue = []
+            iteration.sample_time_s += sampled - begun
+            iteration.learn_time_s += perf_counter() - sampled
+        yield iteration
+
+
+def ask(backend: Sampler, under_way: list[int], count: int, weights: Any) -> None:
+    """Asks the workers for fragments until each has `count` requests or more under way, and counts them there."""
+    for depth in range(count):
+        for worker in range(backend.num_workers):
+            if under_way[worker] == depth:
+                backend.begin(worker, "sample", weights)
+                under_way[worker] += 1
+
+
+def asynchronous_gradients(backend: Sampler, options: A3COptions, timesteps: int) -> Iterator[Iteration]:
+    """Iterations without end, from `timesteps` on: each worker's gradient is applied as it comes, and that worker alone
+    goes on with the new weights."""
+    weights = backend.weights(timesteps)
+    for worker in range(backend.num_workers):
+        backend.begin(worker, "gradient", weights)
+    while True:
+        iteration = Iteration([], {}, 0.0, 0.0)
+        while not iteration.reports or iteration.timesteps < options.timesteps_per_iteration:
+            begun = perf_counter()
+            arrived = backend.finished()
+            sampled = perf_counter()
+            for done in arrived:
+                iteration.metrics = backend.apply(done.product, timesteps) or iteration.metrics
+                timesteps += done.report.timesteps
+                backend.begin(done.worker, "gradient", backend.weights(timesteps))
+                iteration.reports.append(done.report)
+            iteration.sample_time_s += sampled - begun
+            iteration.learn_time_s += perf_counter() - sampled
+        yield iteration

@@ -1,0 +1,20 @@
+"""Networks: encoders of observations, and the policies and value functions made of them."""
+
+from rltrainer.networks.actor_critic import ActorCritic, PolicyHead, PolicyNetwork, mask_of
+from rltrainer.networks.encoders import Encoder, encoder, is_image
+from rltrainer.networks.layers import ACTIVATIONS, mlp, orthogonal
+from rltrainer.networks.recurrent import Memory
+
+__all__ = [
+    "ACTIVATIONS",
+    "ActorCritic",
+    "Encoder",
+    "Memory",
+    "PolicyHead",
+    "PolicyNetwork",
+    "encoder",
+    "is_image",
+    "mask_of",
+    "mlp",
+    "orthogonal",
+]

@@ -1,0 +1,130 @@
+"""A stochastic policy, alone and with a critic."""
+
+import torch
+from gymnasium import spaces as gym_spaces
+from torch import Tensor, nn
+
+from rltrainer.algorithm import State
+from rltrainer.distributions import Distribution, family, masked
+from rltrainer.envs import Spaces
+from rltrainer.errors import RunError
+from rltrainer.layout import ACTION_MASK, find
+from rltrainer.networks.encoders import encoder
+from rltrainer.networks.layers import mlp, orthogonal
+from rltrainer.networks.recurrent import Memory
+from rltrainer.options import ActorCriticOptions, Options
+
+READ_ELSEWHERE = (ACTION_MASK,)
+"""What of a Dict observation is no feature here: the head reads it."""
+
+
+class PolicyHead(nn.Module):
+    """The last layer of a policy: parameters [..., P] of distributions over actions.
+
+    Where the observations have an `action_mask`, what it forbids has probability 0.
+    """
+
+    def __init__(self, inputs: int, spaces: Spaces) -> None:
+        super().__init__()
+        self.family = family(spaces.actions)
+        self.mask = mask_of(spaces, self.family.outputs)
+        self.linear = orthogonal(nn.Linear(inputs, self.family.outputs), gain=0.01)
+        stds = self.family.log_stds
+        self.log_std = nn.Parameter(torch.zeros(stds)) if stds else None
+
+    def forward(self, hidden: Tensor, obs: Tensor) -> Tensor:
+        """Parameters from the policy's last hidden layer [..., F] and the observations [..., *shape]."""
+        outputs: Tensor = self.linear(hidden)
+        if self.mask is not None:
+            outputs = masked(outputs, obs[..., self.mask])
+        if self.log_std is not None:
+            outputs = torch.cat([outputs, self.log_std.expand(*outputs.shape[:-1], -1)], -1)
+        return outputs
+
+
+def mask_of(spaces: Spaces, choices: int) -> slice | None:
+    """Where observations say which of the `choices` are legal; None where they do not.
+
+    Several choices (MultiDiscrete) have their masks side by side. Raises RunError, permanent, for a mask that does not
+    fit the actions.
+    """
+    part = find(spaces.structure, ACTION_MASK)
+    if part is None:
+        return None
+    size = part.where.stop - part.where.start
+    if not isinstance(spaces.actions, gym_spaces.Discrete | gym_spaces.MultiDiscrete) or size != choices:
+        raise RunError(
+            "InvalidOption",
+            f"{ACTION_MASK} has {size} elements, which does not fit the action space {spaces.actions}: "
+            "a mask has one element for each choice of a Discrete or MultiDiscrete",
+            permanent=True,
+        )
+    return part.where
+
+
+class PolicyNetwork(nn.Module):
+    """A policy without a critic."""
+
+    def __init__(self, spaces: Spaces, options: Options) -> None:
+        super().__init__()
+        widths: list[int] = list(options.hiddens)
+        self.encoder = encoder(spaces, options, READ_ELSEWHERE)
+        self.body = mlp(self.encoder.outputs, widths, options.activation)
+        self.head = PolicyHead(widths[-1] if widths else self.encoder.outputs, spaces)
+        self.family = self.head.family
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """Parameters [..., P] for observations [..., *shape]."""
+        parameters: Tensor = self.head(self.body(self.encoder(obs)), obs)
+        return parameters
+
+    def step(self, obs: Tensor, state: State) -> tuple[Distribution, State]:
+        """Distributions over actions for observations [B, *shape]. The state, of no use here, comes back as it is."""
+        return self.family.make(self(obs)), state
+
+
+class ActorCritic(nn.Module):
+    """A policy and a value function over one encoder, and one recurrent layer where the options ask for one.
+
+    Their hidden layers are shared where the options say so.
+    """
+
+    def __init__(self, spaces: Spaces, options: ActorCriticOptions) -> None:
+        super().__init__()
+        widths: list[int] = list(options.hiddens)
+        self.encoder = encoder(spaces, options, READ_ELSEWHERE)
+        inputs = self.encoder.outputs
+        self.memory = None
+        if options.recurrent is not None:
+            self.memory = Memory(inputs, options.recurrent_size, options.recurrent)
+            inputs = options.recurrent_size
+        self.policy_body = mlp(inputs, widths, options.activation)
+        self.value_body = self.policy_body if options.vf_share_layers else mlp(inputs, widths, options.activation)
+        features = widths[-1] if widths else inputs
+        self.policy_head = PolicyHead(features, spaces)
+        self.value_head = orthogonal(nn.Linear(features, 1), gain=1.0)
+        self.family = self.policy_head.family
+
+    def initial_state(self, width: int) -> State:
+        """The memory of `width` environments that begin an episode: {name: [B, H]}, empty without a recurrent layer."""
+        return {} if self.memory is None else self.memory.initial_state(width)
+
+    def step(self, obs: Tensor, state: State) -> tuple[Distribution, State]:
+        """Distributions over actions for observations [B, *shape], and the state after them."""
+        features = self.encoder(obs)
+        if self.memory is not None:
+            features, state = self.memory.step(features, state)
+        return self.family.make(self.policy_head(self.policy_body(features), obs)), state
+
+    def forward(self, obs: Tensor, state: State | None = None, begins: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Parameters [..., P] and values [...], in units of return, for observations [..., *shape].
+
+        A recurrent layer is unrolled over observations [T + 1, B, *shape] from the state before the first of them,
+        None for that of new episodes; begins [T, B] says whether obs[t + 1] is the first of an episode.
+        """
+        features = self.encoder(obs)
+        if self.memory is not None:
+            features = self.memory(features, state or self.initial_state(features.shape[1]), begins)
+        hidden = self.policy_body(features)
+        valued = hidden if self.value_body is self.policy_body else self.value_body(features)
+        return self.policy_head(hidden, obs), self.value_head(valued).squeeze(-1)

@@ -1,0 +1,28 @@
+"""The options of every algorithm: one vocabulary, typed, bounded and documented once.
+
+An option has one name, one type and one meaning in every algorithm; only its default differs. The CRD holds their
+union, the command line and the operator check the exact set of the algorithm named. Imports neither torch nor Ray.
+"""
+
+from rltrainer.options.base import Count, Natural, Options
+from rltrainer.options.parsing import OptionError, describe, for_algorithm, option_names, parse_options
+from rltrainer.options.policy_gradient import A2COptions, ActorCriticOptions, PolicyGradientOptions, PPOOptions
+from rltrainer.options.registry import OPTIONS
+from rltrainer.options.replay import ReplayOptions
+
+__all__ = [
+    "OPTIONS",
+    "A2COptions",
+    "ActorCriticOptions",
+    "Count",
+    "Natural",
+    "OptionError",
+    "Options",
+    "PPOOptions",
+    "PolicyGradientOptions",
+    "ReplayOptions",
+    "describe",
+    "for_algorithm",
+    "option_names",
+    "parse_options",
+]

@@ -1,0 +1,79 @@
+"""Options checked against the vocabulary, with errors for whoever wrote them."""
+
+import difflib
+from typing import Any
+
+from pydantic import ValidationError
+
+from rltrainer.options.base import Options
+from rltrainer.options.registry import OPTIONS, VOCABULARY
+
+
+class OptionError(ValueError):
+    """An option that cannot be, with a message for whoever wrote it."""
+
+
+def option_names(options: type[Options]) -> dict[str, str]:
+    """Names as a document writes them, to the names of the fields."""
+    return {field.alias or name: name for name, field in options.model_fields.items()}
+
+
+def for_algorithm(run: str) -> type[Options]:
+    """The options of algorithm `run`; an algorithm of one's own (`module:NAME`) may have any of the vocabulary.
+
+    Raises OptionError for an unknown algorithm.
+    """
+    if ":" in run:
+        return VOCABULARY
+    if run not in OPTIONS:
+        raise OptionError(
+            f'unknown algorithm "{run}".{_nearest(run, OPTIONS)} '
+            f"Known: {', '.join(sorted(OPTIONS))}, or package.module:NAME"
+        )
+    return OPTIONS[run]
+
+
+def parse_options(run: str, config: dict[str, Any], where: str = "spec.config") -> Options:
+    """`config` as the checked options of algorithm `run`.
+
+    Raises OptionError that names the option, where it stands, and the nearest name or the algorithm it belongs to.
+    """
+    options = for_algorithm(run)
+    known = option_names(options)
+    for name in config:
+        if name not in known:
+            raise OptionError(_unknown(run, name, known, where))
+    try:
+        return options.model_validate(config)
+    except ValidationError as error:
+        raise OptionError("; ".join(describe(problem, where) for problem in error.errors())) from None
+
+
+def describe(problem: Any, where: str) -> str:
+    """One line for one problem that pydantic found below `where`."""
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"])
+    path = path.removeprefix(".") if where.endswith(" ") else path
+    value = "" if isinstance(problem["input"], dict | list) else f", got {problem['input']!r}"
+    return f"{where}{path}: {problem['msg'].removeprefix('Value error, ')}{value}"
+
+
+def _unknown(run: str, name: str, known: dict[str, str], where: str) -> str:
+    owners = sorted(other for other, options in OPTIONS.items() if name in option_names(options))
+    if owners:
+        return f'{run} has no option "{name}" (in {where}). It belongs to {", ".join(owners)}'
+    return f'{run} has no option "{name}" (in {where}).{_nearest(name, known)} rltrainer describe {run} lists them all'
+
+
+def _nearest(name: str, known: Any) -> str:
+    spoken = {
+        "learning_rate": "lr",
+        "lambda_": "lambda",
+        "clip_param": "clip",
+        "num_sgd_iter": "epochs",
+        "sgd_minibatch_size": "minibatch_size",
+    }
+    if spoken.get(name) in known:
+        return f' Did you mean "{spoken[name]}"?'
+    near = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=1, cutoff=0.6)
+    exact = [k for k in known if near and k.lower() == near[0]]
+    return f' Did you mean "{exact[0]}"?' if exact else ""

@@ -1,0 +1,300 @@
+"""Replay: a ring of past steps, from which transitions over n steps are drawn."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rltrainer.fragment import Array, Fragment
+from rltrainer.sum_tree import Floats, Indices, SumTree
+
+EXTRA = "extra."
+"""What the names of a fragment's extras begin with, among the columns of the ring."""
+
+
+@dataclass
+class Transitions:
+    """Transitions over up to n steps, as tensors [N, ...]."""
+
+    obs: Tensor
+    """Observations [N, *shape] that the actions were chosen by."""
+    a: Tensor
+    """Actions [N, *action_shape]."""
+    r: Tensor
+    """Discounted sums of the rewards of these steps, [N]."""
+    discount: Tensor
+    """gamma^k after k steps, or 0 where the episode terminated in them: [N], the weight of the value of next_obs."""
+    next_obs: Tensor
+    """Observations [N, *shape] that followed the last of these steps; an episode's last one where it was truncated."""
+    weight: Tensor
+    """Importance weights [N], the largest 1; all 1 where sampling is uniform."""
+    index: Indices
+    """Where they lie in the replay, [N]."""
+    extras: dict[str, Tensor] = field(default_factory=dict)
+    """What the policy noted of each action, [N, ...], by name."""
+    td_error: Tensor | None = None
+    """|TD errors| [N], set by the update that finds them: the next priorities."""
+
+    def to(self, device: torch.device) -> "Transitions":
+        """The same on `device`; nothing is copied where they are there already."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=True)
+
+        return Transitions(
+            obs=moved(self.obs),
+            a=moved(self.a),
+            r=moved(self.r),
+            discount=moved(self.discount),
+            next_obs=moved(self.next_obs),
+            weight=moved(self.weight),
+            index=self.index,
+            extras={name: moved(value) for name, value in self.extras.items()},
+            td_error=None if self.td_error is None else moved(self.td_error),
+        )
+
+
+class Replay:
+    """The newest valid steps, drawn uniformly, or by priority as in Schaul et al. 2016, arXiv 1511.05952, algorithm 1.
+
+    Steps lie in a ring [streams, rows, B]; a stream is one worker's columns, whose fragments follow one another. An
+    observation is stored once: the row after a step's holds what followed it. The row that is written next (the head)
+    holds the newest observation alone and is not valid, so no window of n steps ever leads across it.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        gamma: float,
+        n_step: int,
+        prioritized: bool,
+        alpha: float,
+        epsilon: float,
+        streams: int = 1,
+    ) -> None:
+        """`capacity` is in environment steps over all streams; nothing is allocated before the first `add`.
+
+        `alpha` is the exponent of priorities and `epsilon` what is added to them, eq. 1 and section 3.3; without
+        `prioritized` neither means anything.
+        """
+        self.capacity, self.gamma, self.n_step, self.streams = capacity, gamma, n_step, streams
+        self.prioritized, self.alpha, self.epsilon = prioritized, alpha, epsilon
+        self.rows, self.width = 0, 0  # of a stream, and of a row
+        self.columns: dict[str, Array] = {}  # [streams, rows, width, ...] by name
+        self.flat: dict[str, Array] = {}  # the same memory as [streams * rows * width, ...]
+        self.head = np.zeros(streams, np.int64)
+        self.written = np.zeros(streams, np.int64)  # rows that hold anything, the head among them
+        self.count = 0
+        self.tree: SumTree | None = None
+        self.largest = 1.0  # priority so far, as the tree holds it
+
+    def __len__(self) -> int:
+        """Valid steps: those that can be drawn."""
+        return self.count
+
+    def add(self, fragment: Fragment, stream: int = 0, priorities: Array | None = None) -> None:
+        """Writes the steps of `fragment` over the oldest of `stream`.
+
+        `priorities` [T, B] are |TD errors|; without them the steps come in with the largest so far, so that each
+        is soon drawn. Raises ValueError where the fragment is as long as the ring, or not as wide as those before.
+        """
+        steps, width = fragment.r.shape
+        columns = _columns(fragment)
+        if not self.columns:
+            self._allocate(columns, width)
+        if steps >= self.rows or width != self.width:
+            raise ValueError(
+                f"a fragment of {steps} steps of {width} environments does not fit a replay stream "
+                f"of {self.rows - 1} steps of {self.width}"
+            )
+        self._disconnect(fragment, stream)
+        rows = (self.head[stream] + np.arange(steps + 1)) % self.rows
+        held = self.columns["valid"][stream]
+        self.count += int(np.count_nonzero(fragment.valid)) - int(np.count_nonzero(held[rows]))
+        for name, values in columns.items():
+            self.columns[name][stream, rows[: len(values)]] = values
+        held[rows[-1]] = False
+        if self.tree is not None:
+            valid = fragment.valid
+            first = self.largest * valid if priorities is None else self._raised(priorities, valid)
+            self.tree.set(self._slots(stream, rows[:-1]), first.reshape(-1))
+            self.tree.set(self._slots(stream, rows[-1:]), np.zeros(width))
+        self.written[stream] = min(self.rows, max(self.written[stream], self.head[stream] + steps + 1))
+        self.head[stream] = rows[-1]
+
+    def sample(self, count: int, rng: torch.Generator, beta: float) -> Transitions:
+        """`count` transitions from all streams, with replacement. The same state of `rng`, on the CPU, draws the same.
+
+        `beta` is the exponent of the importance weights, section 3.4; it means nothing where sampling is uniform.
+        A window ends before its n steps where the episode does, and at the newest step. Raises ValueError if empty.
+        """
+        if not self.count:
+            raise ValueError("there is no valid step to draw")
+        if self.tree is None:
+            index, weight = self._uniform(count, rng)
+        else:
+            index, weight = proportional(self.tree, count, rng, beta)
+        r, discount, following = self._windows(index)
+        return Transitions(
+            obs=self._at("obs", index),
+            a=self._at("a", index),
+            r=torch.from_numpy(r),
+            discount=torch.from_numpy(discount),
+            next_obs=self._at("obs", following),
+            weight=torch.from_numpy(weight),
+            index=index,
+            extras={name.removeprefix(EXTRA): self._at(name, index) for name in self.flat if name.startswith(EXTRA)},
+        )
+
+    def reprioritise(self, index: Indices, priorities: Array) -> None:
+        """Gives the steps at `index` [N], as drawn, new `priorities` [N]: |TD errors|. Nothing happens if uniform.
+
+        Steps that are not valid any more are left out; one that was overwritten since passes its priority on to the
+        step in its place, until that is drawn itself.
+        """
+        if self.tree is not None:
+            self.tree.set(index, self._raised(priorities, self.flat["valid"][index]))
+
+    def state(self) -> dict[str, Any]:
+        """Arrays and JSON values that `load` goes on from. The arrays are views: read them before the next `add`."""
+        return {
+            "rows": self.rows,
+            "width": self.width,
+            "largest": self.largest,
+            "streams": [self._stream_state(stream) for stream in range(self.streams)],
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Goes on, empty as yet, from `state()` of a replay of the same capacity, streams and width.
+
+        Raises ValueError where they differ. From one that was uniform all steps begin with the same priority.
+        """
+        saved = state["streams"]
+        shape = (len(saved), state["rows"])
+        filled = [each for each in saved if each["written"]]
+        if not filled:
+            return
+        self._allocate(filled[0]["columns"], state["width"])
+        if shape != (self.streams, self.rows):
+            raise ValueError(
+                f"the saved replay has {shape[0]} streams of {shape[1] - 1} steps, "
+                f"and this one {self.streams} of {self.rows - 1}"
+            )
+        weights = np.zeros((self.streams, self.rows, self.width))
+        for stream, each in enumerate(saved):
+            self.head[stream], self.written[stream] = each["head"], each["written"]
+            for name, column in each["columns"].items():
+                self.columns[name][stream, : each["written"]] = column
+            first = state["largest"] * self.columns["valid"][stream, : each["written"]]  # if it was uniform
+            weights[stream, : each["written"]] = each.get("priorities", first)
+        self.count, self.largest = int(np.count_nonzero(self.flat["valid"])), state["largest"]
+        if self.tree is not None:
+            self.tree.load(weights.reshape(-1))
+
+    def _stream_state(self, stream: int) -> dict[str, Any]:
+        written = int(self.written[stream])
+        columns = {name: column[stream, :written] for name, column in self.columns.items()}
+        state = {"head": int(self.head[stream]), "written": written, "columns": columns}
+        if self.tree is not None:
+            state["priorities"] = self.tree.weights().reshape(self.streams, self.rows, self.width)[stream, :written]
+        return state
+
+    def _allocate(self, columns: dict[str, Array], width: int) -> None:
+        """Makes room for columns [T, B, ...] such as these. The system gives memory only as it is written."""
+        self.width, self.rows = width, self.capacity // (self.streams * width) + 1  # one row more, for the head
+        slots = self.streams * self.rows * width
+        self.flat = {name: np.zeros((slots, *each.shape[2:]), each.dtype) for name, each in columns.items()}
+        shape = (self.streams, self.rows, width)
+        self.columns = {name: each.reshape(*shape, *each.shape[1:]) for name, each in self.flat.items()}
+        self.tree = SumTree(slots) if self.prioritized else None
+
+    def _disconnect(self, fragment: Fragment, stream: int) -> None:
+        """Gives up the newest steps of environments whose fragment does not begin with what followed those steps."""
+        head = self.head[stream]
+        last = head - 1  # or, of the ring, its last row
+        valid = self.columns["valid"][stream, last]
+        differs = (self.columns["obs"][stream, head] != fragment.obs[0]).reshape(self.width, -1).any(1)
+        # where the first and the last observations are alike, only this shows another episode
+        restarts = self.columns["terminated"][stream, last] & fragment.valid[0]
+        lost = valid & (differs | restarts)
+        if lost.any():
+            valid[lost] = False
+            self.count -= int(np.count_nonzero(lost))
+            if self.tree is not None:
+                slots = self._slots(stream, np.array([last % self.rows]))[lost]
+                self.tree.set(slots, np.zeros(len(slots)))
+
+    def _slots(self, stream: int, rows: Indices) -> Indices:
+        """Indices of all steps in `rows` of `stream`, row by row."""
+        first = (stream * self.rows + rows) * self.width
+        slots: Indices = (first[:, None] + np.arange(self.width)).reshape(-1)
+        return slots
+
+    def _raised(self, priorities: Array, valid: Array) -> Floats:
+        """(priority + epsilon)^alpha, eq. 1 and section 3.3, as the tree holds it; 0 for steps that are not valid."""
+        weights: Floats = np.where(valid, (priorities.astype(np.float64) + self.epsilon) ** self.alpha, 0.0)
+        self.largest = max(self.largest, float(weights.max(initial=0.0)))
+        return weights
+
+    def _uniform(self, count: int, rng: torch.Generator) -> tuple[Indices, Array]:
+        """Draws from all that was written until enough of it is valid."""
+        ends = self.written.cumsum() * self.width
+        begins = ends - self.written * self.width
+        shifts = np.arange(self.streams) * self.rows * self.width - begins
+        index = np.zeros(0, np.int64)
+        while len(index) < count:
+            drawn = torch.randint(int(ends[-1]), (count + count // 8 + 8,), generator=rng).numpy()
+            drawn += shifts[ends.searchsorted(drawn, side="right")]
+            index = np.concatenate([index, drawn[self.flat["valid"][drawn]]])
+        return index[:count], np.ones(count, np.float32)
+
+    def _windows(self, index: Indices) -> tuple[Array, Array, Indices]:
+        """Up to n steps from each at `index` [N]: the sum of their rewards, the discount after them, where what
+        followed lies; each [N].
+
+        After the end of an episode, and at the head, the next row is not valid: there a window ends.
+        """
+        rewards, valid = self.flat["r"], self.flat["valid"]
+        r, discount = rewards[index], np.full(len(index), self.gamma, np.float32)
+        following = self._after(index)
+        last = index
+        for _ in range(1, self.n_step):
+            goes_on = valid[following]
+            r = np.where(goes_on, r + discount * rewards[following], r)
+            discount = np.where(goes_on, discount * self.gamma, discount)
+            last = np.where(goes_on, following, last)
+            following = self._after(last)
+        return r, discount * ~self.flat["terminated"][last], following
+
+    def _after(self, index: Indices) -> Indices:
+        """Where the steps after those at `index` [N] lie: one row on, round the ring of their stream."""
+        ring = self.rows * self.width
+        following = index + self.width
+        wrapped: Indices = np.where(following % ring < self.width, following - ring, following)
+        return wrapped
+
+    def _at(self, name: str, index: Indices) -> Tensor:
+        return torch.from_numpy(self.flat[name].take(index, axis=0))
+
+
+def _columns(fragment: Fragment) -> dict[str, Array]:
+    """What is kept of a fragment, [T, B, ...] by name; the observations are one row more."""
+    return {
+        "obs": fragment.obs,
+        "a": fragment.a,
+        "r": fragment.r,
+        "terminated": fragment.terminated,
+        "valid": fragment.valid,
+        **{EXTRA + name: values for name, values in fragment.extras.items()},
+    }
+
+
+def proportional(tree: SumTree, count: int, rng: torch.Generator, beta: float) -> tuple[Indices, Array]:
+    """One draw from each of `count` equal parts of the total, section 3.3, and the weights of section 3.4; both [N]."""
+    parts = np.arange(count) + torch.rand(count, generator=rng, dtype=torch.float64).numpy()
+    index = tree.sample(parts * (tree.total / count))
+    chosen = tree.get(index)
+    weight = (chosen.min() / chosen) ** beta  # (N P(i))^-beta over the largest: N and the total cancel
+    return index, weight.astype(np.float32)

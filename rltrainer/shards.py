@@ -1,0 +1,86 @@
+"""Replay buffers as a run has them: one beside the learner, or several shards that the workers are dealt out to."""
+
+import logging
+
+import torch
+
+from rltrainer.checkpoint import Tree
+from rltrainer.fragment import Array, Fragment
+from rltrainer.options import Options, ReplayOptions
+from rltrainer.options.replay import ShardedReplayOptions
+from rltrainer.replay import Replay, Transitions
+from rltrainer.schedules import at
+
+log = logging.getLogger(__name__)
+
+
+def shard_count(options: Options) -> int:
+    """Shards that replay is split into, or 0 where it is not."""
+    workers = max(1, options.num_workers)
+    return min(options.replay_shards, workers) if isinstance(options, ShardedReplayOptions) else 0
+
+
+def new_replay(options: ReplayOptions) -> Replay:
+    """One buffer: all of replay, or one shard of it."""
+    shards = shard_count(options) or 1
+    return Replay(
+        capacity=options.buffer_size // shards,
+        gamma=options.gamma,
+        n_step=options.n_step,
+        prioritized=options.prioritized,
+        alpha=options.priority_alpha,
+        epsilon=options.priority_epsilon,
+        streams=-(-max(1, options.num_workers) // shards),
+    )
+
+
+def load_replay(options: ReplayOptions, state: Tree) -> Replay:
+    """A buffer that goes on from `Replay.state()`, or an empty one where that was of other workers or another size."""
+    replay = new_replay(options)
+    try:
+        replay.load(state)
+    except ValueError as error:
+        log.warning("the replay buffer begins empty: %s", error)
+        return new_replay(options)
+    if replay.width not in (0, options.num_envs_per_worker):
+        log.warning("the replay buffer begins empty: it was filled by workers of %d environments", replay.width)
+        return new_replay(options)
+    return replay
+
+
+def beta_at(options: ReplayOptions, timesteps: int) -> float:
+    """The exponent of the importance weights, `timesteps` into the run."""
+    return at(options.priority_beta_schedule, options.priority_beta, timesteps)
+
+
+class Shard:
+    """One buffer of several. Worker w fills stream w // n of shard w % n."""
+
+    def __init__(self, options: ReplayOptions, seed: int) -> None:
+        self.options, self.shards = options, shard_count(options)
+        self.replay = new_replay(options)
+        self.rng = torch.Generator().manual_seed(seed)
+
+    def add(self, worker: int, fragment: Fragment) -> None:
+        """Takes in a worker's fragment."""
+        self.replay.add(fragment, worker // self.shards, fragment.priorities)
+
+    def draw(self, timesteps: int) -> Transitions | None:
+        """A batch for the learner, on the CPU; None while there is nothing to draw from."""
+        if not len(self.replay):
+            return None
+        return self.replay.sample(self.options.batch_size, self.rng, beta_at(self.options, timesteps))
+
+    def reprioritise(self, index: Array, td_error: Array) -> None:
+        """Takes the learner's temporal differences [N] as the priorities of the transitions that lie at `index` [N]."""
+        if self.options.prioritized:
+            self.replay.reprioritise(index, td_error)
+
+    def state(self) -> Tree:
+        """Everything that sampling from it goes on from."""
+        return {"rng": self.rng.get_state(), "buffer": self.replay.state()}
+
+    def load(self, state: Tree) -> None:
+        """Goes on from `state()`."""
+        self.rng.set_state(state["rng"])
+        self.replay = load_replay(self.options, state["buffer"])

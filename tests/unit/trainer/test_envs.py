@@ -1,0 +1,330 @@
+"""Environments: found by name, made as vectors one way or the other, and the packages that bring them."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+
+from rltrainer import vectorize
+from rltrainer.envs import EnvSource
+from rltrainer.errors import RunError
+from rltrainer.vectorize import Sequential, Subprocesses, choice, quicker
+from tests.unit.trainer.helpers import TOYS
+from tests.unit.trainer.toy_envs import Countdown, Faulty, Parts
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "reason", "message"),
+    [
+        ("CartPol-v1", {}, "EnvironmentNotFound", "Did you mean: `CartPole`"),
+        ("CartPole-v77", {}, "EnvironmentNotFound", "v77"),
+        ("no_such_package.envs:Maze", {}, "EnvironmentNotFound", "there is no module no_such_package"),
+        (TOYS + "Maze", {}, "EnvironmentNotFound", "has no Maze"),
+        (TOYS + "NoStart", {}, "EnvironmentFailed", "the simulator's licence has expired"),
+        ("Pendulum-v1", {"gravity": 1}, "EnvironmentFailed", "gravity"),
+    ],
+)
+def test_an_environment_that_cannot_be_had_is_permanent(
+    name: str, config: dict[str, Any], reason: str, message: str
+) -> None:
+    with pytest.raises(RunError) as caught:
+        EnvSource(name, config).spaces()
+    assert caught.value.reason == reason
+    assert message in caught.value.message
+    assert name in caught.value.message
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "modules", "extra"),
+    [
+        ("ALE/Pong-v5", ["ale_py"], "atari"),
+        ("MinAtar/Breakout-v1", ["minatar", "minatar.gym"], "minatar"),
+        ("LunarLander-v3", ["Box2D"], "box2d"),
+        ("HalfCheetah-v5", ["mujoco"], "mujoco"),
+        ("envpool:Pong-v5", ["envpool"], "envpool"),
+    ],
+)
+def test_a_package_that_is_missing_is_named_by_its_extra(
+    name: str, modules: list[str], extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for loaded in [each for each in sys.modules if each.startswith(("gymnasium.envs.box2d", "gymnasium.envs.mujoco"))]:
+        monkeypatch.delitem(sys.modules, loaded)
+    for module in modules:
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(RunError) as caught:
+        EnvSource(name).spaces()
+    assert caught.value.message == (
+        f'environment "{name}" needs a package that is not installed: pip install "rl-kubernetes[{extra}]"'
+    )
+    assert caught.value.reason == "EnvironmentNotFound"
+    assert caught.value.exit_code == 2
+
+
+def test_an_id_may_name_the_module_that_registers_it() -> None:
+    gymnasium.register("Counting-v0", TOYS + "Countdown", kwargs={"length": 5})
+    try:
+        envs = EnvSource(TOYS + "Counting-v0", {"end": "terminated"}).vector(2)
+        assert isinstance(envs, Sequential)
+        assert envs.get_attr("length") == (5, 5)
+    finally:
+        del gymnasium.registry["Counting-v0"]
+
+
+def test_what_a_script_registers_is_known_in_other_processes() -> None:
+    gymnasium.register("Counting-v0", TOYS + "Countdown", kwargs={"length": 5})
+    try:
+        envs = EnvSource("Counting-v0").vector(2, "subprocess")
+    finally:
+        del gymnasium.registry["Counting-v0"]
+    assert envs.get_attr("length") == (5, 5)  # type: ignore[attr-defined]
+    envs.close()
+
+
+@pytest.mark.parametrize("how", ["auto", "sync", "subprocess"])
+def test_an_environments_own_vector_comes_first(how: vectorize.How) -> None:
+    assert type(EnvSource("CartPole-v1").vector(2, how)).__name__ == "CartPoleVectorEnv"
+    assert type(EnvSource(__name__ + ":Own").vector(2, how)) is SyncVectorEnv
+
+
+class Own(VectorEnv[Any, Any, Any]):
+    """A vector of one's own, here of observations of several parts if `parts`."""
+
+    def __new__(cls, num_envs: int, parts: bool = False) -> Any:
+        return SyncVectorEnv([Parts if parts else Countdown] * num_envs, autoreset_mode=AutoresetMode.NEXT_STEP)
+
+
+def test_one_environment_is_had_from_a_vector_of_ones_own() -> None:
+    env = EnvSource(__name__ + ":Own").single()
+    assert env.reset(seed=0)[0].tolist() == [0.0]
+    steps = [env.step(env.action_space.sample()) for _ in range(3)]
+    assert [(obs.tolist(), *rest[:3]) for obs, *rest in steps] == [
+        ([1.0], 1.0, False, False),
+        ([2.0], 1.0, False, False),
+        ([3.0], 1.0, False, True),
+    ]
+    assert env.reset()[0].tolist() == [0.0]
+
+
+@pytest.mark.parametrize("name", [TOYS + "Parts", __name__ + ":Own"])
+def test_observations_of_several_parts_become_one_vector(name: str) -> None:
+    config = {"parts": True} if name.endswith("Own") else {}
+    found = EnvSource(name, config).spaces()
+    assert found.observations.shape == (2 + 4 + 3,)
+    assert found.structure == Parts().observation_space
+    assert EnvSource("CartPole-v1").spaces().structure is None
+    envs = EnvSource(name, config).vector(3)
+    assert envs.reset(seed=0)[0].shape == (3, 9)
+    one = EnvSource(name, config).single()
+    assert one.observation_space == found.observations
+    assert one.reset(seed=0)[0].shape == (9,)
+
+
+@pytest.mark.parametrize(
+    ("step", "num_envs", "cpus", "expected"),
+    [
+        (10e-6, 8, 16, "sync"),  # the pipes cost more than the steps
+        (10e-3, 8, 16, "subprocess"),  # 80 ms or about 12
+        (10e-3, 8, 2, "subprocess"),  # 80 ms or about 42
+        (10e-3, 3, 2, "sync"),  # 30 ms or about 21: not clearly less
+        (10e-3, 8, 1, "sync"),
+    ],
+)
+def test_processes_are_for_steps_that_take_clearly_longer_than_pipes(
+    step: float, num_envs: int, cpus: int, expected: str
+) -> None:
+    assert choice(step, num_envs, cpus) == expected
+
+
+def test_auto_measures_a_step_and_says_what_it_chose(caplog: pytest.LogCaptureFixture) -> None:
+    class Sleepy(Countdown):
+        def step(self, action: Any) -> Any:
+            time.sleep(0.01)
+            return super().step(action)
+
+    with caplog.at_level(logging.INFO):
+        assert quicker(Sleepy, 8, 8) == "subprocess"
+        assert quicker(Countdown, 8, 8) == "sync"
+    slow, quick = (record.getMessage() for record in caplog.records)
+    assert int(slow.removeprefix("a step of one environment takes ").split()[0]) >= 10_000
+    assert slow.endswith("us: 8 are stepped each in a process of its own")
+    assert quick.endswith("us: 8 are stepped one by one")
+
+
+@pytest.mark.parametrize(("num_envs", "cpus"), [(1, 8), (8, 1), (8, 0), (1000, 8)])
+def test_auto_does_not_measure_where_processes_are_out_of_the_question(num_envs: int, cpus: int) -> None:
+    made: list[Countdown] = []
+
+    def make() -> Countdown:
+        made.append(Countdown())
+        return made[-1]
+
+    assert quicker(make, num_envs, cpus) == "sync"
+    assert not made
+
+
+def test_auto_leaves_faults_to_the_run() -> None:
+    assert quicker(lambda: Faulty(at=1), 8, 8) == "sync"
+
+
+def test_processes_take_no_signals_of_the_group_and_see_one_thread() -> None:
+    envs = EnvSource(TOYS + "Threads").vector(2, "subprocess")
+    assert isinstance(envs, Subprocesses)
+    groups = {os.getpgid(process.pid or 0) for process in envs.processes}
+    assert os.getpgid(0) not in groups
+    assert envs.get_attr("threads") == (os.environ.get("OMP_NUM_THREADS", "1"),) * 2
+    envs.close()
+    assert not any(process.is_alive() for process in envs.processes)
+
+
+def test_a_script_without_a_guard_begins_once_and_its_processes_end_with_it(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, signal\n"
+        "from rltrainer.envs import EnvSource\n"
+        f"envs = EnvSource('{TOYS}Countdown').vector(2, 'subprocess')\n"
+        "envs.reset(seed=[1, 2])\n"
+        "print(*(process.pid for process in envs.processes), flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    (line,) = done.stdout.splitlines()
+    pids, until = [int(pid) for pid in line.split()], time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert len(pids) == 2
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert "Traceback" not in done.stderr
+
+
+def test_processes_are_faster_where_steps_are_slow() -> None:
+    """A step that waits costs no CPU, so this holds on one CPU too: 8 x 0.25 s or 0.25 s."""
+    envs = EnvSource(TOYS + "Slow").vector(8, "subprocess")
+    envs.reset(seed=0)
+    for _ in range(16):
+        envs.step(np.zeros(8, np.int64))
+    begun = time.perf_counter()
+    envs.step(np.zeros(8, np.int64))
+    assert time.perf_counter() - begun < 4 * 0.25
+    envs.close()
+
+
+BROUGHT = [
+    ("ale_py", "ALE/Pong-v5", (4, 84, 84), "AtariVectorEnv"),
+    ("minatar", "MinAtar/Breakout-v1", (10, 10, 4), "Sequential"),
+    ("Box2D", "LunarLander-v3", (8,), "Sequential"),
+    ("mujoco", "HalfCheetah-v5", (17,), "Sequential"),
+    ("envpool", "envpool:Pong-v5", (4, 84, 84), "Pool"),
+    ("envpool", "envpool:HalfCheetah-v4", (17,), "Pool"),
+]
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning:gymnasium", "ignore::DeprecationWarning")
+@pytest.mark.parametrize(("package", "name", "shape", "kind"), BROUGHT, ids=[name for _, name, _, _ in BROUGHT])
+def test_environments_of_the_extras(package: str, name: str, shape: tuple[int, ...], kind: str) -> None:
+    """Spaces, vectors that depend on the seed and on nothing else, and one environment that agrees with them."""
+    pytest.importorskip(package)
+    source = EnvSource(name)
+    found = source.spaces()
+    assert found.observations.shape == shape
+    seen = []
+    for seed in (1, 1, 2):
+        envs = source.vector(2, "auto", cpus=2)
+        assert type(envs).__name__ == kind
+        envs.action_space.seed(0)
+        per_env = isinstance(envs, Sequential)
+        rows = [envs.reset(seed=[seed, seed + 1] if per_env else seed)[0].copy()]  # type: ignore[arg-type]
+        rows += [envs.step(envs.action_space.sample())[0].copy() for _ in range(20)]
+        seen.append(np.stack(rows))
+        envs.close()
+    assert seen[0].shape == (21, 2, *shape)
+    assert np.array_equal(seen[0], seen[1])
+    assert not np.array_equal(seen[0], seen[2])
+    one = source.single()
+    assert one.observation_space == found.observations
+    assert one.action_space == found.actions
+    assert one.reset(seed=1)[0].shape == shape
+    obs, reward, *_ = one.step(one.action_space.sample())
+    assert obs.shape == shape
+    assert np.isfinite(float(reward))
+    one.close()
+
+
+@pytest.mark.parametrize("game", ["Breakout", "MsPacman"])
+@pytest.mark.parametrize("view", [{}, {"grayscale": False, "img_width": 96, "stack_num": 2, "frameskip": 3}])
+def test_one_game_shows_what_the_vector_shows(game: str, view: dict[str, Any]) -> None:
+    """Pixel for pixel, to the end of the game, without the randomness that each draws for itself."""
+    pytest.importorskip("ale_py")
+    config = {"repeat_action_probability": 0.0, "noop_max": 0, "reward_clipping": False, **view}
+    source = EnvSource(f"ALE/{game}-v5", config)
+    envs, one = source.vector(1), source.single()
+    assert np.array_equal(envs.reset(seed=3)[0][0], one.reset(seed=3)[0])
+    rng, score = np.random.default_rng(1), 0.0
+    for _ in range(1000):
+        action = rng.integers(one.action_space.n)  # type: ignore[attr-defined]
+        obs, reward, terminated, _, _ = envs.step(np.array([action]))
+        alone, paid, ended, _, _ = one.step(action)
+        assert np.array_equal(obs[0], alone)
+        assert (reward[0], terminated[0]) == (paid, ended)
+        score += float(paid)
+        if ended:
+            break
+    assert ended
+    assert score > 0
+
+
+def test_a_rollout_plays_whole_games_for_their_own_score() -> None:
+    pytest.importorskip("ale_py")
+    shaped = EnvSource("ALE/MsPacman-v5", {"episodic_life": True, "reward_clipping": True, "noop_max": 0})
+    envs, one = shaped.vector(1), shaped.single()
+    envs.reset(seed=0)
+    one.reset(seed=0)
+    clipped, whole, lives = [], [], []
+    for step in range(2000):
+        _, reward, terminated, _, _ = envs.step(np.array([step % 9]))
+        clipped.append(float(reward[0]))
+        _, paid, ended, _, info = one.step(step % 9)
+        whole.append(float(paid))
+        lives.append(info["lives"])
+        if terminated[0]:
+            break
+    assert max(clipped) == 1.0
+    assert max(whole) == 10.0
+    while not ended:
+        *_, ended, _, info = one.step(0)
+        lives.append(info["lives"])
+    assert lives[0] == 3
+    assert lives[-1] == 0
+
+
+@pytest.mark.parametrize("option", [{"maxpool": False}, {"batch_size": 1}, {"continuous": True}])
+def test_options_of_atari_that_a_rollout_could_not_follow_are_refused(option: dict[str, Any]) -> None:
+    pytest.importorskip("ale_py")
+    with pytest.raises(RunError, match=f"{next(iter(option))} must be") as caught:
+        EnvSource("ALE/Pong-v5", option).spaces()
+    assert caught.value.permanent
+
+
+def test_a_task_that_envpool_does_not_have() -> None:
+    pytest.importorskip("envpool")
+    with pytest.raises(RunError, match=r"EnvPool has no Pongo-v5") as caught:
+        EnvSource("envpool:Pongo-v5").spaces()
+    assert caught.value.permanent
+
+
+def test_spaces_are_those_of_the_environment() -> None:
+    found = EnvSource(TOYS + "Identity", {"n": 4}).spaces()
+    assert found.observations == spaces.Discrete(4)
+    assert found.actions == spaces.Discrete(4)
