@@ -95,8 +95,9 @@ class RayBackend:
         self.began_ray = connect(workers + learners, learners * options.num_gpus)
         self.shared = ray.put(blueprint)
         self.num_workers = max(1, options.num_workers)
-        self.actors = [self._actor(index) for index in range(self.num_workers)]  # their processes start meanwhile
+        # first the learners: a worker on the only CPU of a GPU's node would keep a learner from that GPU for ever
         self.learners: Learners = RayLearners(blueprint, self.shared, check) if learners else Here(blueprint)
+        self.actors = [self._actor(index) for index in range(self.num_workers)]
         self.shards: RayShards | None = None
         if isinstance(options, ReplayOptions) and shard_count(options):
             batch_size = share_of(options, self.learners.count).batch_size

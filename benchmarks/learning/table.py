@@ -63,6 +63,7 @@ TASKS = (
     Task("lunarlander-dqn", 200, 200_000, f"154 at 100k ({ZOO})"),
     Task("lunarlander-sac", 200, 300_000, f"260 at 500k ({ZOO})", seeds=1),
     Task("memory-ppo", 475, 500_000, "none published"),
+    Task("memory-ppo-without", None, 500_000, "cannot reach it without a memory"),
     Task("memory-impala", 475, 1_000_000, "none published"),
     Task("minatar-ppo", None, 1_000_000, MINATAR, seeds=3),
     Task("minatar-impala", None, 1_000_000, MINATAR, seeds=3),
