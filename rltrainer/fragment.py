@@ -66,6 +66,10 @@ class Batch:
         """gamma, or 0 where the episode terminated: [T, B]."""
         return gamma * (~self.terminated).to(self.r.dtype)
 
+    def trace(self, lambda_: float = 1.0) -> Tensor:
+        """lambda, or 0 where the episode ended, either way: [T, B]."""
+        return lambda_ * (~self.done).to(self.r.dtype)
+
 
 ARRAYS = ("obs", "a", "r", "terminated", "truncated", "valid")
 

@@ -60,6 +60,13 @@ class Flat:
             begin = end
 
 
+def load_weights(flat: Flat, module: nn.Module, weights: Weights) -> None:
+    """Fills `module`, whose parameters lie in `flat`, with what `Learner.weights` gave."""
+    flat.vector.data.copy_(torch.tensor(weights["parameters"]))
+    for name, buffer in module.named_buffers():
+        buffer.copy_(torch.tensor(weights["buffers"][name]))
+
+
 class Learner:
     """Networks and what improves them. `memory` holds the numbers that the algorithm itself keeps between updates.
 
@@ -137,9 +144,7 @@ class Learner:
 
     def gradient(self, weights: Weights, fragment: Fragment, timesteps: int) -> tuple[Gradient, Metrics]:
         """The gradient that the algorithm's one step would follow from `weights` and `fragment`; nothing is changed."""
-        self.flats[""].vector.data.copy_(torch.tensor(weights["parameters"]))
-        for name, buffer in self.acting.named_buffers():
-            buffer.copy_(torch.tensor(weights["buffers"][name]))
+        load_weights(self.flats[""], self.acting, weights)
         self.withhold = True
         self._set_time(timesteps)
         self.flats[""].gradient.zero_()
@@ -154,6 +159,11 @@ class Learner:
         self.optimizers[""].step()
         if gradient.observations is not None:
             self._observe(torch.tensor(gradient.observations))
+
+    def count_update(self) -> int:
+        """Counts one update more; returns how many there were, over all attempts."""
+        self.memory["updates"] = self.memory.get("updates", 0) + 1
+        return int(self.memory["updates"])
 
     def minimise(self, loss: Tensor, part: str = "") -> Tensor:
         """One step of the optimiser of `part` down `loss`, a scalar. Returns the gradient's norm before clipping."""

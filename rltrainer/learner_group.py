@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
 
 from rltrainer.errors import RunError
-from rltrainer.fragment import Fragment
+from rltrainer.fragment import ARRAYS, Fragment
 from rltrainer.options import Options
 
 TIMEOUT = 300.0
@@ -126,12 +126,7 @@ def columns(fragment: Fragment, where: slice) -> Fragment:
     if where == slice(0, fragment.r.shape[1]):
         return fragment
     return Fragment(
-        obs=fragment.obs[:, where],
-        a=fragment.a[:, where],
-        r=fragment.r[:, where],
-        terminated=fragment.terminated[:, where],
-        truncated=fragment.truncated[:, where],
-        valid=fragment.valid[:, where],
+        **{name: getattr(fragment, name)[:, where] for name in ARRAYS},
         extras={name: array[:, where] for name, array in fragment.extras.items()},
         state={name: array[where] for name, array in fragment.state.items()},
         priorities=None if fragment.priorities is None else fragment.priorities[:, where],

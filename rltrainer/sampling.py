@@ -13,7 +13,7 @@ from rltrainer.algorithm import Actor, Algorithm
 from rltrainer.envs import EnvSource, Spaces
 from rltrainer.errors import RunError
 from rltrainer.fragment import Array, Fragment
-from rltrainer.learner import Flat, Weights
+from rltrainer.learner import Flat, Weights, load_weights
 from rltrainer.normalize import discounted_so_far
 from rltrainer.options import Options
 from rltrainer.seeding import Role, derived_seed
@@ -95,7 +95,8 @@ class Worker:
 
     def sample(self, weights: Weights, check: Callable[[], None] | None = None) -> tuple[Fragment, Report]:
         """One fragment with the policy of `weights`. `check` is called before each step, and may raise to abandon."""
-        self._load(weights)
+        load_weights(self.flat, self.policy, weights)
+        self.actor.timesteps = weights["timesteps"]
         fragment = self.fragment
         if self.steps_done:
             fragment.obs[0] = fragment.obs[self.length]
@@ -109,12 +110,6 @@ class Worker:
         report = self._account()
         self.steps_done += self.length
         return fragment, report
-
-    def _load(self, weights: Weights) -> None:
-        self.flat.vector.data.copy_(torch.tensor(weights["parameters"]))
-        for name, buffer in self.policy.named_buffers():
-            buffer.copy_(torch.tensor(weights["buffers"][name]))
-        self.actor.timesteps = weights["timesteps"]
 
     def _step(self, t: int) -> None:
         """Acts on obs[t]; writes a[t], r[t], the ends of episodes and obs[t + 1]."""

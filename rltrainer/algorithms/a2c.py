@@ -3,35 +3,31 @@
 from torch import Tensor
 
 from rltrainer.algorithm import Algorithm
-from rltrainer.algorithms.actor_critic import evaluate, explained_variance, memory, mode, predict, sample, whole
+from rltrainer.algorithms.actor_critic import (
+    descend,
+    evaluate,
+    explained_variance,
+    memory,
+    mode,
+    predict,
+    sample,
+    whole,
+)
 from rltrainer.execution.synchronous import synchronous
 from rltrainer.fragment import Batch
 from rltrainer.learner import Learner, adam
-from rltrainer.losses import policy_gradient, value_loss
 from rltrainer.networks import ActorCritic
 from rltrainer.options import A2COptions
-from rltrainer.schedules import at
 
 
 def update(learner: Learner, batch: Batch, cfg: A2COptions) -> dict[str, Tensor]:
     """One step down the policy gradient with a critic, over a whole batch."""
     nets: ActorCritic = learner.nets
     columns = whole(evaluate(nets, batch, cfg))
-    entropy_coeff = at(cfg.entropy_coeff_schedule, cfg.entropy_coeff, learner.timesteps)
     parameters, v = predict(nets, columns)
     dist = nets.family.make(parameters)
-    policy = policy_gradient(dist.log_prob(columns["a"]), columns["adv"])
-    value = value_loss(v, columns["target"])
-    entropy = dist.entropy().mean()
-    total = policy + cfg.vf_coeff * value - entropy_coeff * entropy
-    return {
-        "loss": total,
-        "policy_loss": policy,
-        "vf_loss": value,
-        "entropy": entropy,
-        "grad_norm": learner.minimise(total),
-        "explained_variance": explained_variance(columns["v"], columns["target"]),
-    }
+    metrics = descend(learner, cfg, dist.log_prob(columns["a"]), dist.entropy(), columns["adv"], v, columns["target"])
+    return {**metrics, "explained_variance": explained_variance(columns["v"], columns["target"])}
 
 
 A2C = Algorithm(

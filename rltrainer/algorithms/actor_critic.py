@@ -8,9 +8,12 @@ from torch import Tensor
 
 from rltrainer.algorithm import Actor, State
 from rltrainer.fragment import Batch
-from rltrainer.networks import ActorCritic
+from rltrainer.learner import Learner
+from rltrainer.losses import policy_gradient, value_loss
+from rltrainer.networks import ActorCritic, PolicyNetwork
 from rltrainer.options import ActorCriticOptions
 from rltrainer.returns import gae
+from rltrainer.schedules import at
 
 Columns = dict[str, Any]
 """Samples by name: the valid steps [N, ...], or of a recurrent policy whole sequences [T, B, ...] and their `state`."""
@@ -18,13 +21,13 @@ SEQUENCE = ("obs", "begins", "valid")
 """Columns that stay sequences [T, b, ...] in a minibatch of a recurrent policy."""
 
 
-def sample(nets: ActorCritic, obs: Tensor, actor: Actor) -> tuple[Tensor, dict[str, Tensor]]:
+def sample(nets: ActorCritic | PolicyNetwork, obs: Tensor, actor: Actor) -> tuple[Tensor, dict[str, Tensor]]:
     """Actions drawn from the policy. Nothing else is noted: a synchronous learner computes the rest in one batch."""
     dist, actor.state = nets.step(obs, actor.state)
     return dist.sample(actor.rng), {}
 
 
-def mode(nets: ActorCritic, obs: Tensor, actor: Actor) -> Tensor:
+def mode(nets: ActorCritic | PolicyNetwork, obs: Tensor, actor: Actor) -> Tensor:
     """The policy's likeliest actions."""
     dist, actor.state = nets.step(obs, actor.state)
     return dist.mode()
@@ -42,8 +45,7 @@ def evaluate(nets: ActorCritic, batch: Batch, cfg: ActorCriticOptions) -> Column
     Returns obs, a, adv (advantages), target (lambda-returns), v (values) and parameters (of the policy).
     """
     parameters, v = nets(batch.obs, batch.state, batch.begins)
-    trace = cfg.lambda_ * (~batch.done).to(v.dtype)
-    adv = gae(batch.r, batch.discount(cfg.gamma), v[:-1], v[1:], trace)
+    adv = gae(batch.r, batch.discount(cfg.gamma), v[:-1], v[1:], batch.trace(cfg.lambda_))
     columns = {
         "obs": batch.obs[:-1],
         "a": batch.a,
@@ -52,6 +54,11 @@ def evaluate(nets: ActorCritic, batch: Batch, cfg: ActorCriticOptions) -> Column
         "v": v[:-1],
         "parameters": parameters[:-1],
     }
+    return samples(batch, columns)
+
+
+def samples(batch: Batch, columns: Columns) -> Columns:
+    """What is known of each step of `batch`, columns [T, B, ...], as it is learnt from: see Columns."""
     if batch.state:
         return {**columns, "begins": batch.begins, "valid": batch.valid, "state": batch.state}
     return {name: column[batch.valid] for name, column in columns.items()}
@@ -102,6 +109,20 @@ def whole(columns: Columns) -> Columns:
     if "state" not in columns:
         return columns
     return sequences(columns, torch.arange(columns["adv"].shape[1], device=columns["adv"].device))
+
+
+def descend(
+    learner: Learner, cfg: ActorCriticOptions, logp: Tensor, entropy: Tensor, adv: Tensor, v: Tensor, target: Tensor
+) -> dict[str, Tensor]:
+    """One step down policy gradient, value loss and entropy bonus, all from [N]: Mnih et al. 2016, section 4.3.
+
+    Returns what to report.
+    """
+    policy, value, bonus = policy_gradient(logp, adv), value_loss(v, target), entropy.mean()
+    total = policy + cfg.vf_coeff * value
+    total = total - at(cfg.entropy_coeff_schedule, cfg.entropy_coeff, learner.timesteps) * bonus
+    norm = learner.minimise(total)
+    return {"loss": total, "policy_loss": policy, "vf_loss": value, "entropy": bonus, "grad_norm": norm}
 
 
 def explained_variance(v: Tensor, target: Tensor) -> Tensor:

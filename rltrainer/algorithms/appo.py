@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from rltrainer.algorithms.actor_critic import Columns, minibatches, predict, whole
+from rltrainer.algorithms.actor_critic import Columns, minibatches, predict, samples, whole
 from rltrainer.algorithms.impala import IMPALA, corrected
 from rltrainer.algorithms.ppo import adapted
 from rltrainer.fragment import Batch
@@ -42,9 +42,7 @@ def judge(learner: Learner, batch: Batch, cfg: APPOOptions) -> Columns:
         "share": (batch.extras["logp"] - logp).exp().clamp(max=RHO),
         "parameters": parameters[:-1],
     }
-    if batch.state:
-        return {**columns, "begins": batch.begins, "valid": batch.valid, "state": batch.state}
-    return {name: column[batch.valid] for name, column in columns.items()}
+    return samples(batch, columns)
 
 
 def loss(

@@ -53,16 +53,22 @@ def goal(learner: Learner, batch: Transitions, cfg: DDPGOptions) -> Tensor:
     return batch.r + batch.discount * q
 
 
+def fit_critic(learner: Learner, batch: Transitions, q: Tensor, y: Tensor) -> dict[str, Tensor]:
+    """One step of part `critic`, whose values of the actions taken are `q` [k, N], towards `y` [N]; their mean squared
+    errors, weighted and summed over the critics. Returns what to report."""
+    error = q - y
+    loss = (batch.weight * error.square()).mean(1).sum()
+    batch.td_error = error.detach().abs().mean(0)
+    return {"vf_loss": loss, "vf_grad_norm": learner.minimise(loss, "critic"), "q": y.mean()}
+
+
 def update(learner: Learner, batch: Transitions, cfg: DDPGOptions) -> dict[str, Tensor]:
     """One step of the critic, and every `policy_delay` one of the policy and the targets: algorithm 1 of either."""
     nets: ActorAndCritic = learner.nets
     with torch.no_grad():
         y = goal(learner, batch, cfg)
-    error = nets.critic(batch.obs, batch.a) - y
-    vf_loss = (batch.weight * error.square()).mean(1).sum()
-    metrics = {"vf_loss": vf_loss, "vf_grad_norm": learner.minimise(vf_loss, "critic"), "q": y.mean()}
-    batch.td_error = error.detach().abs().mean(0)
-    learner.memory["updates"] = updates = learner.memory.get("updates", 0) + 1
+    metrics = fit_critic(learner, batch, nets.critic(batch.obs, batch.a), y)
+    updates = learner.count_update()
     if updates % cfg.policy_delay == 0:
         policy_loss = -nets.critic(batch.obs, nets.policy(batch.obs))[0].mean()
         metrics |= {"policy_loss": policy_loss, "grad_norm": learner.minimise(policy_loss, "policy")}

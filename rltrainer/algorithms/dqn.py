@@ -13,7 +13,7 @@ from rltrainer.algorithm import Actor, Algorithm
 from rltrainer.categorical import project
 from rltrainer.execution.sharded_replay import sharded_replay
 from rltrainer.execution.synchronous import synchronous
-from rltrainer.fragment import Fragment
+from rltrainer.fragment import Fragment, collate
 from rltrainer.learner import Learner, adam
 from rltrainer.losses import huber
 from rltrainer.networks.q_network import QNetwork
@@ -101,7 +101,7 @@ def update(learner: Learner, batch: Transitions, cfg: QLearningOptions) -> dict[
     loss = (batch.weight * losses).mean()
     norm = learner.minimise(loss)
     batch.td_error = errors
-    learner.memory["updates"] = updates = learner.memory.get("updates", 0) + 1
+    updates = learner.count_update()
     if updates % cfg.target_update_freq == 0:
         learner.follow(cfg.tau)
     return {"loss": loss, "td_error": errors.mean(), "grad_norm": norm}
@@ -110,13 +110,11 @@ def update(learner: Learner, batch: Transitions, cfg: QLearningOptions) -> dict[
 @torch.no_grad()
 def priorities(nets: QNetwork, fragment: Fragment, cfg: ApexDQNOptions) -> Tensor:
     """|Temporal differences| [T, B] as the worker's own network sees them, over as many of the n steps as it has."""
-    obs, a, r = (torch.from_numpy(array) for array in (fragment.obs, fragment.a, fragment.r))
-    terminated, truncated = torch.from_numpy(fragment.terminated), torch.from_numpy(fragment.truncated)
-    q = nets(obs)
-    v = choose(q.flatten(0, 1), nets.argmax(q, obs).flatten()).view(obs.shape[:2])
-    discount, trace = cfg.gamma * (~terminated).float(), (~(terminated | truncated)).float()
-    goal = n_step_returns(r, discount, trace, v[1:], cfg.n_step)
-    return (goal - choose(q[:-1].flatten(0, 1), a.flatten()).view(a.shape)).abs()
+    batch = collate([fragment], torch.device("cpu"))
+    q = nets(batch.obs)
+    v = choose(q.flatten(0, 1), nets.argmax(q, batch.obs).flatten()).view(q.shape[:2])
+    goal = n_step_returns(batch.r, batch.discount(cfg.gamma), batch.trace(), v[1:], cfg.n_step)
+    return (goal - choose(q[:-1].flatten(0, 1), batch.a.flatten()).view(batch.a.shape)).abs()
 
 
 DQN = Algorithm(

@@ -3,15 +3,13 @@
 from torch import Tensor
 
 from rltrainer.algorithm import Actor, Algorithm
-from rltrainer.algorithms.actor_critic import explained_variance, memory, mode
+from rltrainer.algorithms.actor_critic import descend, explained_variance, memory, mode
 from rltrainer.execution.asynchronous import asynchronous
 from rltrainer.fragment import Batch
 from rltrainer.learner import Learner, adam
-from rltrainer.losses import policy_gradient, value_loss
 from rltrainer.networks import ActorCritic
 from rltrainer.options.policy_gradient import IMPALAOptions
 from rltrainer.returns import vtrace
-from rltrainer.schedules import at
 
 
 def sample(nets: ActorCritic, obs: Tensor, actor: Actor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -27,7 +25,7 @@ def corrected(batch: Batch, logp: Tensor, v: Tensor, cfg: IMPALAOptions) -> tupl
     `v` [T + 1, B] are the values of all observations.
     """
     log_rho = logp.detach() - batch.extras["logp"]
-    trace = cfg.lambda_ * (~batch.done).to(v.dtype)
+    trace = batch.trace(cfg.lambda_)
     v = v.detach()
     return vtrace(
         log_rho, batch.discount(cfg.gamma), trace, batch.r, v[:-1], v[1:], cfg.vtrace_clip_rho, cfg.vtrace_clip_c
@@ -42,17 +40,9 @@ def update(learner: Learner, batch: Batch, cfg: IMPALAOptions) -> dict[str, Tens
     logp = dist.log_prob(batch.a)
     target, adv = corrected(batch, logp, v, cfg)
     valid = batch.valid
-    policy = policy_gradient(logp[valid], adv[valid])
-    value = value_loss(v[:-1][valid], target[valid])
-    entropy = dist.entropy()[valid].mean()
-    entropy_coeff = at(cfg.entropy_coeff_schedule, cfg.entropy_coeff, learner.timesteps)
-    total = policy + cfg.vf_coeff * value - entropy_coeff * entropy
+    metrics = descend(learner, cfg, logp[valid], dist.entropy()[valid], adv[valid], v[:-1][valid], target[valid])
     return {
-        "loss": total,
-        "policy_loss": policy,
-        "vf_loss": value,
-        "entropy": entropy,
-        "grad_norm": learner.minimise(total),
+        **metrics,
         "rho": (logp.detach() - batch.extras["logp"])[valid].exp().mean(),
         "explained_variance": explained_variance(v.detach()[:-1][valid], target[valid]),
     }

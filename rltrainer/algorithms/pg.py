@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from rltrainer.algorithm import Actor, Algorithm
+from rltrainer.algorithm import Algorithm
+from rltrainer.algorithms.actor_critic import mode, sample
 from rltrainer.execution.synchronous import synchronous
 from rltrainer.fragment import Batch
 from rltrainer.learner import Learner, adam
@@ -14,16 +15,6 @@ from rltrainer.returns import gae
 from rltrainer.schedules import at
 
 
-def sample(nets: PolicyNetwork, obs: Tensor, actor: Actor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Actions drawn from the policy."""
-    return nets.family.make(nets(obs)).sample(actor.rng), {}
-
-
-def mode(nets: PolicyNetwork, obs: Tensor, actor: Actor) -> Tensor:
-    """The policy's likeliest actions."""
-    return nets.family.make(nets(obs)).mode()
-
-
 def returns(batch: Batch, gamma: float) -> tuple[Tensor, Tensor]:
     """Rewards to go [T, B], and the constant b that is their mean over the valid steps.
 
@@ -31,8 +22,7 @@ def returns(batch: Batch, gamma: float) -> tuple[Tensor, Tensor]:
     the value function of a critic that knows nothing of the state. A return is x_t + c_t b then, with x_t the rewards
     up to the cut, discounted, and c_t the discount of what follows it, so that b = mean(x) / (1 - mean(c)).
     """
-    none, trace = torch.zeros_like(batch.r), (~batch.done).to(batch.r.dtype)
-    discount = batch.discount(gamma)
+    none, trace, discount = torch.zeros_like(batch.r), batch.trace(), batch.discount(gamma)
     cut = batch.truncated.to(batch.r.dtype)
     cut[-1] = 1.0
     x = gae(batch.r, discount, none, none, trace)

@@ -10,6 +10,7 @@ from gymnasium import Space, spaces
 from torch import Tensor, nn
 
 from rltrainer.algorithm import Actor, Algorithm
+from rltrainer.algorithms.ddpg import fit_critic
 from rltrainer.distributions import (
     ILLEGAL,
     Categorical,
@@ -100,10 +101,7 @@ def update(learner: Learner, batch: Transitions, cfg: SACOptions) -> dict[str, T
     with torch.no_grad():
         q, logp = expectation(learner.targets["critic"], nets.policy.act(batch.next_obs), batch.next_obs, learner.rng)
         y = batch.r + batch.discount * (q - alpha * logp)
-    error = taken(nets.critic, batch) - y
-    vf_loss = (batch.weight * error.square()).mean(1).sum()
-    metrics = {"vf_loss": vf_loss, "vf_grad_norm": learner.minimise(vf_loss, "critic"), "q": y.mean(), "alpha": alpha}
-    batch.td_error = error.detach().abs().mean(0)
+    metrics = {**fit_critic(learner, batch, taken(nets.critic, batch), y), "alpha": alpha}
     dist = nets.policy.act(batch.obs)
     q, logp = expectation(nets.critic, dist, batch.obs, learner.rng)
     policy_loss = (alpha * logp - q).mean()
@@ -115,7 +113,7 @@ def update(learner: Learner, batch: Transitions, cfg: SACOptions) -> dict[str, T
     if cfg.alpha is None:
         alpha_loss = -(nets.alpha.log_alpha * (logp.detach() + target_entropy(dist, cfg))).mean()
         learner.minimise(alpha_loss, "alpha")
-    learner.memory["updates"] = updates = learner.memory.get("updates", 0) + 1
+    updates = learner.count_update()
     if updates % cfg.target_update_freq == 0:
         learner.follow(cfg.tau)
     return metrics

@@ -1,10 +1,12 @@
 """Execution strategies: the order in which sampling and learning happen, wherever they happen."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from functools import wraps
+from typing import Any, Literal, Protocol, TypeVar
 
 from rltrainer.algorithm import Metrics
+from rltrainer.options import Options
 from rltrainer.sampling import Report
 
 Task = Literal["sample", "gradient"]
@@ -67,3 +69,29 @@ class Iteration:
     def timesteps(self) -> int:
         """Environment steps in it."""
         return sum(report.timesteps for report in self.reports)
+
+    def add(self, later: "Iteration") -> None:
+        """Takes in what followed. An update that learnt nothing, and so reports nothing, hides no earlier one."""
+        self.reports += later.reports
+        self.metrics = later.metrics or self.metrics
+        self.sample_time_s += later.sample_time_s
+        self.learn_time_s += later.learn_time_s
+
+
+SomeOptions = TypeVar("SomeOptions", bound=Options)
+Strategy = Callable[[Sampler, SomeOptions, int], Iterator[Iteration]]
+"""Iterations without end, from a backend, the options and the timesteps done before."""
+
+
+def in_iterations(rounds: Strategy[SomeOptions]) -> Strategy[SomeOptions]:
+    """A strategy from one whose iterations are single rounds: of at least `timesteps_per_iteration` steps each."""
+
+    @wraps(rounds)
+    def iterations(backend: Sampler, options: SomeOptions, timesteps: int) -> Iterator[Iteration]:
+        coming = rounds(backend, options, timesteps)
+        for iteration in coming:
+            while iteration.timesteps < options.timesteps_per_iteration:
+                iteration.add(next(coming))
+            yield iteration
+
+    return iterations

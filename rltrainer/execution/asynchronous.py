@@ -8,35 +8,30 @@ from collections.abc import Iterator
 from time import perf_counter
 from typing import Any
 
-from rltrainer.execution import Done, Iteration, Sampler
+from rltrainer.execution import Done, Iteration, Sampler, in_iterations
 from rltrainer.options.policy_gradient import A3COptions, IMPALAOptions
 
 
+@in_iterations
 def asynchronous(backend: Sampler, options: IMPALAOptions, timesteps: int) -> Iterator[Iteration]:
     """Iterations without end, from `timesteps` on: batches of at least `train_batch_size` steps, as they come."""
     weights = backend.weights(timesteps)
     under_way = [0] * backend.num_workers
     ask(backend, under_way, options.requests_in_flight, weights)
-    queue: list[Done] = []
     while True:
-        iteration = Iteration([], {}, 0.0, 0.0)
-        while not iteration.reports or iteration.timesteps < options.timesteps_per_iteration:
-            begun = perf_counter()
-            while sum(done.report.timesteps for done in queue) < options.train_batch_size:
-                ask(backend, under_way, 1, weights)  # else a batch might wait for the slowest, or for nobody
-                for done in backend.finished():
-                    under_way[done.worker] -= 1
-                    queue.append(done)
-            sampled = perf_counter()
-            iteration.metrics = backend.improve([done.product for done in queue], timesteps)
-            timesteps += sum(done.report.timesteps for done in queue)
-            weights = backend.weights(timesteps)
-            ask(backend, under_way, options.requests_in_flight, weights)  # not before: these weights are newer
-            iteration.reports += [done.report for done in queue]
-            queue = []
-            iteration.sample_time_s += sampled - begun
-            iteration.learn_time_s += perf_counter() - sampled
-        yield iteration
+        begun = perf_counter()
+        queue: list[Done] = []
+        while sum(done.report.timesteps for done in queue) < options.train_batch_size:
+            ask(backend, under_way, 1, weights)  # else a batch might wait for the slowest, or for nobody
+            for done in backend.finished():
+                under_way[done.worker] -= 1
+                queue.append(done)
+        sampled = perf_counter()
+        metrics = backend.improve([done.product for done in queue], timesteps)
+        timesteps += sum(done.report.timesteps for done in queue)
+        weights = backend.weights(timesteps)
+        ask(backend, under_way, options.requests_in_flight, weights)  # not before: these weights are newer
+        yield Iteration([done.report for done in queue], metrics, sampled - begun, perf_counter() - sampled)
 
 
 def ask(backend: Sampler, under_way: list[int], count: int, weights: Any) -> None:
@@ -48,6 +43,7 @@ def ask(backend: Sampler, under_way: list[int], count: int, weights: Any) -> Non
                 under_way[worker] += 1
 
 
+@in_iterations
 def asynchronous_gradients(backend: Sampler, options: A3COptions, timesteps: int) -> Iterator[Iteration]:
     """Iterations without end, from `timesteps` on: each worker's gradient is applied as it comes, and that worker alone
     goes on with the new weights."""
@@ -55,16 +51,13 @@ def asynchronous_gradients(backend: Sampler, options: A3COptions, timesteps: int
     for worker in range(backend.num_workers):
         backend.begin(worker, "gradient", weights)
     while True:
-        iteration = Iteration([], {}, 0.0, 0.0)
-        while not iteration.reports or iteration.timesteps < options.timesteps_per_iteration:
-            begun = perf_counter()
-            arrived = backend.finished()
-            sampled = perf_counter()
-            for done in arrived:
-                iteration.metrics = backend.apply(done.product, timesteps) or iteration.metrics
-                timesteps += done.report.timesteps
-                backend.begin(done.worker, "gradient", backend.weights(timesteps))
-                iteration.reports.append(done.report)
-            iteration.sample_time_s += sampled - begun
-            iteration.learn_time_s += perf_counter() - sampled
+        begun = perf_counter()
+        arrived = backend.finished()
+        sampled = perf_counter()
+        iteration = Iteration([done.report for done in arrived], {}, sampled - begun, 0.0)
+        for done in arrived:
+            iteration.metrics = backend.apply(done.product, timesteps) or iteration.metrics
+            timesteps += done.report.timesteps
+            backend.begin(done.worker, "gradient", backend.weights(timesteps))
+        iteration.learn_time_s = perf_counter() - sampled
         yield iteration

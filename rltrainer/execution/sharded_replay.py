@@ -7,30 +7,29 @@ The paper lets both sides run free. Here they are coupled: workers are at most t
 from collections.abc import Iterator
 from time import perf_counter
 
-from rltrainer.execution import Iteration, Sampler
+from rltrainer.execution import Iteration, Sampler, in_iterations
 from rltrainer.options.replay import ApexDDPGOptions, ApexDQNOptions
 
 
+@in_iterations
 def sharded_replay(backend: Sampler, options: ApexDQNOptions | ApexDDPGOptions, timesteps: int) -> Iterator[Iteration]:
     """Iterations without end, from `timesteps` on."""
     weights, due = backend.weights(timesteps), 0.0
     for worker in list(range(backend.num_workers)) * options.requests_in_flight:
         backend.begin(worker, "sample", weights)
     while True:
+        begun = perf_counter()
         iteration = Iteration([], {}, 0.0, 0.0)
-        while not iteration.reports or iteration.timesteps < options.timesteps_per_iteration:
-            begun = perf_counter()
-            for done in backend.finished():
-                backend.store(done)
-                backend.begin(done.worker, "sample", weights)
-                iteration.reports.append(done.report)
-                timesteps += done.report.timesteps
-                due += done.report.timesteps * options.updates_per_step
-            sampled = perf_counter()
-            due = due if timesteps >= options.learning_starts else 0.0
-            while due >= 1:  # an update that nothing is there for is left out: it would wear out what comes first
-                iteration.metrics, due = backend.replayed(timesteps) or iteration.metrics, due - 1
-            weights = backend.weights(timesteps)
-            iteration.sample_time_s += sampled - begun
-            iteration.learn_time_s += perf_counter() - sampled
+        for done in backend.finished():
+            backend.store(done)
+            backend.begin(done.worker, "sample", weights)
+            iteration.reports.append(done.report)
+        timesteps += iteration.timesteps
+        due += iteration.timesteps * options.updates_per_step
+        sampled = perf_counter()
+        due = due if timesteps >= options.learning_starts else 0.0
+        while due >= 1:  # an update that nothing is there for is left out: it would wear out what comes first
+            iteration.metrics, due = backend.replayed(timesteps) or iteration.metrics, due - 1
+        weights = backend.weights(timesteps)
+        iteration.sample_time_s, iteration.learn_time_s = sampled - begun, perf_counter() - sampled
         yield iteration

@@ -1,8 +1,9 @@
 """Networks: encoders of observations, and the policies and value functions made of them."""
 
 from rltrainer.networks.actor_critic import ActorCritic, PolicyHead, PolicyNetwork, mask_of
+from rltrainer.networks.dense import mlp
 from rltrainer.networks.encoders import Encoder, encoder, is_image
-from rltrainer.networks.layers import ACTIVATIONS, mlp, orthogonal
+from rltrainer.networks.layers import ACTIVATIONS, orthogonal
 from rltrainer.networks.recurrent import Memory
 
 __all__ = [

@@ -9,8 +9,9 @@ from rltrainer.distributions import Distribution, family, masked
 from rltrainer.envs import Spaces
 from rltrainer.errors import RunError
 from rltrainer.layout import ACTION_MASK, find
+from rltrainer.networks.dense import mlp
 from rltrainer.networks.encoders import encoder
-from rltrainer.networks.layers import mlp, orthogonal
+from rltrainer.networks.layers import orthogonal
 from rltrainer.networks.recurrent import Memory
 from rltrainer.options import ActorCriticOptions, Options
 

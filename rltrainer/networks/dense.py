@@ -1,7 +1,7 @@
-"""Fully connected layers of any kind, with the weights that PyTorch begins with.
+"""Fully connected layers of any kind.
 
-Those are uniform within 1 / sqrt(inputs), as in the reference code of DQN, TD3 and SAC. The policy-gradient networks
-begin with orthogonal weights instead: see layers.py.
+They begin with PyTorch's own weights, uniform within 1 / sqrt(inputs), as in the reference code of DQN, TD3 and SAC;
+the policy-gradient networks begin with orthogonal ones instead.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from rltrainer.networks.layers import ACTIVATIONS
+from rltrainer.networks.layers import ACTIVATIONS, orthogonal
 
 Layer = Callable[[int, int], nn.Module]
 """Makes a layer from the numbers of its inputs and outputs."""
@@ -24,6 +24,11 @@ def dense(
         layers += [layer(inputs, width), ACTIVATIONS[activation]()]
         inputs = width
     return nn.Sequential(*layers) if outputs is None else nn.Sequential(*layers, layer(inputs, outputs))
+
+
+def mlp(inputs: int, hiddens: Sequence[int], activation: str) -> nn.Sequential:
+    """Fully connected layers [..., inputs] -> [..., hiddens[-1]] with orthogonal weights, `activation` after each."""
+    return dense(inputs, hiddens, activation, layer=lambda wide, out: orthogonal(nn.Linear(wide, out)))
 
 
 class Stacked(nn.Module):

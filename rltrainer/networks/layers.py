@@ -17,11 +17,3 @@ def orthogonal(layer: Layer, gain: float = math.sqrt(2)) -> Layer:
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
-
-
-def mlp(inputs: int, hiddens: list[int], activation: str) -> nn.Sequential:
-    """Fully connected layers [..., inputs] -> [..., hiddens[-1]], each followed by `activation`."""
-    layers: list[nn.Module] = []
-    for width, outputs in zip([inputs, *hiddens], hiddens, strict=False):
-        layers += [orthogonal(nn.Linear(width, outputs)), ACTIVATIONS[activation]()]
-    return nn.Sequential(*layers)
