@@ -65,7 +65,9 @@ class Options(BaseModel):
     hiddens: Annotated[list[Count], Field(max_length=16)] = Field(
         [64, 64], description="Widths of the hidden layers after the encoder."
     )
-    activation: Literal["tanh", "relu", "elu", "silu"] = Field("tanh", description="Nonlinearity between layers.")
+    activation: Literal["tanh", "relu", "elu", "silu", "linear"] = Field(
+        "tanh", description="Nonlinearity between layers; linear is none."
+    )
     cnn: Literal["nature", "resnet"] = Field(
         "nature",
         description="Encoder of images of 36 pixels and more: Nature's convolutions, or IMPALA's residual network.",

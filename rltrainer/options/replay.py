@@ -25,7 +25,7 @@ class ReplayOptions(TargetOptions):
 
     rollout_fragment_length: Count = default(Options, "rollout_fragment_length", 1)
     timesteps_per_iteration: Natural = default(Options, "timesteps_per_iteration", 1000)
-    activation: Literal["tanh", "relu", "elu", "silu"] = default(Options, "activation", "relu")
+    activation: Literal["tanh", "relu", "elu", "silu", "linear"] = default(Options, "activation", "relu")
     buffer_size: Count = Field(100_000, description="Environment steps that the replay buffer holds.")
     learning_starts: Natural = Field(
         1000, description="Environment steps before the first update, with the exploration of the first step."
