@@ -23,9 +23,9 @@ ENV PATH=/opt/uv/bin:$PATH UV_CACHE_DIR=/var/cache/uv UV_PYTHON=python3 UV_PYTHO
 FROM tools AS locked
 WORKDIR /locked
 COPY pyproject.toml uv.lock ./
-RUN for extra in operator trainer; do \
-      uv export --quiet --frozen --no-default-groups --no-emit-project --extra "$extra" --output-file "$extra.txt"; \
-    done
+RUN export="uv export --quiet --frozen --no-default-groups --no-emit-project"; \
+    $export --extra operator --output-file operator.txt; \
+    $export --extra trainer --extra search --output-file trainer.txt
 
 FROM tools AS wheel
 WORKDIR /source

@@ -31,7 +31,7 @@ $(UV): ## uv, from PyPI into a folder of its own
 	@$(BUILD)/uv/bin/pip install --quiet uv==$(UV_VERSION)
 
 $(VENV)/.installed: uv.lock pyproject.toml | $(UV)
-	$(UV) sync --frozen --all-groups --extra operator --extra trainer $(ENVIRONMENTS) --python $(PYTHON)
+	$(UV) sync --frozen --all-groups --extra operator --extra trainer --extra search --extra export --extra plot $(ENVIRONMENTS) --python $(PYTHON)
 	@touch $@
 
 .PHONY: venv
@@ -45,7 +45,7 @@ format: venv ## Format the code
 	$(RUN)/ruff check --fix .
 
 .PHONY: generate
-generate: venv ## Write crds/, the chart's CRDs and docs/reference.md from rltrainer/spec.py
+generate: venv ## Write crds/, the chart's CRDs, docs/reference.md and docs/cli.md from the code
 	$(RUN)/python -m hack.generate
 
 .PHONY: verify

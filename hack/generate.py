@@ -1,4 +1,5 @@
-"""Writes what is generated from rltrainer/spec.py: the CRDs, the chart's copy of them, and docs/reference.md.
+"""Writes what is generated: from rltrainer/spec.py the CRDs, the chart's copy of them and docs/reference.md, and from
+the command line's own parsers docs/cli.md.
 
 `--check` writes nothing and fails where one of them is stale.
 """
@@ -11,6 +12,9 @@ from typing import Any
 
 import yaml
 from rloperator.resources import crds
+
+from rltrainer.cli import parser as command_line
+from rltrainer.cli.completion import commands_of
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = "# Generated from rltrainer/spec.py by `make generate`.\n"
@@ -45,6 +49,8 @@ def fields(schema: Schema, path: str) -> Iterator[tuple[str, Schema, bool]]:
         yield from fields(field, here)
         if "items" in field:
             yield from fields(field["items"], f"{here}[]")
+        if "additionalProperties" in field:
+            yield from fields(field["additionalProperties"], f"{here}.*")
 
 
 def kind_of(field: Schema) -> str:
@@ -60,7 +66,9 @@ def kind_of(field: Schema) -> str:
         bounds.append(f"{'>' if field.get('exclusiveMinimum') else '≥'} {field['minimum']}")
     if "maximum" in field:
         bounds.append(f"{'<' if field.get('exclusiveMaximum') else '≤'} {field['maximum']}")
-    name = "any object" if field.get("x-kubernetes-preserve-unknown-fields") else field["type"]
+    name: str = field.get("type", "any value")
+    if name == "object" and field.get("x-kubernetes-preserve-unknown-fields"):
+        name = "any object"
     return name + (f", {', '.join(bounds)}" if bounds else "")
 
 
@@ -98,9 +106,63 @@ def reference() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+CLI_INTRO = """\
+<!-- Generated from rltrainer/cli by `make generate`. -->
+# The command line
+
+`rltrainer COMMAND --help` says the same. Exit codes: 0 done; 2 the command line, the document or its environment is
+wrong, and no retry helps; 1 anything else; 128 + n after signal n. What a command finds goes to standard output, what
+it says meanwhile to standard error.
+
+A CHECKPOINT is one of
+
+- a folder or an `s3://` URI of a checkpoint (`.../checkpoints/checkpoint_000010`);
+- the same of a run, whose best checkpoint by the run's own `scoreAttribute` is taken, or with `RUN/latest` or
+  `--which latest` its newest;
+- the same of a search, whose best trial is taken;
+- the name of an RLExperiment in the cluster of the kubeconfig's current context. Its status says where the checkpoint
+  is, its document (or the operator's settings) how storage is reached, and the Secret that it names has the
+  credentials, which are taken from the environment where the Secret cannot be read. Where storage's endpoint is known
+  only inside the cluster, forward its port and give `--endpoint`.
+
+Completion: `source <(rltrainer completion bash)`, the same with `zsh`, or `rltrainer completion fish | source`."""
+
+
+def command_reference() -> str:
+    """docs/cli.md."""
+    parts = [CLI_INTRO]
+    for name, sub in commands_of(command_line()).items():
+        parts.append(f"## rltrainer {name}\n\n{sub.description}")
+        for title, actions in argument_groups(sub).items():
+            rows = [argument_row(action, sub) for action in actions]
+            parts += [f"### {title}"] * bool(title)
+            parts.append("\n".join(["| argument | meaning |", "| --- | --- |", *rows]))
+    return "\n\n".join(parts) + "\n"
+
+
+def argument_groups(sub: argparse.ArgumentParser) -> dict[str, list[argparse.Action]]:
+    """The arguments of a command by the title of their group; those of no group first."""
+    found: dict[str, list[argparse.Action]] = {"": []}
+    for group in sub._action_groups:
+        plain = group.title in ("positional arguments", "options")
+        actions = [action for action in group._group_actions if "--help" not in action.option_strings]
+        found.setdefault("" if plain else (group.title or "").capitalize(), []).extend(actions)
+    return {title: actions for title, actions in found.items() if actions}
+
+
+def argument_row(action: argparse.Action, sub: argparse.ArgumentParser) -> str:
+    """An argument of a command as a row of its table."""
+    choices = "{" + ",".join(str(choice) for choice in action.choices or ()) + "}"
+    value = action.metavar or (choices if action.choices else "")
+    takes = f" {value}" if value and action.nargs != 0 else ""
+    names = ", ".join(f"`{name}{takes}`" for name in action.option_strings) or f"`{value}`"
+    about = (action.help or "") % {**vars(action), "prog": sub.prog}
+    return f"| {names} | {about.replace('|', '/')} |"
+
+
 def generated() -> dict[Path, str]:
     """Every generated file and what should stand in it."""
-    files = {ROOT / "docs" / "reference.md": reference()}
+    files = {ROOT / "docs" / "reference.md": reference(), ROOT / "docs" / "cli.md": command_reference()}
     for name, crd in crds().items():
         files[ROOT / "crds" / name] = dump(crd)
         files[ROOT / "charts" / "rl-operator" / "templates" / "crds" / name] = chart_template(crd)

@@ -20,6 +20,8 @@ from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
 ENTRY_POINT = "ale_py.env:AtariEnv"
 LEARNING = ("reward_clipping", "episodic_life", "life_loss_info", "num_threads", "thread_affinity_offset")
 """Options of the vector that shape what is learnt from or how fast, and not what is played."""
+SCORED = {"reward_clipping": False, "episodic_life": False}
+"""Options of the vector with which it plays whole games for their own score."""
 FIXED = {"batch_size": 0, "maxpool": True, "continuous": False}
 """Options of the vector that have no other value here."""
 

@@ -92,6 +92,13 @@ class EnvSource:
                 return atari.single(self._spec, self.config, render_mode)
             return flattened(gymnasium.make(self._spec, **config))
 
+    def scored(self) -> "EnvSource":
+        """The environment as it is judged by: an Atari game is played whole, for its own score."""
+        with self._blamed("looking it up"):
+            if self._task is not None or self._class is not None or not atari.is_atari(self._spec):
+                return self
+        return EnvSource(self.name, {**self.config, **atari.SCORED})
+
     def spaces(self) -> "Spaces":
         """The spaces of one environment, made, reset once and closed for this."""
         env = self.vector(1)

@@ -8,6 +8,9 @@ from rltrainer.spec import Metadata
 
 CHECKPOINTS = "checkpoints"
 RESULTS = "result.json"
+TABLE = "progress.csv"
+SEARCH = "search.json"
+EXPORTS = "export"
 PARAMS = "params.json"
 LOG = "train.log"
 

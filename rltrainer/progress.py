@@ -7,12 +7,13 @@ from statistics import fmean
 from typing import Any
 
 from rltrainer.execution import Iteration
+from rltrainer.model import EVALUATED
+from rltrainer.rows import Row
 from rltrainer.sampling import Report
-from rltrainer.spec import EVALUATED, Stop
+from rltrainer.spec import Stop
 
 WINDOW = 100
 """Episodes that the mean return is taken over."""
-Row = dict[str, Any]
 
 
 class Progress:
@@ -108,6 +109,11 @@ class Progress:
         """Goes on from `state()`."""
         for name, value in state.items():
             setattr(self, name, deque(value, WINDOW) if isinstance(value, list) else value)
+
+    def judge_by(self, state: dict[str, Any]) -> None:
+        """Takes the recent episodes of another run's `state()`, for a policy that has taken its place."""
+        self.returns, self.lengths = deque(state["returns"], WINDOW), deque(state["lengths"], WINDOW)
+        self.evaluation_reward_mean = None
 
 
 def finite(value: float) -> float | None:

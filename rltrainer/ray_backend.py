@@ -23,7 +23,7 @@ from rltrainer.fragment import Fragment
 from rltrainer.learner import Gradient, Learner, Weights
 from rltrainer.learner_group import share_of
 from rltrainer.options import ReplayOptions
-from rltrainer.ray_cluster import LOST, POLL, Patience, connect, receive, summary
+from rltrainer.ray_cluster import LOST, POLL, Patience, connect, disconnect, receive, summary
 from rltrainer.ray_learners import Here, Learners, RayLearners
 from rltrainer.ray_shards import RayShards
 from rltrainer.sampling import Blueprint, Report, Worker
@@ -243,4 +243,4 @@ class RayBackend:
             self.shards.close()
         self.learners.close()
         if self.began_ray:
-            ray.shutdown()
+            disconnect()

@@ -10,6 +10,7 @@ import ray
 from ray import exceptions as rex
 
 from rltrainer.errors import RunError
+from rltrainer.ray_settings import CURRENT, RaySettings
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +24,8 @@ LOST = (
 """What says that a process or its node has gone, rather than that its code has failed."""
 SPEAK_EVERY = 15.0
 """Seconds between lines that say what is being waited for."""
+OBJECT_STORE = 512 << 20
+"""Bytes of shared memory of a node that is begun here, where nothing else is said."""
 POLL = 0.5
 """Seconds after which a wait looks whether the run was asked to end."""
 
@@ -82,27 +85,69 @@ def resources() -> str:
 
 
 def connect(cpus: float, gpus: int) -> bool:
-    """Joins the cluster that RAY_ADDRESS names, or begins one on this machine; whether it is ours to end.
+    """Joins the cluster that the settings or RAY_ADDRESS name, or begins one on this machine with room for the CPUs;
+    whether it is ours to end, by `disconnect`.
 
-    Raises RunError, permanent, where this machine has fewer GPUs than `gpus`.
+    Raises RunError, permanent, where there is no such cluster, or this machine has fewer GPUs than `gpus`.
     """
     if ray.is_initialized():
         return False
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(address=os.environ["RAY_ADDRESS"], logging_level=logging.WARNING)
+    settings = CURRENT
+    if address := settings.address or os.environ.get("RAY_ADDRESS"):
+        _join(address)
         return True
-    ray.init(
-        address="local",
-        num_cpus=max(1, round(cpus + 0.5)),
-        include_dashboard=False,
-        object_store_memory=512 << 20,
-        logging_level=logging.WARNING,
-    )
+    if settings.nodes > 1:
+        _emulate(settings, cpus)
+    else:
+        ray.init(address="local", include_dashboard=False, logging_level=logging.WARNING, **_node(settings, cpus))
     there = int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
     if gpus > there:
-        ray.shutdown()
+        disconnect()
         raise RunError(
             "InvalidOption", f"num_gpus is 1 for {gpus} learner(s), and Ray finds {there} GPUs on this machine", True
         )
     return True
+
+
+def _join(address: str) -> None:
+    try:
+        ray.init(address=address, logging_level=logging.WARNING)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise RunError("NoCluster", f"no Ray cluster answers at {address}: {summary(error)}", permanent=True) from None
+
+
+def _node(settings: RaySettings, cpus: float) -> dict[str, Any]:
+    """What one node of this machine has, in ray.init's words."""
+    return {
+        "num_cpus": settings.cpus if settings.cpus is not None else max(1, round(cpus + 0.5)),
+        "object_store_memory": settings.object_store_memory or OBJECT_STORE,
+        **({"num_gpus": settings.gpus} if settings.gpus is not None else {}),
+        **({"_memory": settings.memory} if settings.memory is not None else {}),
+    }
+
+
+_emulated: list[Any] = []
+"""The cluster of several nodes that this process has begun, if it has."""
+
+
+def _emulate(settings: RaySettings, cpus: float) -> None:
+    """Begins several nodes on this machine, each with what `_node` says."""
+    from ray.cluster_utils import Cluster  # noqa: PLC0415 - seldom needed
+
+    node = _node(settings, cpus)
+    if "_memory" in node:
+        node["memory"] = node.pop("_memory")
+    cluster = Cluster()
+    for _ in range(settings.nodes):
+        cluster.add_node(include_dashboard=False, **node)
+    _emulated.append(cluster)
+    ray.init(address=cluster.address, logging_level=logging.WARNING)
+    cluster.wait_for_nodes()
+
+
+def disconnect() -> None:
+    """Leaves the cluster, and ends it if it began here."""
+    ray.shutdown()
+    while _emulated:
+        _emulated.pop().shutdown()

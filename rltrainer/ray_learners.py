@@ -174,7 +174,7 @@ class RayLearners:
         gpus = blueprint.options.num_gpus
         self.whom = "the learner" if self.count == 1 else f"{self.count} learners"
         self.whom += ", each of which needs a GPU" if gpus else ""
-        make = ray.remote(LearnerActor).options(num_cpus=1, num_gpus=gpus)
+        make = ray.remote(LearnerActor).options(num_cpus=1, num_gpus=gpus * blueprint.gpu_share)
         self.actors: list[Any] = [make.remote(shared) for _ in range(self.count)]
         if gpus:
             say_devices(self._all([actor.device_name.remote() for actor in self.actors]))

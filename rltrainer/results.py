@@ -1,21 +1,28 @@
-"""What a run leaves in its folder: result.json, params.json, TensorBoard events, train.log; and on the terminal."""
+"""What a run leaves in its folder: result.json, progress.csv, params.json, TensorBoard events, train.log; and on the
+terminal."""
 
+import csv
 import json
 import logging
 import os
 import sys
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, TextIO
 
 from tensorboardX import SummaryWriter
+from tensorboardX.summary import hparams
 from tqdm import tqdm
 
-from rltrainer.paths import LOG, PARAMS, RESULTS
-from rltrainer.progress import Row
+from rltrainer.paths import LOG, PARAMS, RESULTS, TABLE
+from rltrainer.rows import Row, flattened
 from rltrainer.spec import Stop
 
 log = logging.getLogger(__name__)
+
+PLAIN = str | bool | int | float
+JUDGED = ("episode_reward_mean", "timesteps_total")
+"""What TensorBoard's table of hyperparameters shows beside them."""
 
 
 def keep_until(folder: Path, iteration: int) -> None:
@@ -50,6 +57,7 @@ class Results:
         self.folder, self.stop = folder, stop
         keep_until(folder, iteration)
         self._rows = (folder / RESULTS).open("a")
+        self._table = Table(folder / TABLE, folder / RESULTS)
         self._board = SummaryWriter(str(folder), purge_step=iteration + 1 if iteration else None, flush_secs=10)
         self._spoken = float("-inf")
         self._bar = progress_bar(stop) if terminal else None
@@ -59,6 +67,7 @@ class Results:
         those with an evaluation."""
         self._rows.write(json.dumps(row) + "\n")
         self._rows.flush()
+        self._table.write(row)
         step = int(row["training_iteration"])
         for name, value in scalars(row):
             self._board.add_scalar(name, value, step)
@@ -69,30 +78,76 @@ class Results:
             self._spoken = monotonic()
             log.info("iteration %4d  %9s steps  %s", step, f"{row['timesteps_total']:,}", summary(row))
 
+    def hyperparameters(self, options: Row) -> None:
+        """Tells TensorBoard the options of this run, for its table of hyperparameters."""
+        set_ones = {name: value for name, value in options.items() if value is not None}
+        plain = {name: value if isinstance(value, PLAIN) else json.dumps(value) for name, value in set_ones.items()}
+        experiment, begun, _ = hparams(plain, dict.fromkeys(JUDGED))  # how it ends is not known yet
+        for each in (experiment, begun):
+            self._board.file_writer.add_summary(each)
+
     def files(self) -> list[Path]:
         """The files that storage is to have a copy of."""
         events = self.folder.glob("events.out.tfevents.*")
-        return [
-            path for path in (self.folder / RESULTS, self.folder / PARAMS, self.folder / LOG, *events) if path.exists()
-        ]
+        named = [self.folder / name for name in (RESULTS, TABLE, PARAMS, LOG)]
+        return [path for path in (*named, *events) if path.exists()]
 
     def close(self) -> None:
         """Writes what is still to be written."""
         self._rows.close()
+        self._table.close()
         self._board.close()
         if self._bar is not None:
             self._bar.close()
 
 
+class Table:
+    """progress.csv: the rows of result.json with nested names joined by slashes.
+
+    It is written anew from result.json where a row brings a column that is not there yet.
+    """
+
+    def __init__(self, path: Path, rows: Path) -> None:
+        self.path, self.rows = path, rows
+        self.columns: list[str] = []
+        self._file: TextIO | None = None
+        if rows.stat().st_size:
+            self._anew()
+
+    def write(self, row: Row) -> None:
+        """One row, which result.json has already."""
+        flat = flattened(row)
+        if self._file is None or not flat.keys() <= set(self.columns):
+            self._anew()
+        else:
+            csv.DictWriter(self._file, self.columns).writerow(flat)
+            self._file.flush()
+
+    def _anew(self) -> None:
+        self.close()
+        rows = [flattened(json.loads(line)) for line in self.rows.read_text().splitlines()]
+        self.columns = list(dict.fromkeys(name for row in rows for name in row))
+        part = self.path.with_suffix(".part")
+        self._file = part.open("w", newline="")
+        writer = csv.DictWriter(self._file, self.columns)
+        writer.writeheader()
+        writer.writerows(rows)
+        self._file.flush()
+        part.rename(self.path)
+
+    def close(self) -> None:
+        """Ends writing."""
+        if self._file is not None:
+            self._file.close()
+
+
 def scalars(row: Row) -> list[tuple[str, float]]:
-    """The numbers in a row with TensorBoard's names for them: nested ones are joined by slashes, as RLlib's are."""
-    found: list[tuple[str, float]] = []
-    for name, value in row.items():
-        if isinstance(value, dict):
-            found += [(f"{name}/{inner}", number) for inner, number in scalars(value)]
-        elif isinstance(value, int | float):
-            found.append((name, value))
-    return found
+    """The numbers in a row with TensorBoard's names for them."""
+    return [
+        (name, value)
+        for name, value in flattened(row).items()
+        if isinstance(value, int | float) and not name.startswith("config/")
+    ]
 
 
 def summary(row: Row) -> str:
@@ -123,11 +178,14 @@ class TerminalHandler(logging.StreamHandler[Any]):
         tqdm.write(self.format(record), file=sys.stderr)
 
 
-def log_to(folder: Path | None, terminal: bool) -> list[logging.Handler]:
-    """Sends the package's log to the terminal, and to train.log in `folder`; returns what to take away again."""
-    handlers: list[logging.Handler] = [TerminalHandler() if terminal else logging.StreamHandler(sys.stderr)]
+def log_to(folder: Path | None, terminal: bool, speak: bool = True) -> list[logging.Handler]:
+    """Sends the package's log to the terminal if it is to `speak`, and to train.log in `folder`; returns what to take
+    away again."""
     stamped = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s")
-    handlers[0].setFormatter(logging.Formatter("%(message)s") if terminal else stamped)
+    handlers: list[logging.Handler] = []
+    if speak:
+        handlers.append(TerminalHandler() if terminal else logging.StreamHandler(sys.stderr))
+        handlers[0].setFormatter(logging.Formatter("%(message)s") if terminal else stamped)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(folder / LOG))

@@ -12,20 +12,14 @@ from typing import Any
 
 import imageio.v2 as imageio
 import numpy as np
-import torch
 from gymnasium import Env
 
-from rltrainer import algorithms, checkpoint, restore
-from rltrainer.algorithm import Actor, Algorithm
-from rltrainer.checkpoint import CorruptCheckpointError
-from rltrainer.distributions import Family
-from rltrainer.envs import EnvSource, Spaces
+from rltrainer import locate
+from rltrainer import policy as trained
+from rltrainer.envs import EnvSource
 from rltrainer.errors import RunError
-from rltrainer.evaluation import evaluate as evaluate_nets
-from rltrainer.learner import load_policy
-from rltrainer.options import Options
-from rltrainer.sampling import Blueprint, Report, observation_dtype
-from rltrainer.seeding import Role, derived_seed
+from rltrainer.policy import Policy
+from rltrainer.sampling import Report
 from rltrainer.spec import Storage
 from rltrainer.statuses import RolloutResults
 from rltrainer.storage import open_store, patiently
@@ -46,7 +40,7 @@ class Request:
     """What to run, and what to keep of it."""
 
     checkpoint: str
-    """A checkpoint, or a run with checkpoints: a folder or an s3:// URI."""
+    """A checkpoint, a run with checkpoints, or a search: a folder or an s3:// URI."""
     storage: Storage | None = None
     """How S3 is reached, where a URI names it."""
     which: str = "best"
@@ -58,36 +52,16 @@ class Request:
     """Folder or URI for trajectories."""
     video: str | None = None
     """Folder or URI for a video."""
-
-
-@dataclass(frozen=True)
-class Policy:
-    """Networks that act, and the environment they were trained in."""
-
-    algorithm: Algorithm
-    options: Options
-    nets: torch.nn.Module
-    """The part that acts."""
-    timesteps: int
-    """How long it was trained, in environment steps."""
-    spaces: Spaces
-    family: Family[Any]
-    source: EnvSource
-    origin: str
-
-    def actor(self, seed: int) -> Actor:
-        """One that begins an episode."""
-        rng = torch.Generator().manual_seed(derived_seed(seed, Role.ACTIONS))
-        memory = self.algorithm.memory(self.nets, 1)
-        return Actor(self.options, rng, width=1, timesteps=self.timesteps, state=memory)
-
-    @torch.inference_mode()
-    def act(self, obs: Any, actor: Actor, deterministic: bool) -> np.ndarray[Any, Any]:
-        """The action for one observation, as the network gives it: the best, or one that explores."""
-        batch = torch.as_tensor(np.asarray(obs, observation_dtype(self.spaces.observations))[None])
-        if deterministic:
-            return np.asarray(self.algorithm.best(self.nets, batch, actor)[0].numpy())
-        return np.asarray(self.algorithm.act(self.nets, batch, actor)[0][0].numpy())
+    render: bool = False
+    """Show the episodes in a window."""
+    run: str | None = None
+    """The algorithm that it must be a policy of; None: any."""
+    env: str | None = None
+    """Another environment than the policy was trained in."""
+    env_config: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the environment, over those that the policy was trained with."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """Options that say how actions explore, over the checkpoint's."""
 
 
 @dataclass
@@ -121,25 +95,16 @@ class Episode:
         )
 
 
-def load(request: Request, place: Path) -> Policy:
-    """The policy of the checkpoint that `request` names, fetched to `place`.
+def load(request: Request, place: Path) -> tuple[Policy, str]:
+    """The policy that `request` asks for, its checkpoint fetched to `place`, and where that was.
 
-    Raises RunError, permanent, if it is not there or broken, and StorageError."""
-    store = open_store(request.checkpoint.rstrip("/"), request.storage)
-    try:
-        origin = restore.fetch_from(store, place, request.which)
-        manifest, tree = checkpoint.read_policy(place)
-    except CorruptCheckpointError as error:
-        raise RunError("CheckpointNotFound", f"{request.checkpoint}: {error}", permanent=True) from error
-    trained = tree["run"]["spec"]
-    algorithm = algorithms.load(trained["run"])
-    source = EnvSource(trained["env"], trained["env_config"])
-    spaces = source.spaces()
-    options = algorithm.options.model_validate(trained["config"])
-    nets = algorithm.nets(spaces, options).requires_grad_(False).eval()
-    load_policy(nets, tree["policy"])
-    acting, timesteps = nets.get_submodule(algorithm.acts), manifest.timesteps_total
-    return Policy(algorithm, options, acting, timesteps, spaces, algorithm.family(spaces.actions), source, origin)
+    Raises RunError, permanent, if there is none or the request does not fit it, OptionError, and StorageError."""
+    origin = locate.fetch(request.checkpoint, place, request.storage, request.which)
+    policy = trained.load(place)
+    if request.run not in (None, policy.run):
+        raise RunError("InvalidOption", f"{origin} is a policy of {policy.run}, not of {request.run}", permanent=True)
+    policy = policy.moved(request.env, request.env_config)
+    return policy.exploring(request.config, request.deterministic), origin
 
 
 def evaluate(
@@ -151,16 +116,14 @@ def evaluate(
     "best". `seed` fixes where episodes begin and what is drawn. Raises RunError and StorageError.
     """
     with tempfile.TemporaryDirectory(prefix="rltrainer-") as folder:
-        policy = load(Request(checkpoint, which=which), Path(folder) / "checkpoint")
-    blueprint = Blueprint(policy.algorithm, policy.source, policy.spaces, policy.options, seed)
-    return evaluate_nets(blueprint, policy.nets, policy.timesteps, episodes, deterministic)
+        policy, _ = load(Request(checkpoint, which=which), Path(folder) / "checkpoint")
+    return policy.evaluate(episodes, seed, deterministic)
 
 
 def episodes(policy: Policy, request: Request, frames: list[Any] | None = None) -> Iterator[Episode]:
     """Finished episodes, one after the other; the first one's frames go to `frames`, where given."""
     steps = 0
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures are drawn into memory, and no display is needed
-    env = policy.source.single("rgb_array" if frames is not None else None)
+    env = _environment(policy.source, request.render, frames is not None)
     for number in range(request.episodes):
         if request.steps is not None and steps >= request.steps:
             break
@@ -171,6 +134,18 @@ def episodes(policy: Policy, request: Request, frames: list[Any] | None = None) 
             env, frames = policy.source.single(), None
         yield episode
     env.close()
+
+
+def _environment(source: EnvSource, render: bool, video: bool) -> Env[Any, Any]:
+    """One environment: with a window, with pictures, or with neither. Raises RunError, permanent."""
+    if not render:
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures are drawn into memory, and no display is needed
+        return source.single("rgb_array" if video else None)
+    env = source.single("human")
+    if env.render_mode != "human":
+        env.close()
+        raise RunError("EnvironmentFailed", f"environment {source.name} has no render_mode human: --no-render", True)
+    return env
 
 
 def run_episode(
@@ -260,10 +235,10 @@ def run(request: Request) -> Iterator[tuple[Episode | None, RolloutResults]]:
 
     Raises RunError for what is wrong, and StorageError when storage has been away for minutes."""
     with tempfile.TemporaryDirectory(prefix="rltrainer-") as folder:
-        scratch, loaded = Path(folder), list[Policy]()
+        scratch, loaded = Path(folder), list[tuple[Policy, str]]()
         patiently(lambda: loaded.append(load(request, scratch / "checkpoint")), PATIENCE)
-        policy = loaded[0]
-        keeper = Keeper(request, policy.origin)
+        policy, origin = loaded[0]
+        keeper = Keeper(request, origin)
         frames: list[Any] | None = [] if request.video else None
         for episode in episodes(policy, request, frames):
             if frames is not None:

@@ -28,6 +28,8 @@ class Blueprint:
     spaces: Spaces
     options: Options
     seed: int
+    gpu_share: float = 1.0
+    """Part of a GPU that each learner gets where it gets one: a search may have trials share them."""
 
 
 @dataclass

@@ -5,15 +5,16 @@ operator and `--help` stay light.
 """
 
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic.alias_generators import to_camel
-from pydantic.config import JsonDict
 
+from rltrainer.model import EVALUATED, OPEN, Model, rules
 from rltrainer.options import OPTIONS, Count, OptionError, Options, describe, for_algorithm, parse_options
+from rltrainer.tune_spec import Tune
+from rltrainer.yaml_file import YamlFile
 
 GROUP = "rltrainer.io"
 VERSION = "v1alpha1"
@@ -38,27 +39,8 @@ Text = Annotated[str, Field(max_length=4096)]
 Natural = Annotated[int, Field(ge=0, le=2**63 - 1)]
 
 
-def rules(*pairs: tuple[str, str]) -> JsonDict:
-    """CEL rules that the API server evaluates, as (expression, message)."""
-    return {"x-kubernetes-validations": [{"rule": rule, "message": message} for rule, message in pairs]}
-
-
-OPEN: JsonDict = {"x-kubernetes-preserve-unknown-fields": True}
-"""Marks an object whose fields are not ours to know."""
-
-
 class DocumentError(ValueError):
     """A document that cannot be run, with a message for whoever wrote it."""
-
-
-class Model(BaseModel):
-    """A part of a document: camelCase in YAML, no unknown fields, never changed once read."""
-
-    model_config = ConfigDict(alias_generator=to_camel, extra="forbid", frozen=True, populate_by_name=True)
-
-
-EVALUATED = "evaluation/episode_reward_mean"
-"""What an evaluation is judged by: one name in result.json's flat form, in TensorBoard, and in the document."""
 
 
 class Stop(BaseModel):
@@ -270,6 +252,9 @@ class ExperimentSpec(Model):
     storage: Storage | None = Field(
         None, description="Where checkpoints and results go. Unset, the storage of the operator's Helm values."
     )
+    tune: Tune | None = Field(
+        None, description="A search over options: many trials of this experiment. Unset, one run with config as it is."
+    )
     max_failures: Annotated[int, Field(ge=0, le=1000)] = Field(
         3, description="Failed or lost attempts that are followed by another one, from the newest complete checkpoint."
     )
@@ -288,6 +273,10 @@ class ExperimentSpec(Model):
     def _evaluated(self) -> Self:
         ranked = self.checkpoint.score_attribute.endswith(EVALUATED)
         if self.evaluation is None:
+            if self.tune is not None and self.tune.metric == EVALUATED:
+                raise ValueError(
+                    f"tune.metric {EVALUATED} needs evaluation, which is not set: evaluation: {{}} is enough"
+                )
             if self.stop.evaluation_reward_mean is not None:
                 raise ValueError(f"stop.{EVALUATED} needs evaluation, which is not set: evaluation: {{}} is enough")
             if ranked:
@@ -352,6 +341,30 @@ class RolloutSpec(Model):
     )
 
 
+At = Callable[[Sequence[str | int]], str]
+"""Says where a field, given as the keys that lead to it, is written."""
+
+
+def read_yaml(path: str | os.PathLike[str]) -> YamlFile:
+    """The file at `path`, which holds an object. Raises DocumentError."""
+    try:
+        found = YamlFile.read(Path(path))
+    except OSError as error:
+        raise DocumentError(f"{path}: {error.strerror}") from None
+    except ValueError as error:
+        raise DocumentError(str(error)) from None
+    if not isinstance(found.content, dict):
+        raise DocumentError(f"{path} holds no document: one begins with apiVersion: {API_VERSION}")
+    return found
+
+
+def _field(problem: Any) -> Sequence[str | int]:
+    """The keys that lead to what pydantic found wrong; an error about an option says itself which one it is."""
+    error = problem.get("ctx", {}).get("error")
+    found: Sequence[str | int] = error.field if isinstance(error, OptionError) else problem["loc"]
+    return found
+
+
 class Document(Model):
     """A document of ours as a person writes it: what an Experiment and a Rollout share."""
 
@@ -360,27 +373,24 @@ class Document(Model):
 
     @classmethod
     def from_yaml(cls, path: str | os.PathLike[str]) -> Self:
-        """The checked document in file `path`. Raises DocumentError with the file and the field, or the line."""
-        try:
-            document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise DocumentError(f"{path}: {error.strerror}") from None
-        except yaml.YAMLError as error:
-            raise DocumentError(f"{path} is not YAML: {error}") from None
-        if not isinstance(document, dict):
-            raise DocumentError(f"{path} holds no document: one begins with apiVersion: {API_VERSION}")
-        return cls.parse(document, where=str(path))
+        """The checked document in file `path`. Raises DocumentError with the file, the line and the field."""
+        found = read_yaml(path)
+        return cls.parse(found.content, where=str(path), at=found.at)
 
     @classmethod
-    def parse(cls, document: dict[str, Any], where: str = "document") -> Self:
-        """The checked document; a `status` in it is not read. Raises DocumentError that names the field."""
+    def parse(cls, document: dict[str, Any], where: str = "document", at: At | None = None) -> Self:
+        """The checked document; a `status` in it is not read. `at` says where a field stands, else it is `where`.
+
+        Raises DocumentError that names the field."""
+        place = at or (lambda field: where)
         try:
             parsed = cls.model_validate({key: value for key, value in document.items() if key != "status"})
             parsed.check()
         except ValidationError as error:
-            raise DocumentError("\n".join(describe(problem, f"{where}: ") for problem in error.errors())) from None
+            problems = ((problem, place(_field(problem))) for problem in error.errors())
+            raise DocumentError("\n".join(describe(problem, f"{there}: ") for problem, there in problems)) from None
         except OptionError as error:
-            raise DocumentError(f"{where}: {error}") from None
+            raise DocumentError(f"{place(error.field)}: {error}") from None
         return parsed
 
     def check(self) -> None:
@@ -394,8 +404,10 @@ class Experiment(Document):
     spec: ExperimentSpec
 
     def check(self) -> None:
-        """The options are those of the algorithm named. Raises OptionError."""
+        """The options are those of the algorithm named, and so are those searched over. Raises OptionError."""
         self.spec.options()
+        if self.spec.tune is not None:
+            self.spec.tune.check(self.spec.run, self.spec.config)
 
 
 class Rollout(Document):
@@ -403,3 +415,13 @@ class Rollout(Document):
 
     kind: Literal["RLRollout"] = "RLRollout"
     spec: RolloutSpec
+
+
+def read_document(path: str | os.PathLike[str]) -> Experiment | Rollout:
+    """The checked document in file `path`, of the kind that it names. Raises DocumentError."""
+    found = read_yaml(path)
+    kinds: dict[Any, type[Experiment | Rollout]] = {"RLExperiment": Experiment, "RLRollout": Rollout}
+    kind = found.content.get("kind", "RLExperiment")
+    if kind not in kinds:
+        raise DocumentError(f"{found.at(('kind',))}: kind {kind} is none of {', '.join(kinds)}")
+    return kinds[kind].parse(found.content, where=str(path), at=found.at)

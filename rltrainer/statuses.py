@@ -5,11 +5,12 @@ generated from these models too.
 """
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from rltrainer.spec import Model, Natural, Text
+from rltrainer.model import OPEN, Model
+from rltrainer.spec import Natural, Text
 
 
 class CheckpointRef(Model):
@@ -37,6 +38,27 @@ class SyncStatus(Model):
     error: Problem | None = Field(None, description="Why the last upload failed; unset once one succeeds.")
 
 
+class TrialCounts(Model):
+    """How the trials of a search stand."""
+
+    pending: Natural = Field(0, description="Not begun.")
+    running: Natural = Field(0, description="Under way, or paused by the scheduler.")
+    terminated: Natural = Field(0, description="Done, by a stop condition or by the scheduler.")
+    failed: Natural = Field(0, description="Given up after maxFailures.")
+    done: Annotated[str, Field(max_length=32)] | None = Field(
+        None, description="Terminated and failed ones, of all, for display."
+    )
+
+
+class BestTrial(Model):
+    """The trial of a search that its metric puts first."""
+
+    trial: Annotated[str, Field(max_length=253)] = Field(description="Its name, and that of its folder.")
+    options: dict[str, Any] = Field(description="The options that were searched over.", json_schema_extra=OPEN)
+    reward: float = Field(description="The metric, as the trial reported it last.")
+    checkpoint: CheckpointRef | None = Field(None, description="Its best complete checkpoint in storage.")
+
+
 class TrainingStatus(Model):
     """What the trainer reports, as field manager `rltrainer`, at most every few seconds."""
 
@@ -57,6 +79,8 @@ class TrainingStatus(Model):
         None, description="Best complete checkpoint in storage, by scoreAttribute."
     )
     sync: SyncStatus | None = Field(None, description="How the uploads stand.")
+    trials: TrialCounts | None = Field(None, description="How the trials stand, of a search.")
+    best: BestTrial | None = Field(None, description="The best trial so far, of a search.")
     stopped_by: Annotated[str, Field(max_length=64)] | None = Field(
         None, description="Stop condition that ended the run, such as timesteps_total >= 60000."
     )
@@ -115,6 +139,7 @@ class ExperimentStatus(Model):
     )
     cluster: Annotated[str, Field(max_length=253)] | None = Field(None, description="RayCluster of the attempt.")
     storage_uri: Text | None = Field(None, description="Folder of this run in storage.")
+    best: BestTrial | None = Field(None, description="The best trial, of a search.")
     conditions: Conditions = Field(
         default_factory=list,
         description="Accepted, ClusterReady, Training, CheckpointSynced, Suspended, Succeeded, Failed.",

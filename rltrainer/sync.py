@@ -65,6 +65,16 @@ def fetch(store: Store, name: str, folder: Path, prefix: str | None = None) -> N
     ckpt.install(building, folder)
 
 
+def reference(run: str, manifest: Manifest) -> CheckpointRef:
+    """A checkpoint of the run at `run`, a folder or a URI, as a status names it."""
+    return CheckpointRef(
+        uri=f"{run}/{checkpoint_key(manifest.name)}",
+        iteration=manifest.iteration,
+        timesteps_total=manifest.timesteps_total,
+        episode_reward_mean=manifest.metrics.get("episode_reward_mean"),
+    )
+
+
 class Uploader:
     """Keeps storage up to date with a run's folder, in a thread of its own, for as long as it takes."""
 
@@ -110,21 +120,13 @@ class Uploader:
     def newest(self) -> CheckpointRef | None:
         """The newest complete checkpoint in storage."""
         with self._changed:
-            return self._ref(self._remote[max(self._remote)]) if self._remote else None
+            return reference(self.store.uri, self._remote[max(self._remote)]) if self._remote else None
 
     def best(self) -> CheckpointRef | None:
         """The best complete checkpoint in storage."""
         with self._changed:
             best = ckpt.best(list(self._remote.values()), self.policy.score_attribute)
-            return self._ref(best) if best else None
-
-    def _ref(self, manifest: Manifest) -> CheckpointRef:
-        return CheckpointRef(
-            uri=f"{self.store.uri}/{checkpoint_key(manifest.name)}",
-            iteration=manifest.iteration,
-            timesteps_total=manifest.timesteps_total,
-            episode_reward_mean=manifest.metrics.get("episode_reward_mean"),
-        )
+            return reference(self.store.uri, best) if best else None
 
     def close(self, timeout: float) -> bool:
         """Waits up to `timeout` seconds until everything is uploaded; whether it is."""

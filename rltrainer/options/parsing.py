@@ -10,7 +10,11 @@ from rltrainer.options.registry import OPTIONS, VOCABULARY
 
 
 class OptionError(ValueError):
-    """An option that cannot be, with a message for whoever wrote it."""
+    """An option that cannot be, with a message for whoever wrote it, and the keys that lead to it in a document."""
+
+    def __init__(self, message: str, field: tuple[str | int, ...] = ()) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 def option_names(options: type[Options]) -> dict[str, str]:
@@ -28,7 +32,8 @@ def for_algorithm(run: str) -> type[Options]:
     if run not in OPTIONS:
         raise OptionError(
             f'unknown algorithm "{run}".{_nearest(run, OPTIONS)} '
-            f"Known: {', '.join(sorted(OPTIONS))}, or package.module:NAME"
+            f"Known: {', '.join(sorted(OPTIONS))}, or package.module:NAME",
+            ("spec", "run"),
         )
     return OPTIONS[run]
 
@@ -42,11 +47,12 @@ def parse_options(run: str, config: dict[str, Any], where: str = "spec.config") 
     known = option_names(options)
     for name in config:
         if name not in known:
-            raise OptionError(_unknown(run, name, known, where))
+            raise OptionError(_unknown(run, name, known, where), (*where.split("."), name))
     try:
         return options.model_validate(config)
     except ValidationError as error:
-        raise OptionError("; ".join(describe(problem, where) for problem in error.errors())) from None
+        first = (*where.split("."), *error.errors()[0]["loc"])
+        raise OptionError("; ".join(describe(problem, where) for problem in error.errors()), first) from None
 
 
 def describe(problem: Any, where: str) -> str:

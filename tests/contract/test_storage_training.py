@@ -13,6 +13,7 @@ import pytest
 
 from rltrainer import sync, train
 from rltrainer.interrupt import Interrupt
+from rltrainer.run import Run
 from rltrainer.spec import Experiment
 from rltrainer.statuses import SyncStatus
 from rltrainer.storage import S3Store
@@ -124,7 +125,7 @@ def test_a_new_run_starts_from_another_ones_checkpoint(
 
 def test_a_missing_bucket_is_waited_for(minio: Minio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     statuses: list[Any] = []
-    monkeypatch.setattr(train.Run, "_storage_failed", _remember(train.Run._storage_failed, statuses))
+    monkeypatch.setattr(Run, "_storage_failed", _remember(Run._storage_failed, statuses))
     creation = threading.Timer(4, lambda: minio.client().create_bucket(Bucket="late"))
     creation.start()
     train.run(document(minio, "late", 2), tmp_path)
@@ -135,7 +136,7 @@ def test_a_missing_bucket_is_waited_for(minio: Minio, tmp_path: Path, monkeypatc
 
 
 def _remember(real: Any, statuses: list[Any]) -> Any:
-    def call(self: train.Run, error: Any) -> None:
+    def call(self: Run, error: Any) -> None:
         real(self, error)
         statuses.append(self.status())
 
@@ -154,7 +155,7 @@ def test_training_goes_on_while_s3_is_away(mortal_minio: Minio, tmp_path: Path) 
     given = document(mortal_minio, "experiments", 10**6, stop={"time_total_s": 12})
     interrupt = Interrupt()
     seen: list[Any] = []
-    run = train.Run(given, *train.claim_folder(tmp_path / "run", given, False), 0, interrupt, False)
+    run = Run(given, tmp_path, train.storage_uri(given, "1234abcd"), interrupt)
 
     def away() -> None:
         while not run.row or run.row["training_iteration"] < 5:
@@ -169,7 +170,7 @@ def test_training_goes_on_while_s3_is_away(mortal_minio: Minio, tmp_path: Path) 
 
     thread = threading.Thread(target=away)
     thread.start()
-    result = run.go(None)
+    result = train.drive(run)
     thread.join()
     status, progress = seen
     assert status.sync.error.reason == "StorageUnreachable"

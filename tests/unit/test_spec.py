@@ -58,7 +58,7 @@ def test_a_name_that_kuberay_could_not_take_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("a: [1,\nb: 2", "line 2"), ("", "holds no document"), ("- 1", "holds no document")],
+    [("a: [1,\nb: 2", r"file\.yaml:2:5: not YAML"), ("", "holds no document"), ("- 1", "holds no document")],
 )
 def test_a_file_that_is_no_document(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "file.yaml"

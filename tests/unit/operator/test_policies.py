@@ -25,6 +25,26 @@ REFUSED = [
     ({"config": {"num_workers": 2, "num_learners": 2, "num_gpus": 1},
       "cluster": {"workers": [GROUP, GROUP | {"name": "gpu", "gpus": 1, "maxReplicas": 1}]}},
      "NoGPUs", "2 learners with a GPU each do not fit"),
+    ({"config": {"num_gpus": 1}, "cluster": {"workers": [GROUP | {"cpu": 1, "maxReplicas": 1, "gpus": 1}]}},
+     "NotEnoughCPUs", "num_workers 1 of 1 CPUs each and 1 learners of 1 do not fit"),
+    ({"tune": {"space": {"clipp": {"choice": [1]}}}}, "InvalidOption", 'no option "clipp" (in spec.tune.space)'),
+    ({"tune": {"space": {"gamma": {"uniform": [0.9, 1.5]}}}}, "InvalidOption", "gamma"),
+    ({"tune": {"scheduler": {"name": "PBT"}}}, "InvalidOption", "spec.tune.space, which is empty"),
+    ({"tune": {"space": {"lr": {"grid_search": [0.1]}}, "search": {"name": "Optuna"}}}, "InvalidOption", "no grids"),
+    ({"tune": {"resourcesPerTrial": {"cpu": 2}}}, "NotEnoughCPUs",
+     "2 CPUs fit no pod: without spec.cluster.workers trials share the head, which has at most 1 in one"),
+    ({"tune": {"resourcesPerTrial": {"cpu": 3}}, "cluster": {"workers": [GROUP]}}, "NotEnoughCPUs",
+     "3 CPUs fit no pod: the groups in spec.cluster.workers have at most 2 in one"),
+    ({"tune": {}, "config": {"num_workers": 1}}, "NotEnoughCPUs",
+     "one trial takes 2 CPUs, 1 of its own and 1 of its learners and workers, and without spec.cluster.workers trials "
+     "share the head, which has 1"),
+    ({"tune": {}, "config": {"num_workers": 4}, "cluster": {"workers": [GROUP]}}, "NotEnoughCPUs", "takes 5 CPUs"),
+    ({"tune": {"space": {"num_workers": {"choice": [1, 9]}}}, "cluster": {"workers": [GROUP]}}, "NotEnoughCPUs",
+     "num_workers 9 of 1 CPUs each do not fit"),
+    ({"tune": {}, "config": {"num_gpus": 1}, "cluster": {"workers": [GROUP]}}, "NoGPUs", "no group"),
+    ({"tune": {"resourcesPerTrial": {"gpu": 0.6}}, "config": {"num_gpus": 1, "num_workers": 2, "num_learners": 2},
+      "cluster": {"workers": [GROUP | {"cpu": 8, "gpus": 1, "maxReplicas": 1}]}},
+     "NoGPUs", "2 learners with 0.6 GPUs each do not fit"),
     ({"restoreFrom": {"experiment": "other"}}, "ExperimentNotFound", '"other"'),
     ({"restoreFrom": {"experiment": "cartpole"}}, "RestoreFromItself", "itself"),
 ]  # fmt: skip
@@ -36,6 +56,16 @@ ACCEPTED: list[dict[str, Any]] = [
     {"config": {"num_workers": 2, "num_cpus_per_worker": 0.5}},
     {"config": {"num_gpus": 1}, "cluster": {"workers": [GROUP | {"gpus": 1}]}},
     {"run": "mine.algorithms:Own", "config": {"custom": {"anything": [1]}}},
+    {"tune": {}},
+    {"tune": {"numSamples": 8, "space": {"lr": {"loguniform": [0.0001, 0.01]}}}},
+    {"tune": {}, "config": {"num_workers": 3}, "cluster": {"workers": [GROUP]}},
+    {"tune": {"resourcesPerTrial": {"cpu": 2}}, "config": {"num_workers": 2}, "cluster": {"workers": [GROUP]}},
+    {"tune": {"resourcesPerTrial": {"cpu": 0.5}}, "config": {"num_workers": 1, "num_cpus_per_worker": 0.5}},
+    {
+        "tune": {"resourcesPerTrial": {"gpu": 0.5}},
+        "config": {"num_gpus": 1, "num_workers": 2, "num_learners": 2},
+        "cluster": {"workers": [GROUP | {"cpu": 8, "gpus": 1, "maxReplicas": 1}]},
+    },
 ]
 
 
@@ -56,6 +86,27 @@ def test_refused(spec: dict[str, Any], reason: str, said: str) -> None:
 @pytest.mark.parametrize("spec", ACCEPTED, ids=str)
 def test_accepted(spec: dict[str, Any]) -> None:
     assert judged(spec) is None
+
+
+@pytest.mark.parametrize("config", [{}, {"num_workers": 2}, {"num_gpus": 1},
+                                    {"num_workers": 4, "num_learners": 2, "num_gpus": 1}], ids=str)  # fmt: skip
+def test_a_trial_takes_the_cpus_that_the_trainer_reserves(config: dict[str, Any]) -> None:
+    """One CPU less than its bundles have, and it does not fit."""
+    from rltrainer.tune.driver import bundles
+
+    tune: dict[str, Any] = {"resourcesPerTrial": {"cpu": 2}}
+    spec = ExperimentSpec.model_validate({"run": "PPO", "env": "CartPole-v1", "config": config, "tune": tune})
+    assert spec.tune is not None
+    cpus = int(sum(bundle["CPU"] for bundle in bundles(spec.tune, spec.options())))
+
+    def judge(cpu: int) -> Refusal | None:
+        return judged({"tune": tune, "config": config, "cluster": {"workers": [
+            {"name": "one", "cpu": cpu, "gpus": 2, "maxReplicas": 1}]}})  # fmt: skip
+
+    assert judge(cpus) is None
+    refused = judge(cpus - 1)
+    assert refused is not None
+    assert refused.reason == "NotEnoughCPUs"
 
 
 def test_no_storage_anywhere() -> None:

@@ -51,6 +51,14 @@ BROKEN: Manifest = {"attempt": 1, "error": {"reason": "EnvironmentNotFound", "me
 SOURCE: Manifest = {
     "status": {"training": {"checkpoint": {"uri": "s3://o/c1"}, "bestCheckpoint": {"uri": "s3://o/b1"}}}
 }
+TUNE: Manifest = {"numSamples": 8, "space": {"lr": {"uniform": [0.1, 0.2]}}}
+BEST: Manifest = {"trial": "PPO_3", "options": {"lr": 0.125}, "reward": 487.25,
+                  "checkpoint": {"uri": b.FOLDER + "/PPO_3/checkpoints/checkpoint_000010", "iteration": 10,
+                                 "timestepsTotal": 10240}}  # fmt: skip
+SEARCHING: Manifest = {"attempt": 1, "timestepsTotal": 1000, "reward": "487.2", "checkpoint": BEST["checkpoint"],
+                       "bestCheckpoint": BEST["checkpoint"], "best": BEST,
+                       "trials": {"pending": 1, "running": 2, "terminated": 4, "failed": 1, "done": "5/8"}}  # fmt: skip
+SEARCHED: Manifest = SEARCHING | {"stoppedBy": "all trials are done", "trials": {"terminated": 8, "done": "8/8"}}
 
 ROWS = (
     Row("a new document starts attempt 1", see(), "Provisioning", ("Accepted", "True", "Accepted"),
@@ -192,6 +200,28 @@ ROWS = (
             "reason": "BucketNotFound", "message": "no bucket b"}}}), (b.rayjob(1, **b.RUNNING),)), "Running",
         ("CheckpointSynced", "False", "BucketNotFound"), outcomes=("Running",),
         events=("ClusterReady", "Training", "CheckpointSyncFailed")),
+    Row("a search says how its trials stand",
+        see(b.status(b.record(1, specHash=b.hash_of(tune=TUNE)), training=SEARCHING), (b.rayjob(1, **b.RUNNING),),
+            tune=TUNE), "Running", outcomes=("Running",), events=("ClusterReady", "Training"),
+        said="attempt 1 trains; search: 5 of 8 trials done, 1 of them failed, best PPO_3 with 487.25"),
+    Row("a search whose trials nothing is known of yet",
+        see(b.status(b.record(1, specHash=b.hash_of(tune=TUNE))), (b.rayjob(1, **b.RUNNING),), tune=TUNE),
+        "Running", outcomes=("Running",), events=("ClusterReady", "Training"), said="attempt 1 trains"),
+    Row("a search that is finished",
+        see(b.status(b.record(1, specHash=b.hash_of(tune=TUNE)), training=SEARCHED), (b.rayjob(1, **b.SUCCEEDED),),
+            tune=TUNE), "Succeeded", ("Succeeded", "True", "SearchFinished"), outcomes=("Succeeded",),
+        events=("Succeeded",), said="search: 8 of 8 trials done, best PPO_3 with 487.25, after 1000 steps"),
+    Row("a suspended search goes on with its trials",
+        see(b.status(b.record(1, "Suspended", specHash=b.hash_of(tune=TUNE)), phase="Running", training=SEARCHING),
+            suspend=True, tune=TUNE), "Suspended", ("Suspended", "True", "Suspended"), outcomes=("Suspended",),
+        events=("Suspended",), said="goes on from the checkpoints of its trials (search: 5 of 8"),
+    Row("another search ends the attempt, as any other change does",
+        see(b.status(b.record(1, specHash=b.hash_of(tune=TUNE | {"numSamples": 4})), training=SEARCHING),
+            (b.rayjob(1, **b.RUNNING),), tune=TUNE), "Provisioning", ("ClusterReady", "False", "DocumentChanged"),
+        deleted=("cartpole-a1",), outcomes=("Replaced",), events=("AttemptReplaced",), requeue=2.0),
+    Row("a trial that fits nowhere",
+        see(tune=TUNE | {"resourcesPerTrial": {"cpu": 4}}), "Invalid", ("Accepted", "False", "NotEnoughCPUs"),
+        events=("NotEnoughCPUs",), said="4 CPUs fit no pod"),
     Row("an attempt that went on from a checkpoint says so",
         see(b.status(b.record(1), training={"attempt": 1, "restoredFrom": "s3://b/c"}), (b.rayjob(1, **b.RUNNING),)),
         "Running", ("Training", "True", "RestoredCheckpoint"), outcomes=("Running",),
@@ -243,6 +273,34 @@ def test_with_its_status_written_a_second_look_changes_nothing(row: Row) -> None
     assert again.status is None
     assert again.events == ()
     assert again.create == ()
+
+
+BEST_ROWS: tuple[tuple[str, Observed, Manifest | None], ...] = (
+    ("reported", see(b.status(b.record(1), training=SEARCHING), (b.rayjob(1, **b.RUNNING),), tune=TUNE), BEST),
+    ("a better one", see(b.status(b.record(1), training=SEARCHING, best=BEST | {"trial": "PPO_1"}),
+                         (b.rayjob(1, **b.RUNNING),), tune=TUNE), BEST),
+    ("not reported yet", see(b.status(b.record(1)), (b.rayjob(1, **b.RUNNING),), tune=TUNE), None),
+    ("known from before", see(b.status(b.record(2), best=BEST, training={"attempt": 2}), (b.rayjob(2, **b.RUNNING),),
+                              tune=TUNE), BEST),
+    ("after the end", see(b.status(b.record(1, "Succeeded"), best=BEST, training=SEARCHED), tune=TUNE), BEST),
+    ("refused", see(b.status(best=BEST), tune=TUNE | {"numSamples": "many"}), BEST),
+    ("no search any more", see(b.status(best=BEST), suspend=True), None),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("what", "observed", "best"), BEST_ROWS, ids=[row[0] for row in BEST_ROWS])
+def test_the_best_trial_stands_in_the_status(what: str, observed: Observed, best: Manifest | None) -> None:
+    status = reconcile(observed, b.SETTINGS, b.NOW).status
+    assert status is not None
+    assert status.get("best") == best
+
+
+def test_the_best_trial_of_another_experiment_is_what_restore_from_starts_from() -> None:
+    source = {"status": {"training": SEARCHED | {"checkpoint": {"uri": "s3://o/PPO_3/newest"}}}}
+    for which, uri in (("best", BEST["checkpoint"]["uri"]), ("latest", "s3://o/PPO_3/newest")):
+        outcome = reconcile(see(source=source, restoreFrom={"experiment": "other", "which": which}), b.SETTINGS, b.NOW)
+        head = outcome.create[0]["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
+        assert {"name": "RLTRAINER_RESTORE_URI", "value": uri} in head["env"]
 
 
 def test_a_deleted_experiment_is_left_to_the_garbage_collector() -> None:

@@ -3,6 +3,7 @@
 import copy
 import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,11 @@ FULL: Manifest = {
     },
 }  # fmt: skip
 
+SEARCH: Manifest = {
+    "tune": {"numSamples": 4, "space": {"lr": {"loguniform": [0.0001, 0.01]}}, "scheduler": {"name": "AsyncHyperBand"}},
+    "cluster": {"workers": [{"name": "trials", "maxReplicas": 2}], "gracePeriodSeconds": 90},
+}
+
 
 def plan(restore_uri: str | None = None, **spec: Any) -> attempt.Plan:
     document = b.experiment(**spec)
@@ -75,6 +81,7 @@ def attempt_manifests(plan: attempt.Plan, number: int) -> list[Manifest]:
 CASES = {
     "small": lambda: attempt_manifests(plan(), 1),
     "full": lambda: attempt_manifests(plan("s3://bucket/other/checkpoint_000007", **FULL), 3),
+    "search": lambda: attempt_manifests(plan("s3://bucket/other/checkpoint_000007", **SEARCH), 1),
     "rollout": rollout_manifests,
 }
 
@@ -118,11 +125,56 @@ def test_every_container_is_restricted(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
-def test_no_secret_stands_in_a_manifest_and_only_the_trainer_gets_one(name: str) -> None:
+def test_no_secret_stands_in_a_manifest_and_only_what_trains_gets_one(name: str) -> None:
     for container in containers(name):
         secrets = [env for env in container["env"] if env["name"].startswith("AWS_")]
         assert all("value" not in env and "secretKeyRef" in env["valueFrom"] for env in secrets)
-        assert not (secrets and container["name"] == "ray-worker")
+        assert not (secrets and container["name"] == "ray-worker" and name != "search")
+
+
+def test_the_workers_of_a_search_are_trainers_that_report_nothing() -> None:
+    """Trials run there: they reach storage and are given time, but who reports is the search in the head."""
+    job = attempt.rayjob(plan("s3://bucket/c7", **SEARCH), 1)
+    (group,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    pod = group["template"]["spec"]
+    env = {item["name"]: item for item in pod["containers"][0]["env"]}
+    assert env["AWS_ACCESS_KEY_ID"]["valueFrom"]["secretKeyRef"]["name"] == "s3-credentials"
+    assert env["RLTRAINER_RESTORE_URI"]["value"] == "s3://bucket/c7"
+    assert not {"RLTRAINER_NAME", "RLTRAINER_NAMESPACE"} & env.keys()
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["serviceAccountName"] == "rlx-cartpole"
+    assert pod["terminationGracePeriodSeconds"] == 90
+
+
+CONNECTED = "   1: 0A0A000A:C350 0B0A000A:18EB 01 00000000:00000000\n"
+LEFT = "   1: 0A0A000A:C350 0B0A000A:18EB 06 00000000:00000000\n"
+
+
+@pytest.mark.parametrize(
+    ("title", "connections", "waits"),
+    [
+        ("ray::ResourceTrainable.train", CONNECTED, True),
+        ("ray::WorkerActor", CONNECTED, True),
+        ("ray::IDLE", CONNECTED, False),
+        ("ray::DashboardAgent", CONNECTED, False),
+        ("ray::RuntimeEnvAgent", CONNECTED, False),
+        ("/opt/venv/ray/raylet", CONNECTED, False),
+        ("ray::ResourceTrainable.train", LEFT, False),
+        ("ray::ResourceTrainable.train", "", False),
+    ],
+)
+def test_a_worker_of_a_search_stays_while_a_trial_lives_and_the_head_is_there(
+    tmp_path: Path, title: str, connections: str, waits: bool
+) -> None:
+    for name, content in (
+        ("42/cmdline", f"{title}\0\0"),
+        ("net/tcp", "  sl  local_address rem_address   st\n" + connections),
+    ):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(content)
+    once = attempt.AWAIT_TRIALS.replace("/proc", str(tmp_path)).replace("sleep 0.5", "echo waits; break")
+    done = subprocess.run(["/bin/bash", "-c", once], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("waits\n" if waits else "", "")
 
 
 def test_the_role_names_this_one_experiment() -> None:
@@ -142,7 +194,7 @@ def test_the_operator_holds_every_right_that_it_grants() -> None:
     for rule in rules:
         granted = {(g, r, v) for g in rule["apiGroups"] for r in rule["resources"] for v in rule["verbs"]}
         assert granted <= held, f"the chart's role lacks {granted - held}"
-    assert len(rules) == 5
+    assert len(rules) == 8
     assert not any(resource == "secrets" for _, resource, _ in held)
 
 
@@ -151,7 +203,7 @@ def test_names_fit_what_kuberay_allows() -> None:
 
 
 def test_the_ray_version_is_the_trainers() -> None:
-    assert f'"ray[default]=={RAY_VERSION}"' in (ROOT / "pyproject.toml").read_text()
+    assert f'"ray[default,tune]=={RAY_VERSION}"' in (ROOT / "pyproject.toml").read_text()
 
 
 SAME: tuple[Manifest, ...] = (
@@ -166,6 +218,7 @@ OTHER: tuple[Manifest, ...] = (
     {"cluster": {"image": "x"}},
     {"cluster": {"workers": [{"name": "cpu"}]}},
     {"storage": {"uri": "s3://other"}},
+    {"tune": {}},
 )
 
 
@@ -184,6 +237,15 @@ def test_the_hash_leaves_out_the_bounds_of_a_group() -> None:
         return b.hash_of(cluster={"workers": [{"name": "cpu", "minReplicas": low, "maxReplicas": high}]})
 
     assert sized(0, 1) == sized(3, 9)
+
+
+def test_the_hash_of_a_search_is_of_what_it_says_and_not_of_the_defaults_that_the_api_server_adds() -> None:
+    filled = {"numSamples": 4, "metric": "episode_reward_mean", "search": {"name": "Random", "seed": 0},
+              "scheduler": {"name": "FIFO", "timeAttr": "training_iteration"}}  # fmt: skip
+    assert b.hash_of(tune={"numSamples": 4}) == b.hash_of(tune=filled)
+    assert b.hash_of(tune={"numSamples": 4}) != b.hash_of(tune={"numSamples": 5})
+    lr, wider = ({"lr": {"uniform": [0.1, high]}} for high in (0.2, 0.3))
+    assert b.hash_of(tune={"space": lr}) != b.hash_of(tune={"space": wider})
 
 
 def test_merge_goes_by_name_and_null_removes() -> None:

@@ -13,9 +13,11 @@ from pydantic import BaseModel, Field
 from rloperator import resources
 from rloperator.resources import crds, experiment_crd, model_schema, options_schema
 
+from rltrainer.model import OPEN
 from rltrainer.options import OPTIONS, Options, option_names
 from rltrainer.spec import ExperimentSpec
 from rltrainer.statuses import ExperimentStatus
+from rltrainer.tune_spec import KINDS
 
 ROOT = Path(__file__).parents[3]
 
@@ -38,7 +40,7 @@ def root(crd: dict[str, Any]) -> dict[str, Any]:
 def test_every_node_is_structural(name: str) -> None:
     for path, node in nodes(root(crds()[name])):
         assert not {"$ref", "oneOf", "allOf", "const", "title"} & node.keys(), path
-        if node.get("x-kubernetes-int-or-string"):
+        if node.get("x-kubernetes-int-or-string") or node == {"x-kubernetes-preserve-unknown-fields": True}:
             continue
         assert isinstance(node["type"], str), path
         assert "anyOf" not in node, path
@@ -112,6 +114,28 @@ def test_a_default_that_only_null_could_unset_is_refused() -> None:
         model_schema(Nullable)
 
 
+def test_a_value_of_any_type_has_to_say_so() -> None:
+    class Anything(BaseModel):
+        values: list[Any] = Field(description="Values.")
+
+    class Said(BaseModel):
+        values: list[Any] = Field(description="Values.", json_schema_extra={"items": OPEN})
+
+    with pytest.raises(ValueError, match="by OPEN"):
+        model_schema(Anything)
+    assert model_schema(Said)["properties"]["values"]["items"] == OPEN
+
+
+def test_the_space_of_a_search_is_a_bounded_map_of_domains_with_one_field_each() -> None:
+    """Bounds are what keeps the cost of its rules within what an API server allows."""
+    space = root(experiment_crd())["properties"]["spec"]["properties"]["tune"]["properties"]["space"]
+    assert space["maxProperties"] == len({name for options in OPTIONS.values() for name in option_names(options)})
+    domain = space["additionalProperties"]
+    assert tuple(domain["properties"]) == KINDS
+    assert domain["minProperties"] == domain["maxProperties"] == 1
+    assert all("maxItems" in field for field in domain["properties"].values())
+
+
 def columns(crd: dict[str, Any]) -> tuple[list[str], list[str]]:
     found = crd["spec"]["versions"][0]["additionalPrinterColumns"]
     return [c["name"] for c in found if "priority" not in c], [c["name"] for c in found if c.get("priority") == 1]
@@ -120,7 +144,7 @@ def columns(crd: dict[str, Any]) -> tuple[list[str], list[str]]:
 def test_columns() -> None:
     assert columns(experiment_crd()) == (
         ["ALGORITHM", "ENV", "PHASE", "ITERATION", "TIMESTEPS", "REWARD", "ATTEMPT", "AGE"],
-        ["BEST", "CHECKPOINT", "CLUSTER", "MESSAGE"],
+        ["BEST", "TRIALS", "BEST TRIAL", "CHECKPOINT", "CLUSTER", "MESSAGE"],
     )
     assert columns(resources.rollout_crd()) == (
         ["EXPERIMENT", "PHASE", "EPISODES", "REWARD", "AGE"], ["CHECKPOINT", "MESSAGE"]

@@ -93,6 +93,17 @@ def test_a_second_look_changes_nothing(row: Row) -> None:
     assert (again.status, again.events, again.create) == (None, (), ())
 
 
+@pytest.mark.parametrize(("which", "uri"), [("best", "s3://b/PPO_3/c1"), ("latest", "s3://b/PPO_3/c2")])
+def test_of_a_search_the_best_trials_checkpoint_is_run(which: str, uri: str) -> None:
+    best, newest = ({"uri": f"s3://b/PPO_3/{name}", "iteration": 1, "timestepsTotal": 1} for name in ("c1", "c2"))
+    found = {"trial": "PPO_3", "options": {"lr": 0.1}, "reward": 5.0, "checkpoint": best}
+    training = {"checkpoint": newest, "bestCheckpoint": best, "best": found}
+    source = b.experiment({"training": training, "best": found}, tune={"numSamples": 8})
+    status = rollouts.reconcile(see(source=source, which=which), b.SETTINGS, b.NOW).status
+    assert status is not None
+    assert status["checkpoint"] == uri
+
+
 @pytest.mark.parametrize(("which", "uri"), [("best", "s3://b/c1"), ("latest", "s3://b/c2")])
 def test_the_checkpoint_is_chosen_once(which: str, uri: str) -> None:
     outcome = rollouts.reconcile(see(which=which), b.SETTINGS, b.NOW)

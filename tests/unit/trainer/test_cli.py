@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from rltrainer import checkpoint as ckpt
+from tests.unit.command import Command
 
 RLTRAINER = [sys.executable, "-W", "error", "-m", "rltrainer.cli"]
 ROOT = Path(__file__).parents[3]
@@ -28,13 +29,25 @@ def rltrainer(*arguments: str, env: dict[str, str] | None = None) -> subprocess.
         env={**os.environ, **(env or {})},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=280,
         check=False,
     )
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--help",), ("train", "--help"), ("rollout", "--help"), ("list",), ("describe", "PPO")]
+    "arguments",
+    [
+        ("--help",),
+        ("train", "--help"),
+        ("rollout", "--help"),
+        ("evaluate", "--help"),
+        ("plot", "--help"),
+        ("export", "--help"),
+        ("completion", "bash"),
+        ("list",),
+        ("describe", "PPO"),
+        ("validate", "-f", "examples/cartpole-ppo.yaml"),
+    ],
 )
 def test_help_imports_neither_pytorch_nor_ray(arguments: tuple[str, ...]) -> None:
     code = "import sys; from rltrainer.cli import main\ntry: main(sys.argv[1:])\nexcept SystemExit: pass\n"
@@ -61,11 +74,11 @@ def test_help_imports_neither_pytorch_nor_ray(arguments: tuple[str, ...]) -> Non
         (("-f", "nowhere.yaml"), "nowhere.yaml: No such file or directory"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_one_line_that_says_what_to_do(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
-    done = rltrainer("train", *arguments, "--local-dir", str(tmp_path))
-    assert done.returncode == 2
-    lines = done.stderr.strip().splitlines()
-    assert len(lines) == 1, done.stderr
+def test_a_mistake_is_one_line_that_says_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    lines = Command(capsys)("train", *arguments, "--local-dir", tmp_path, code=2).strip().splitlines()
+    assert len(lines) == 1, lines
     assert "error: " in lines[0]
     assert message in lines[0]
 
@@ -216,15 +229,6 @@ def test_overwrite_begins_anew_and_keeps_the_old_run(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("ppo-cartpole-v1*"))) == 2
 
 
-def test_validate_list_and_describe(tmp_path: Path) -> None:
-    assert "is valid: PPO on CartPole-v1" in rltrainer("validate", "-f", "examples/cartpole-ppo.yaml").stdout
-    assert {line.split()[0] for line in rltrainer("list").stdout.splitlines()} >= {"PPO", "A2C"}
-    described = rltrainer("describe", "PPO").stdout
-    assert "  clip  number > 0, default 0.2\n" in described
-    assert "  lambda  number >= 0 <= 1, default 0.95\n" in described
-    assert 'unknown algorithm "PPX"' in rltrainer("describe", "PPX").stderr
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -235,11 +239,8 @@ def test_validate_list_and_describe(tmp_path: Path) -> None:
         (("-f", "examples/cartpole-rollout.yaml"), "spec.experiment means something only in a cluster"),
     ],
 )
-def test_a_rollout_that_cannot_be(arguments: tuple[str, ...], message: str) -> None:
-    done = rltrainer("rollout", *arguments)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+def test_a_rollout_that_cannot_be(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str) -> None:
+    assert message in Command(capsys)("rollout", *arguments, code=2)
 
 
 def test_the_document_and_the_command_line_are_one(tmp_path: Path) -> None:

@@ -21,9 +21,10 @@ from rltrainer.errors import Interrupted, RunError
 from rltrainer.evaluation import STEPS, Evaluator
 from rltrainer.interrupt import Interrupt
 from rltrainer.learner import Weights
+from rltrainer.model import EVALUATED
 from rltrainer.sampling import Blueprint, Report
 from rltrainer.seeding import Role, derived_seed
-from rltrainer.spec import EVALUATED, DocumentError, Stop
+from rltrainer.spec import DocumentError, Stop
 from tests.unit.trainer.helpers import TOYS, blueprint, experiment, learner, quick
 from tests.unit.trainer.toy_envs import Countdown, Identity, Step
 

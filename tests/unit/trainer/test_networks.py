@@ -15,6 +15,7 @@ from rltrainer.learner import Flat
 from rltrainer.networks import ActorCritic, Memory, PolicyNetwork, encoder, is_image, orthogonal
 from rltrainer.networks.encoders import Convolutional, OneHot, channels_last, is_picture, minatar, nature, resnet
 from rltrainer.normalize import ObservationNormalizer
+from rltrainer.optimizer import SWEEP, Adam
 from rltrainer.options import Options, PPOOptions
 
 VECTOR = spaces.Box(-1, 1, (4,), np.float32)
@@ -526,7 +527,7 @@ def test_flat_parameters_train_as_separate_ones_do() -> None:
     flat_net = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Tanh(), torch.nn.Linear(5, 1))
     flat_net.load_state_dict(plain.state_dict())
     flat = Flat(flat_net)
-    first, second = torch.optim.Adam(plain.parameters(), lr=0.01), torch.optim.Adam([flat.vector], lr=0.01, fused=True)
+    first, second = torch.optim.Adam(plain.parameters(), lr=0.01), Adam(flat.vector, lr=0.01, eps=1e-8)
     for _ in range(20):
         x = torch.randn(8, 3)
         first.zero_grad()
@@ -537,3 +538,31 @@ def test_flat_parameters_train_as_separate_ones_do() -> None:
         second.step()
     for a, b in zip(plain.parameters(), flat_net.parameters(), strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_an_average_that_has_decayed_to_nothing_becomes_0_and_others_stay() -> None:
+    vector = torch.nn.Parameter(torch.ones(2))
+    vector.grad = torch.tensor([1.0, 0.0])
+    adam = Adam(vector, lr=0.01, eps=1e-8)
+    adam.state["exp_avg"].copy_(torch.tensor([0.5, 1e-26]))
+    for _ in range(SWEEP):
+        adam.step()
+    assert adam.state["exp_avg"][1] == 0
+    assert adam.state["exp_avg"][0] == pytest.approx(1.0, rel=1e-4)
+    assert vector[1] == 1.0
+
+
+def test_an_optimiser_goes_on_from_the_state_of_another() -> None:
+    vectors = [torch.nn.Parameter(torch.ones(3)) for _ in range(2)]
+    for vector in vectors:
+        vector.grad = torch.tensor([1.0, -2.0, 0.5])
+    first, second = (Adam(vector, lr=0.01, eps=1e-8) for vector in vectors)
+    for _ in range(SWEEP - 1):
+        first.step()
+    vectors[1].data.copy_(vectors[0].data)
+    second.load(first.state)
+    first.step()
+    second.step()
+    assert second.steps == SWEEP
+    assert torch.equal(*(vector.data for vector in vectors))
+    assert all(torch.equal(first.state[name], second.state[name]) for name in first.state)

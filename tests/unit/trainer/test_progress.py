@@ -10,11 +10,12 @@ from tensorboardX import SummaryWriter  # noqa: F401 - its first import warns, b
 
 from rltrainer import results
 from rltrainer.execution import Iteration
+from rltrainer.model import EVALUATED
 from rltrainer.paths import run_uri
 from rltrainer.progress import Progress
 from rltrainer.results import Results, keep_until, scalars
 from rltrainer.sampling import Report
-from rltrainer.spec import EVALUATED, Metadata, Stop
+from rltrainer.spec import Metadata, Stop
 from rltrainer.threads import cpus
 
 

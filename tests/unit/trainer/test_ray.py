@@ -19,6 +19,7 @@ from rltrainer.backend import Backend, SerialBackend
 from rltrainer.errors import Interrupted, RunError
 from rltrainer.interrupt import Interrupt
 from rltrainer.ray_backend import RayBackend
+from rltrainer.run import Run
 from tests.unit.trainer.helpers import TASKS, TOYS, blueprint, experiment, nothing, quick, small
 
 pytestmark = pytest.mark.filterwarnings(
@@ -233,9 +234,9 @@ def test_when_everything_goes_at_once_the_last_state_is_kept(tmp_path: Path, mon
         backends.append(RayBackend(*given))
         return backends[0]
 
-    monkeypatch.setattr(train, "open_backend", opened)
+    monkeypatch.setattr("rltrainer.run.open_backend", opened)
     given = experiment(config=quick(num_workers=2), checkpoint={"frequency": 0})
-    run = train.Run(given, *train.claim_folder(tmp_path / "run", given, False), 0, interrupt, False)
+    run = Run(given, tmp_path, interrupt=interrupt)
 
     def end() -> None:
         while not run.row or run.row["training_iteration"] < 3:
@@ -247,7 +248,7 @@ def test_when_everything_goes_at_once_the_last_state_is_kept(tmp_path: Path, mon
     thread = threading.Thread(target=end)
     thread.start()
     with pytest.raises(Interrupted):
-        run.go(None)
+        train.drive(run)
     thread.join()
     assert run.newest is not None
     manifest, tree = ckpt.read(run.newest)

@@ -1,7 +1,9 @@
 """Small environments whose right answers are known."""
 
+import json
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -139,6 +141,46 @@ class Dies(Countdown):
 
     def step(self, action: Any) -> Step:
         os._exit(1)
+
+
+class Fragile(Countdown):
+    """Takes its process with it, the first time that any of its kind has come far in `folder`."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__()
+        self.mark = Path(folder) / "fallen"
+
+    def step(self, action: Any) -> Step:
+        self.steps = getattr(self, "steps", 0) + 1
+        if self.steps > 40 and not self.mark.exists():
+            self.mark.touch()
+            os._exit(1)
+        return super().step(action)
+
+
+class FailsOnce(Countdown):
+    """Cannot go on until its mark is there; then the mark is, for those that come after."""
+
+    def step(self, action: Any) -> Step:
+        mark = Path(os.environ["TOY_MARK"])
+        self.steps = getattr(self, "steps", 0) + 1
+        if self.steps > 40 and not mark.exists():
+            mark.touch()
+            raise ConnectionError("the simulator's server is away")
+        return super().step(action)
+
+
+class Nodes(Countdown):
+    """Notes what nodes its Ray cluster has."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        import ray
+
+        mark = Path(os.environ["TOY_MARK"])
+        if ray.is_initialized() and not mark.exists():
+            nodes: list[Any] = ray.nodes()  # type: ignore[no-untyped-call]
+            mark.write_text(json.dumps([node["Resources"] for node in nodes]))
+        return super().reset(seed=seed, options=options)
 
 
 class Slow(Countdown):

@@ -1,18 +1,18 @@
-"""`rltrainer rollout`: from the command line on a laptop, from an RLRollout document in a cluster."""
+"""Plays a policy: from the command line on a laptop, from an RLRollout document in a cluster."""
 
 import argparse
 import logging
 import os
 import sys
 
-from pydantic import ValidationError
-
+from rltrainer.cli.checkpoints import policy_request, source_of
+from rltrainer.cli.common import UsageError
 from rltrainer.errors import RunError
-from rltrainer.options import describe
+from rltrainer.options import OptionError
 from rltrainer.paths import run_uri
 from rltrainer.results import log_to, on_terminal, stop_logging
 from rltrainer.rollout import Request, run
-from rltrainer.spec import DocumentError, Rollout, Storage
+from rltrainer.spec import DocumentError, Rollout
 from rltrainer.status import ROLLOUT, Reporter, Target
 from rltrainer.statuses import Problem, RolloutResults
 from rltrainer.storage import StorageError
@@ -29,7 +29,7 @@ def main(arguments: argparse.Namespace) -> int:
     report = Report()
     try:
         return report.run(request_of(arguments))
-    except (RunError, StorageError, DocumentError) as error:
+    except (RunError, StorageError, DocumentError, OptionError, UsageError) as error:
         permanent = not isinstance(error, StorageError) and getattr(error, "permanent", True)
         log.critical("error: %s", error)
         report.fail(getattr(error, "reason", "InvalidOption"), str(error), permanent)
@@ -39,30 +39,24 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def request_of(arguments: argparse.Namespace) -> Request:
-    """What the command line or its document asks for. Raises DocumentError."""
-    given = {
-        name: value
-        for name in ("which", "episodes", "steps", "deterministic", "seed", "out")
-        if (value := getattr(arguments, name)) is not None
-    }
+    """What the command line or its document asks for. Raises DocumentError or UsageError."""
+    names = ("which", "episodes", "steps", "seed", "out")
+    given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    given |= policy_request(arguments)
     if arguments.video_dir is not None:
         given["video"] = arguments.video_dir
+    if arguments.render:
+        if arguments.video_dir:
+            raise UsageError("an environment is drawn in one way: give --render or --video-dir, not both")
+        given["render"] = True
     if arguments.file:
+        told = ("checkpoint", "endpoint", "region", "namespace")
+        if twice := [name for name in told if getattr(arguments, name)]:
+            raise UsageError(f"{arguments.file} says where the checkpoint is: leave out {' and '.join(twice)}")
         return Request(**{**vars(from_document(arguments.file)), **given})
     if not arguments.checkpoint:
-        raise DocumentError("rollout takes a CHECKPOINT, or a document with -f FILE")
-    return Request(checkpoint=arguments.checkpoint, storage=storage_of(arguments), **given)
-
-
-def storage_of(arguments: argparse.Namespace) -> Storage | None:
-    """How S3 is reached, from --endpoint and --region. Raises DocumentError."""
-    uris = [
-        uri for uri in (arguments.checkpoint, arguments.out, arguments.video_dir) if uri and uri.startswith("s3://")
-    ]
-    try:
-        return Storage(uri=uris[0], endpoint=arguments.endpoint, region=arguments.region) if uris else None
-    except ValidationError as error:
-        raise DocumentError("; ".join(describe(problem, "storage") for problem in error.errors())) from None
+        raise UsageError("rollout takes a CHECKPOINT, or a document with -f FILE")
+    return Request(**{**given, **source_of(arguments, arguments.out, arguments.video_dir).request()})
 
 
 def from_document(path: str) -> Request:

@@ -1,0 +1,138 @@
+"""`rltrainer plot`: learning curves, in the terminal or as a picture."""
+
+import argparse
+import difflib
+import json
+import math
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from rltrainer.cli.common import UsageError, storage_arguments, storage_of
+from rltrainer.paths import RESULTS
+from rltrainer.rows import flattened
+
+X = ("timesteps_total", "training_iteration", "time_total_s")
+MEAN = "episode_reward_mean"
+MOST_NAMED = 20
+"""Curves that a picture has room to name."""
+
+
+def arguments(sub: argparse.ArgumentParser) -> None:
+    """What `plot` takes."""
+    sub.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="a run, a search (each trial is a curve), a folder with runs in it, or a result.json; a path or s3:// URI",
+    )
+    sub.add_argument("--x", choices=X, default=X[0], help="what lies to the right (%(default)s)")
+    sub.add_argument(
+        "--y",
+        metavar="METRIC",
+        default=MEAN,
+        help="a number in the rows of result.json, nested ones as in evaluation/episode_reward_mean (%(default)s)",
+    )
+    sub.add_argument("--out", metavar="FILE", help="write a picture, .png, .svg or .pdf, instead of drawing here")
+    storage_arguments(sub)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The points of one run, in the order of its rows."""
+
+    name: str
+    x: list[float]
+    y: list[float]
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Draws the curves of some runs."""
+    drawing = package("matplotlib.figure" if arguments.out else "plotext")
+    curves = [curve_of(name, rows, arguments.x, arguments.y) for name, rows in found(arguments)]
+    if arguments.out:
+        write(drawing, curves, arguments.x, arguments.y, Path(arguments.out).expanduser())
+        sys.stdout.write(f"{arguments.out}\n")
+    else:
+        sys.stdout.write(drawn(drawing, curves, arguments.x, arguments.y) + "\n")
+    return 0
+
+
+def package(name: str) -> ModuleType:
+    """A package of the extra `plot`. Raises UsageError where it is not installed."""
+    import importlib  # noqa: PLC0415 - so that it stands beside its only use
+
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise UsageError(f'{error.name} is not installed: pip install "rl-kubernetes[plot]"') from None
+
+
+def found(arguments: argparse.Namespace) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Each run that the command line names, and its rows. Raises UsageError for what holds none, or cannot be read."""
+    from rltrainer.storage import StorageError, open_store  # noqa: PLC0415 - boto3 comes with it
+
+    for given in arguments.runs:
+        uri = given.rstrip("/").removesuffix("/" + RESULTS)
+        store = open_store(uri, storage_of(arguments, uri))
+        try:
+            files = [key for key in store.keys("") if f"/{key}".endswith("/" + RESULTS)]
+            if not files:
+                raise UsageError(f"there is no {RESULTS} in {uri}: give the folder of a run, or one with runs in it")
+            for key in files:
+                folder = key.removesuffix(RESULTS).rstrip("/")
+                yield "/".join(filter(None, (uri.rpartition("/")[2], folder))), rows_of(store.read(key) or b"")
+        except StorageError as error:
+            raise UsageError(str(error)) from None
+
+
+def rows_of(content: bytes) -> list[dict[str, Any]]:
+    """The rows of a result.json, flat. The last one may be half written: the run may still go on."""
+    rows = []
+    for line in content.decode().splitlines():
+        try:
+            rows.append(flattened(json.loads(line)))
+        except ValueError:
+            break
+    return rows
+
+
+def curve_of(name: str, rows: list[dict[str, Any]], x: str, y: str) -> Curve:
+    """The points of the rows that have `y`. Raises UsageError where none does."""
+    known = {key for row in rows for key, value in row.items() if isinstance(value, int | float)}
+    if rows and y not in known and not any(y in row for row in rows):
+        near = difflib.get_close_matches(y, known, n=1, cutoff=0.4)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise UsageError(f"{name} has no {y}.{hint} It has {', '.join(sorted(known))}")
+    points = [(row[x], row[y]) for row in rows if row.get(y) is not None and math.isfinite(row[y])]
+    return Curve(name, [float(a) for a, _ in points], [float(b) for _, b in points])
+
+
+def drawn(plotext: ModuleType, curves: list[Curve], x: str, y: str) -> str:
+    """The curves in characters, coloured on a terminal."""
+    figure = plotext.figure
+    figure.clear()
+    for curve in curves:
+        figure.draw(figure.signal(curve.x, curve.y).lines().label(curve.name))
+    figure.title(y).label(x, axis="x", side="lower")
+    picture: str = figure.build().string(colorless=not sys.stdout.isatty())
+    return picture
+
+
+def write(matplotlib_figure: ModuleType, curves: list[Curve], x: str, y: str, path: Path) -> None:
+    """The curves as a picture at `path`. Raises UsageError where that cannot be written."""
+    figure = matplotlib_figure.Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    for curve in curves:
+        axes.plot(curve.x, curve.y, label=curve.name)
+    axes.set(xlabel=x, ylabel=y)
+    axes.grid(alpha=0.3)
+    if len(curves) <= MOST_NAMED:
+        axes.legend()
+    try:
+        figure.savefig(path)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be written: {error}") from None

@@ -1,0 +1,55 @@
+"""The options of `rltrainer train` that are about Ray, and those of RLlib's that have nothing left to do."""
+
+import argparse
+import sys
+
+from rltrainer.cli.common import UsageError, natural, positive
+from rltrainer.ray_settings import CURRENT
+
+GONE = {
+    "eager": "--eager: updates run eagerly as it is; docs/performance.md says what compiling them would give",
+    "queue_trials": "--queue-trials: trials always wait for resources now, and a cluster that can grow grows for them",
+    "ray_redis_max_memory": "--ray-redis-max-memory: Ray keeps its tables in its own head process now, without Redis; "
+    "--ray-object-store-memory bounds what it holds of data",
+}
+"""What replaced an option, to be said where it is given."""
+
+
+def add(group: argparse._ArgumentGroup) -> None:
+    """What `train` takes of these."""
+    group.add_argument(
+        "--ray-address", metavar="ADDRESS", help="Ray cluster to join; unset, RAY_ADDRESS or one is begun"
+    )
+    group.add_argument("--ray-num-cpus", type=positive, metavar="N", help="CPUs of each node that is begun")
+    group.add_argument("--ray-num-gpus", type=natural, metavar="N", help="GPUs of each node that is begun")
+    group.add_argument("--ray-num-nodes", type=positive, metavar="N", help="nodes to emulate on this machine (1)")
+    group.add_argument(
+        "--ray-memory", type=positive, metavar="BYTES", help="memory that tasks may reserve on each node"
+    )
+    group.add_argument(
+        "--ray-object-store-memory", type=positive, metavar="BYTES", help="shared memory of each node (512 MiB)"
+    )
+    group.add_argument("--eager", action="store_true", default=None, help="as it always is now; says so")
+    group.add_argument("--queue-trials", action="store_true", default=None, help="as it always is now; says so")
+    group.add_argument("--ray-redis-max-memory", type=positive, metavar="BYTES", help="gone with Redis; says so")
+
+
+def apply(arguments: argparse.Namespace, used: bool) -> None:
+    """Takes the settings over; `used` is whether the run has a use for Ray. Raises UsageError."""
+    for name, said in GONE.items():
+        if getattr(arguments, name) is not None:
+            sys.stderr.write(f"note: {said}\n")
+    settings = CURRENT
+    settings.address, settings.cpus, settings.gpus = (
+        arguments.ray_address,
+        arguments.ray_num_cpus,
+        arguments.ray_num_gpus,
+    )
+    settings.nodes = arguments.ray_num_nodes or 1
+    settings.memory, settings.object_store_memory = arguments.ray_memory, arguments.ray_object_store_memory
+    if settings.address and (settings.cpus or settings.gpus or settings.nodes > 1 or settings.memory):
+        raise UsageError(
+            "--ray-address joins a cluster as it is: the other --ray options are for one that is begun here"
+        )
+    if settings.given and not used:
+        raise UsageError("the --ray options need a run that uses Ray: set num_workers in --config, or search")

@@ -1,0 +1,20 @@
+"""Has what the package says while a command runs appear on the terminal."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rltrainer.errors import RunError
+from rltrainer.results import log_to, on_terminal, stop_logging
+from rltrainer.storage import StorageError
+
+
+@contextmanager
+def speaking() -> Iterator[None]:
+    """Within it, the package's log goes to standard error, and storage that fails is a RunError."""
+    handlers = log_to(None, on_terminal())
+    try:
+        yield
+    except StorageError as error:
+        raise RunError(error.reason, str(error)) from error
+    finally:
+        stop_logging(handlers)

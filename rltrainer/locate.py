@@ -1,0 +1,62 @@
+"""Which checkpoint is meant by a folder or an s3:// URI: of a checkpoint, of a run, or of a search."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rltrainer import restore
+from rltrainer.checkpoint import MANIFEST, CorruptCheckpointError
+from rltrainer.errors import RunError
+from rltrainer.paths import PARAMS, SEARCH
+from rltrainer.spec import Checkpoint, Storage
+from rltrainer.storage import Store, open_store
+
+WHICH = ("best", "latest")
+
+
+def fetch(uri: str, place: Path, storage: Storage | None = None, which: str = "best") -> str:
+    """Downloads the checkpoint that `uri` names to `place`, checked, and returns where it was.
+
+    Of a run `which` chooses, or /best or /latest after its URI; of a search the best trial counts. Raises StorageError,
+    and RunError, permanent, if there is no checkpoint or it is broken.
+    """
+    uri = uri.rstrip("/")
+    try:
+        run, which = _run(uri, storage, which)
+        return restore.fetch_from(run, place, which, _score_attribute(run))
+    except CorruptCheckpointError as error:
+        raise RunError("CheckpointNotFound", f"{uri}: {error}", permanent=True) from error
+
+
+def _run(uri: str, storage: Storage | None, which: str) -> tuple[Store, str]:
+    """The run or checkpoint that `uri` names, and which of the run's checkpoints."""
+    parent, _, last = uri.rpartition("/")
+    store = open_store(uri, storage)
+    if last in WHICH and parent and not _holds_something(store):
+        uri, which, store = parent, last, open_store(parent, storage)
+    search = _json(store, SEARCH)
+    if search is None:
+        return store, which
+    if not search.get("best"):
+        raise RunError("CheckpointNotFound", f"no trial of the search in {uri} is the best yet", permanent=True)
+    return open_store(f"{uri}/{search['best']}", storage), which
+
+
+def _holds_something(store: Store) -> bool:
+    return any(store.read(name) is not None for name in (MANIFEST, PARAMS, SEARCH))
+
+
+def _score_attribute(run: Store) -> str:
+    """What the run ranks its checkpoints by."""
+    checkpoint = (_json(run, PARAMS) or {}).get("checkpoint", {})
+    return str(checkpoint.get("scoreAttribute", Checkpoint().score_attribute))
+
+
+def _json(store: Store, name: str) -> dict[str, Any] | None:
+    """The object in file `name`, or None. Raises RunError, permanent, where the file is broken."""
+    content = store.read(name)
+    try:
+        found: dict[str, Any] | None = None if content is None else json.loads(content)
+    except ValueError as error:
+        raise RunError("CheckpointNotFound", f"{store.uri}/{name} is not JSON: {error}", permanent=True) from None
+    return found

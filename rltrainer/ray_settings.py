@@ -1,0 +1,30 @@
+"""Where Ray runs, as the command line says; kept apart so that saying it does not import Ray."""
+
+from dataclasses import dataclass
+
+
+@dataclass
+class RaySettings:
+    """What ray_cluster.py joins or begins. None leaves it to what the run needs."""
+
+    address: str | None = None
+    """Of a cluster to join; RAY_ADDRESS where unset."""
+    cpus: int | None = None
+    """Of each node."""
+    gpus: int | None = None
+    """Of each node; more than the machine has are simulated by Ray."""
+    nodes: int = 1
+    """Emulated on this machine."""
+    memory: int | None = None
+    """Bytes that Ray hands out to tasks that reserve memory, of each node."""
+    object_store_memory: int | None = None
+    """Bytes of shared memory, of each node."""
+
+    @property
+    def given(self) -> bool:
+        """Whether anything is set."""
+        return self != RaySettings()
+
+
+CURRENT = RaySettings()
+"""What this process was told."""

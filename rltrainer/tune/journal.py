@@ -1,0 +1,112 @@
+"""search.json: what a search has decided and seen. Written whole, so that at any instant it can be gone on from."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rltrainer.checkpoint import sync_to_disk
+from rltrainer.paths import SEARCH
+from rltrainer.statuses import BestTrial, CheckpointRef, TrialCounts
+
+Status = Literal["pending", "running", "terminated", "failed"]
+DONE = ("terminated", "failed")
+
+
+class Entry(BaseModel):
+    """One trial."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    number: int
+    name: str
+    """Its folder's too."""
+    options: dict[str, Any]
+    """Those searched over; a population-based search changes them."""
+    status: Status = "pending"
+    stopped_by: str | None = None
+    """What ended it, in words."""
+    reward: float | None = None
+    """The metric that trials are compared by, as reported last."""
+    training_iteration: int = 0
+    timesteps_total: int = 0
+    episodes_total: int = 0
+    time_total_s: float = 0.0
+    checkpoint: CheckpointRef | None = None
+    """Its newest complete checkpoint."""
+    best_checkpoint: CheckpointRef | None = None
+    """Its best one."""
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing more is to be run of it."""
+        return self.status in DONE
+
+
+class Journal(BaseModel):
+    """All trials so far, in the order of their numbers."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    metric: str
+    mode: Literal["max", "min"]
+    trials: list[Entry] = Field(default_factory=list)
+
+    def add(self, prefix: str, options: dict[str, Any]) -> Entry:
+        """A new trial."""
+        number = len(self.trials)
+        self.trials.append(Entry(number=number, name=trial_name(prefix, number), options=options))
+        return self.trials[-1]
+
+    def named(self, name: str) -> Entry:
+        """The trial of that name."""
+        return next(entry for entry in self.trials if entry.name == name)
+
+    def remaining(self) -> list[Entry]:
+        """The trials that are not done."""
+        return [entry for entry in self.trials if not entry.done]
+
+    def best(self) -> Entry | None:
+        """The trial that the metric puts first, by its last report."""
+        judged = [(entry.reward, entry) for entry in self.trials if entry.reward is not None]
+        sign = 1 if self.mode == "max" else -1
+        return max(judged, key=lambda pair: sign * pair[0], default=(0.0, None))[1]
+
+    def counts(self, expected: int) -> TrialCounts:
+        """How the trials stand; those of `expected` that have no entry yet are pending."""
+        by: dict[str, int] = {"pending": max(0, expected - len(self.trials))}
+        for entry in self.trials:
+            by[entry.status] = by.get(entry.status, 0) + 1
+        done = sum(by.get(status, 0) for status in DONE)
+        return TrialCounts(**by, done=f"{done}/{sum(by.values())}")
+
+    def best_trial(self) -> BestTrial | None:
+        """The best trial as a status names it."""
+        found = self.best()
+        if found is None or found.reward is None:
+            return None
+        return BestTrial(trial=found.name, options=found.options, reward=found.reward, checkpoint=found.best_checkpoint)
+
+    def write(self, folder: Path) -> Path:
+        """Writes search.json, whole or not at all."""
+        content = self.model_dump(mode="json", exclude_none=True)
+        best = self.best()
+        part, path = folder / (SEARCH + ".part"), folder / SEARCH
+        part.write_text(json.dumps({"best": best.name if best else None, **content}, indent=1) + "\n")
+        sync_to_disk(part)
+        part.rename(path)
+        return path
+
+
+def read(path: Path) -> Journal | None:
+    """The journal at `path`, if there is one."""
+    try:
+        return Journal.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def trial_name(prefix: str, number: int) -> str:
+    """Name of a trial, and of its folder."""
+    return f"{prefix}_{number:05d}"

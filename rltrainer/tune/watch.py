@@ -1,0 +1,113 @@
+"""What becomes of the trials, noted in the journal and said in the log."""
+
+import logging
+import re
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from ray.tune import Callback
+from ray.tune.experiment import Trial as TuneTrial
+
+from rltrainer.errors import RunError
+from rltrainer.interrupt import Interrupt
+from rltrainer.statuses import CheckpointRef
+from rltrainer.tune.driver_only import DriverOnly
+from rltrainer.tune.journal import Entry, Journal
+from rltrainer.tune.space import plain
+from rltrainer.tune.trial import NUMBER
+
+log = logging.getLogger(__name__)
+
+EVERY = 5.0
+"""Seconds between notes of how trials come on; how they begin and end is noted at once."""
+COUNTED = ("training_iteration", "timesteps_total", "episodes_total", "time_total_s")
+
+
+class Watch(DriverOnly, Callback):
+    """Follows the trials of a search."""
+
+    def __init__(self, journal: Journal, note: Callable[[], object], interrupt: Interrupt, expected: int) -> None:
+        self.journal, self.note, self.interrupt, self.expected = journal, note, interrupt, expected
+        self.noted = monotonic()
+
+    def _entry(self, trial: TuneTrial) -> Entry:
+        return self.journal.named(str(trial))
+
+    def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        """Notes that it runs, and with which options."""
+        entry = self._entry(trial)
+        self._take_options(entry, trial)
+        if entry.status == "pending":
+            entry.status = "running"
+            log.info("%s begins, with %s", entry.name, entry.options)
+        self.note()
+
+    def _take_options(self, entry: Entry, trial: TuneTrial) -> None:
+        """A population-based search has changed them, perhaps."""
+        options = {name: plain(value) for name, value in trial.config.items() if name != NUMBER}
+        if options != entry.options:
+            log.info("%s goes on from a better trial, with %s", entry.name, options)
+            entry.options = options
+
+    def on_trial_result(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Notes how far it has come."""
+        entry = self._entry(trial)
+        for name in COUNTED:
+            setattr(entry, name, result[name])
+        entry.reward = result.get(self.journal.metric, entry.reward)
+        for name in ("checkpoint", "best_checkpoint"):
+            if result.get(name):
+                setattr(entry, name, CheckpointRef.model_validate(result[name]))
+        entry.stopped_by = result.get("stopped_by")
+        if monotonic() - self.noted >= EVERY:
+            self._say()
+
+    def _say(self) -> None:
+        self.noted = monotonic()
+        counts, best = self.journal.counts(self.expected), self.journal.best()
+        leader = f"; best {best.name} with {self.journal.metric} {best.reward:.2f}" if best else ""
+        steps = sum(entry.timesteps_total for entry in self.journal.trials)
+        log.info("%s trials done, %d running, %s steps%s", counts.done, counts.running, f"{steps:,}", leader)
+        self.note()
+
+    def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        """Notes that it is done, unless it was ended because the whole search was."""
+        entry = self._entry(trial)
+        if entry.stopped_by is None and self.interrupt.signum is not None:
+            return
+        entry.status, entry.stopped_by = "terminated", entry.stopped_by or "ended by the scheduler"
+        reward = "no episode ended" if entry.reward is None else f"{self.journal.metric} {entry.reward:.2f}"
+        log.info(
+            "%s is done: %s after %s steps (%s)", entry.name, reward, f"{entry.timesteps_total:,}", entry.stopped_by
+        )
+        self._say()
+
+    def on_trial_recover(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        """Says that it failed, and goes on."""
+        log.warning("%s failed and goes on from its newest checkpoint: %s", trial, reason(trial))
+
+    def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        """Notes that it is given up."""
+        entry = self._entry(trial)
+        entry.status, entry.stopped_by = "failed", reason(trial)
+        log.error("%s is given up: %s", entry.name, entry.stopped_by)
+        self._say()
+
+
+SAID = re.compile(r"^([\w.]+): (.+)$", re.MULTILINE)
+"""The line of a traceback that names the error."""
+
+
+def reason(trial: TuneTrial) -> str:
+    """Why a trial failed, in a line."""
+    try:
+        text = Path(trial.error_file or "").read_text()
+    except OSError:
+        return "no reason is known"
+    kind, message = (SAID.findall(text) or [("", text.strip().partition("\n")[0])])[-1]
+    name = kind.rpartition(".")[2]
+    return message if name == RunError.__name__ else f"{name}: {message}".removeprefix(": ")
