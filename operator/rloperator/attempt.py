@@ -18,10 +18,12 @@ from rloperator.render import (
     TMP_VOLUME,
     Owner,
     container,
+    credentials,
     document_volume,
     environment,
     pod_spec,
     support,
+    variables,
 )
 from rltrainer.spec import Cluster, ExperimentSpec, Head, Storage, Workers
 
@@ -46,6 +48,14 @@ _RAY_ENVIRONMENT = {
     "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
 }
 
+_RAYS_OWN = "IDLE|DashboardAgent|RuntimeEnvAgent|SPILL|RESTORE|DELETE"
+AWAIT_TRIALS = (
+    f"while grep -qsaP '^ray::(?!{_RAYS_OWN})' /proc/[0-9]*/cmdline "
+    f"&& grep -qs ':{_PORTS['gcs']:04X} 01' /proc/net/tcp /proc/net/tcp6; do sleep 0.5; done"
+)
+"""Waits while an actor lives in this pod and the head is connected. An actor's process is titled ray:: and its class;
+01 is an established connection."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -61,6 +71,11 @@ class Plan:
     def image(self) -> str:
         """The document's image, or the operator's."""
         return self.spec.cluster.image or self.settings.trainer_image
+
+    @property
+    def restore(self) -> dict[str, str]:
+        """Tells a trainer which checkpoint restoreFrom.experiment has come to."""
+        return {"RLTRAINER_RESTORE_URI": self.restore_uri} if self.restore_uri else {}
 
 
 def spec_hash(spec: ExperimentSpec) -> str:
@@ -143,9 +158,8 @@ def _head(plan: Plan, number: int) -> Manifest:
     values = _RAY_ENVIRONMENT | {
         # How long Ray waits for the trainer between SIGTERM and SIGKILL; 3 s by default, too short for a checkpoint.
         "RAY_JOB_STOP_WAIT_TIME_S": str(cluster.grace_period_seconds),
+        **plan.restore,
     }
-    if plan.restore_uri:
-        values["RLTRAINER_RESTORE_URI"] = plan.restore_uri
     main = container(
         names.HEAD_CONTAINER,
         plan.image,
@@ -169,9 +183,13 @@ def _group(plan: Plan, group: Workers, number: int) -> Manifest:
     cluster = plan.spec.cluster
     main = container(
         names.WORKER_CONTAINER, plan.image, cluster.image_pull_policy, group,
-        env=[{"name": name, "value": value} for name, value in ({"HOME": "/tmp"} | _RAY_ENVIRONMENT).items()],  # noqa: S108
+        env=variables({"HOME": "/tmp"} | _RAY_ENVIRONMENT),  # noqa: S108
         volumeMounts=[TMP_MOUNT],
     )  # fmt: skip
+    fields: Manifest = {"automountServiceAccountToken": False}
+    if plan.spec.tune is not None:
+        main, more = _trains(plan, main)
+        fields |= more
     if group.gpus:
         main["resources"]["limits"][group.gpu_resource] = str(group.gpus)
         main["resources"]["requests"][group.gpu_resource] = str(group.gpus)
@@ -181,10 +199,21 @@ def _group(plan: Plan, group: Workers, number: int) -> Manifest:
         "minReplicas": group.min_replicas,
         "maxReplicas": group.max_replicas,
         "rayStartParams": {"num-gpus": str(group.gpus)} if group.gpus else {},
-        "template": _template(
-            plan, group, number, main, volumes=[TMP_VOLUME], automountServiceAccountToken=False
-        ),
-    }  # fmt: skip
+        "template": _template(plan, group, number, main, volumes=[TMP_VOLUME], **fields),
+    }
+
+
+def _trains(plan: Plan, main: Manifest) -> tuple[Manifest, Manifest]:
+    """A worker's container, and fields of its pod, where trials of a search run.
+
+    A trial keeps its own checkpoints, so it reaches storage as the head does, and it is given the time to keep its last
+    one: the trainer in the head ends the trials, and Ray on this node must not have ended before.
+    """
+    await_trials = {"preStop": {"exec": {"command": ["/bin/bash", "-c", AWAIT_TRIALS]}}}
+    env = [*main["env"], *variables(plan.restore), *credentials(plan.storage)]
+    grace = plan.spec.cluster.grace_period_seconds
+    more = {"serviceAccountName": plan.owner.support, "terminationGracePeriodSeconds": grace}
+    return main | {"env": env, "lifecycle": await_trials}, more
 
 
 def _template(plan: Plan, pods: Head | Workers, number: int, main: Manifest, **fields: Any) -> Manifest:

@@ -115,6 +115,16 @@ class Case:
         return bool(self.observed.object["spec"].get("suspend"))
 
     @property
+    def is_search(self) -> bool:
+        """Whether trials are run; read even where the document is refused otherwise."""
+        return self.observed.object["spec"].get("tune") is not None
+
+    @property
+    def best(self) -> Manifest | None:
+        """The best trial of a search: the one reported, or the last one known."""
+        return (self.training.get("best") or self.observed.status.get("best")) if self.is_search else None
+
+    @property
     def remains(self) -> tuple[Manifest, ...]:
         """What is left of attempts that have ended; with none of it, no other trainer can be writing."""
         return (*self.observed.jobs, *self.observed.clusters, *self.observed.pods)

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from rloperator.config import Settings
 from rloperator.names import Manifest, storage_of
 from rltrainer.options import OptionError, describe
-from rltrainer.spec import ExperimentSpec, Pods, RolloutSpec, Storage
+from rltrainer.spec import Cluster, ExperimentSpec, Pods, RolloutSpec, Storage
 
 _SCALE = {"": 1.0, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15} | {
     f"{letter}i": 1024.0**power for power, letter in enumerate("KMGTP", start=1)
@@ -80,8 +80,11 @@ def parse_rollout(spec: Manifest) -> RolloutSpec | Refusal:
 
 
 def _options(subject: Subject) -> Refusal | None:
+    spec = subject.spec
     try:
-        subject.spec.options()
+        spec.options()
+        if spec.tune is not None:
+            spec.tune.check(spec.run, spec.config)
     except OptionError as error:
         return Refusal("InvalidOption", str(error))
     return None
@@ -96,16 +99,49 @@ def _storage(subject: Subject) -> Refusal | None:
     return None
 
 
+@dataclass(frozen=True)
+class _Processes:
+    """What Ray places for a run beside its driver, or for one trial of a search: learners of one CPU each, and workers.
+
+    Where a search is over one of these numbers, it is the largest.
+    """
+
+    workers: int
+    worker_cpus: float
+    learners: int
+    learner_gpus: float
+
+    @classmethod
+    def of(cls, spec: ExperimentSpec) -> "_Processes":
+        gpus, share = int(_largest(spec, "num_gpus")), spec.tune.resources_per_trial.gpu if spec.tune else None
+        learners = max(int(_largest(spec, "num_learners")), gpus)
+        workers = max(int(_largest(spec, "num_workers")), min(1, learners))  # an actor that learns does not sample
+        return cls(workers, _largest(spec, "num_cpus_per_worker"), learners, gpus * (share or 1.0))
+
+    @property
+    def cpus(self) -> float:
+        """Of all of them."""
+        return self.workers * self.worker_cpus + self.learners
+
+
+def _largest(spec: ExperimentSpec, option: str) -> float:
+    domain = spec.tune.space.get(option) if spec.tune else None
+    return float(max(domain.examples()) if domain else getattr(spec.options(), option))
+
+
+def _places(cluster: Cluster) -> list[tuple[int, int]]:
+    """Pods that Ray places processes in, and the CPUs that it counts in each."""
+    return [(group.max_replicas, ray_cpus(group)) for group in cluster.workers] or [(1, ray_cpus(cluster.head))]
+
+
 def _cpus(subject: Subject) -> Refusal | None:
-    options, cluster = subject.spec.options(), subject.spec.cluster
-    places = [(group.max_replicas, ray_cpus(group)) for group in cluster.workers] or [(1, ray_cpus(cluster.head))]
-    fitting = sum(replicas * int(cpus / options.num_cpus_per_worker) for replicas, cpus in places)
-    learners = max(options.num_learners, options.num_gpus)  # actors of one CPU each, beside the workers
-    whole = sum(replicas * int(cpus) for replicas, cpus in places)
-    if options.num_workers <= fitting and options.num_workers * options.num_cpus_per_worker + learners <= whole:
+    needed, cluster = _Processes.of(subject.spec), subject.spec.cluster
+    fitting = sum(replicas * int(cpus / needed.worker_cpus) for replicas, cpus in _places(cluster))
+    whole = sum(replicas * cpus for replicas, cpus in _places(cluster))
+    if needed.workers <= fitting and needed.cpus <= whole:
         return None
-    asked = f"num_workers {options.num_workers} of {options.num_cpus_per_worker:g} CPUs each"
-    asked += f" and {learners} learners of 1" if learners else ""
+    asked = f"num_workers {needed.workers} of {needed.worker_cpus:g} CPUs each"
+    asked += f" and {needed.learners} learners of 1" if needed.learners else ""
     where = f"the groups in spec.cluster.workers have room for {fitting}" if cluster.workers else (
         f"without spec.cluster.workers they share the head, which has room for {fitting}"
     )  # fmt: skip
@@ -114,19 +150,41 @@ def _cpus(subject: Subject) -> Refusal | None:
     )
 
 
+def _trial(subject: Subject) -> Refusal | None:
+    """A trial has, beside its learners and workers, a process that drives it: it is no driver in the head."""
+    tune, cluster = subject.spec.tune, subject.spec.cluster
+    if tune is None:
+        return None
+    own, more = tune.resources_per_trial.cpu or 1.0, _Processes.of(subject.spec).cpus
+    whole, largest = sum(n * cpus for n, cpus in _places(cluster)), max(cpus for _, cpus in _places(cluster))
+    there = "the groups in spec.cluster.workers have" if cluster.workers else (
+        "without spec.cluster.workers trials share the head, which has"
+    )  # fmt: skip
+    if own > largest:
+        said = f"spec.tune.resourcesPerTrial.cpu: {own:g} CPUs fit no pod: {there} at most {largest} in one. Raise cpu"
+        return Refusal("NotEnoughCPUs", said)
+    if own + more > whole:
+        asked = f"{own + more:g} CPUs, {own:g} of its own and {more:g} of its learners and workers"
+        said = f"spec.tune: one trial takes {asked}, and {there} {whole}. Raise maxReplicas or cpu, or add a group"
+        return Refusal("NotEnoughCPUs", said)
+    return None
+
+
 def _gpus(subject: Subject) -> Refusal | None:
-    options, groups = subject.spec.options(), subject.spec.cluster.workers
-    needed = options.num_gpus * max(1, options.num_learners)
+    processes, groups = _Processes.of(subject.spec), subject.spec.cluster.workers
+    share = processes.learner_gpus
+    needed = processes.learners if share else 0
     there = sum(group.max_replicas * group.gpus for group in groups)
-    if needed <= there:
+    if not needed or needed <= sum(group.max_replicas * int(group.gpus / share) for group in groups):
         return None
     if not there:
         return Refusal(
             "NoGPUs", "spec.config.num_gpus is 1 and no group in spec.cluster.workers has GPUs: set gpus in one of them"
         )
+    each = "a GPU" if share == 1 else f"{share:g} GPUs"
     return Refusal(
         "NoGPUs",
-        f"spec.config: {needed} learners with a GPU each do not fit: the groups in spec.cluster.workers have {there} "
+        f"spec.config: {needed} learners with {each} each do not fit: the groups in spec.cluster.workers have {there} "
         "GPUs. Raise maxReplicas or gpus",
     )
 
@@ -142,7 +200,7 @@ def _restore(subject: Subject) -> Refusal | None:
     return None
 
 
-POLICIES: tuple[Policy, ...] = (_options, _storage, _cpus, _gpus, _restore)
+POLICIES: tuple[Policy, ...] = (_options, _storage, _cpus, _gpus, _trial, _restore)
 
 
 def refusal(subject: Subject) -> Refusal | None:

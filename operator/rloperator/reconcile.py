@@ -33,6 +33,8 @@ def finished(case: Case) -> Decision | None:
         return None
     why = case.training.get("stoppedBy") or "its stop condition"
     steps, reward = case.training.get("timestepsTotal", 0), case.training.get("reward", "unknown")
+    if case.is_search:
+        return Decision("Succeeded", "SearchFinished", f"{story.search(case) or 'search done'}, after {steps} steps")
     return Decision("Succeeded", "StopConditionReached", f"stopped by {why} after {steps} steps, reward {reward}")
 
 
@@ -46,6 +48,8 @@ def suspended(case: Case) -> Decision | None:
     if case.remains:
         return Decision(phase, "Suspending", _leaving(case), delete=case.to_delete, requeue_after=SOON)
     at = (case.training.get("checkpoint") or {}).get("uri") or "the newest checkpoint, if there is one,"
+    if found := story.search(case):
+        at = f"the checkpoints of its trials ({found})"
     return Decision("Suspended", "Suspended", f"goes on from {at} once spec.suspend is false")
 
 
@@ -206,6 +210,7 @@ def _status(case: Case, decision: Decision) -> Manifest:
         "attempts": [item.model_dump(by_alias=True, exclude_none=True, mode="json") for item in attempts],
         "cluster": (case.job or {}).get("status", {}).get("rayClusterName"),
         "storageUri": folder or case.observed.status.get("storageUri"),
+        "best": case.best,
         "conditions": list(story.conditions(case, decision)),
     }
     return {key: value for key, value in fields.items() if value not in (None, [])}
@@ -239,7 +244,8 @@ def _progress(case: Case) -> tuple[Phase, str, str]:
     if status.get("jobDeploymentStatus") in ("Suspended", "Suspending"):
         return "Pending", "WaitingForAdmission", f"attempt {number} waits for its queue to admit it"
     if status.get("jobStatus") == "RUNNING" or case.training.get("attempt") == number:
-        return "Running", "Training", f"attempt {number} trains" + (f"; {found.message}" if found else "")
+        said = (f"attempt {number} trains", story.search(case), found.message if found else "")
+        return "Running", "Training", "; ".join(part for part in said if part)
     found = found or _refused_pods(case)
     if found:
         return "Provisioning", found.reason, found.message

@@ -113,12 +113,21 @@ def environment(owner: Owner, storage: Storage | None, **values: str) -> list[Ma
         "RLTRAINER_NAME": owner.name,
         "RLTRAINER_UID": owner.uid,
     } | values
-    env: list[Manifest] = [{"name": name, "value": value} for name, value in plain.items()]
-    if storage is not None and storage.credentials_secret:
-        for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            reference = {"secretKeyRef": {"name": storage.credentials_secret, "key": key}}
-            env.append({"name": key, "valueFrom": reference})
-    return env
+    return [*variables(plain), *credentials(storage)]
+
+
+def variables(values: dict[str, str]) -> list[Manifest]:
+    """Environment variables of a container."""
+    return [{"name": name, "value": value} for name, value in values.items()]
+
+
+def credentials(storage: Storage | None) -> list[Manifest]:
+    """The environment variables that S3 is reached with, by reference."""
+    if storage is None or not storage.credentials_secret:
+        return []
+    secret = storage.credentials_secret
+    keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    return [{"name": key, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}} for key in keys]
 
 
 def container(name: str, image: str, pull_policy: str, pods: Pods, **fields: Any) -> Manifest:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from rltrainer.model import EVALUATED
 from rltrainer.options import OPTIONS
 from rltrainer.spec import GROUP, MAX_NAME, VERSION, ExperimentSpec, RolloutSpec
 from rltrainer.statuses import ExperimentStatus, RolloutStatus
@@ -24,6 +25,8 @@ _KEPT = (
     "maxLength",
     "minItems",
     "maxItems",
+    "minProperties",
+    "maxProperties",
     "minimum",
     "maximum",
 )
@@ -46,11 +49,32 @@ def _fixed(field: str, expression: str) -> dict[str, str]:
     }
 
 
+def _evaluated(field: str, expression: str) -> dict[str, str]:
+    """The rule that an experiment for which `expression` holds is evaluated."""
+    return {
+        "rule": f"has(self.spec.evaluation) || !({expression})",
+        "message": f"{field} of an evaluation needs spec.evaluation, which is not set: evaluation: {{}} is enough",
+    }
+
+
 _EXPERIMENT_RULES = [
     _NAME_RULE,
     _fixed("spec.run", "self.spec.run"),
     _fixed("spec.env", "self.spec.env"),
     _fixed("spec.storage.uri", "has(self.spec.storage) ? self.spec.storage.uri : ''"),
+    _fixed("whether spec.tune is set", "has(self.spec.tune)"),
+    _evaluated(
+        "spec.stop.evaluation/episode_reward_mean",
+        "has(self.spec.stop) && has(self.spec.stop.evaluation__slash__episode_reward_mean)",
+    ),
+    _evaluated("spec.checkpoint.scoreAttribute", f"self.spec.checkpoint.scoreAttribute.endsWith('{EVALUATED}')"),
+    _evaluated("spec.tune.metric", f"has(self.spec.tune) && self.spec.tune.metric == '{EVALUATED}'"),
+    {
+        "rule": f"!has(self.spec.evaluation) || !self.spec.checkpoint.scoreAttribute.endsWith('{EVALUATED}')"
+        " || self.spec.checkpoint.frequency % self.spec.evaluation.interval == 0",
+        "message": "spec.checkpoint.frequency must be a multiple of spec.evaluation.interval where "
+        f"spec.checkpoint.scoreAttribute ranks checkpoints by {EVALUATED}",
+    },
 ]
 
 
@@ -68,6 +92,8 @@ _EXPERIMENT_COLUMNS = [
     _column("ATTEMPT", ".status.attempt", "integer"),
     _column("AGE", ".metadata.creationTimestamp", "date"),
     _column("BEST", ".status.training.bestReward", "number", wide=True),
+    _column("TRIALS", ".status.training.trials.done", wide=True),
+    _column("BEST TRIAL", ".status.best.trial", wide=True),
     _column("CHECKPOINT", ".status.training.checkpoint.uri", wide=True),
     _column("CLUSTER", ".status.cluster", wide=True),
     _column("MESSAGE", ".status.message", wide=True),
@@ -96,7 +122,9 @@ def structural(schema: Schema, defs: Schema, defaults: bool = True) -> Schema:
     result |= {key: value for key, value in schema.items() if key.startswith("x-kubernetes-")}
     if "const" in schema:
         result |= {"enum": [schema["const"]]}
-    if schema["type"] == "integer":
+    if "type" not in schema and not schema.get("x-kubernetes-preserve-unknown-fields"):
+        raise ValueError(f"{schema.get('title')}: a value of any type has to say so, by OPEN")
+    if schema.get("type") == "integer":
         result["format"] = "int64"
         if result.get("maximum") == _INT64_MAX:
             del result["maximum"]  # bounds are float64 in the API server, which cannot hold this one
@@ -105,7 +133,7 @@ def structural(schema: Schema, defs: Schema, defaults: bool = True) -> Schema:
         result["default"] = schema["default"]
     if "items" in schema:
         result["items"] = structural(schema["items"], defs, defaults)
-    if schema["type"] == "object":
+    if schema.get("type") == "object":
         result |= _object(schema, defs, defaults)
     return result
 

@@ -93,6 +93,18 @@ def _final(kind: Literal["Succeeded", "Failed"], decision: Decision) -> Conditio
     return Condition(kind, "False", "NotFinished" if kind == "Succeeded" else "NotFailed", "")
 
 
+def search(case: Case) -> str:
+    """How a search stands, in words; empty where there is none, or nothing is known of it yet."""
+    counts = case.training.get("trials")
+    if not case.is_search or not counts:
+        return ""
+    failed = counts.get("failed", 0)
+    done = counts.get("terminated", 0) + failed
+    every = done + counts.get("running", 0) + counts.get("pending", 0)
+    words = f"search: {done} of {every} trials done" + (f", {failed} of them failed" if failed else "")
+    return words + (f", best {case.best['trial']} with {case.best['reward']:.5g}" if case.best else "")
+
+
 def events(case: Case, before: Manifest, after: Manifest) -> tuple[Event, ...]:
     """What happened between two statuses, in the order in which one tells it."""
     old, new = conditions_of(before), conditions_of(after)
