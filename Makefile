@@ -79,6 +79,14 @@ test: verify deploy ## Everything: checks, units, contracts, and the real cluste
 learning: venv ## Every algorithm on its reference tasks over several seeds: hours; goes on where it was stopped
 	$(RUN)/python -m benchmarks.learning
 
+.PHONY: bench
+bench: venv ## Our speed beside other libraries and beside the limit, row by row; goes on where it was stopped
+	$(RUN)/python -m benchmarks.speed
+
+.PHONY: profile
+profile: venv ## Where the time of each algorithm goes
+	$(RUN)/python -m benchmarks.profile
+
 # ---- What a person runs ---------------------------------------------------------------------------------------------
 
 .PHONY: quickstart

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rltrainer.distributions import Family, family
 from rltrainer.envs import Spaces
+from rltrainer.optimizer import Optimizer
 from rltrainer.options import Options
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Algorithm:
     update: Callable[["Learner", Any, Any], Mapping[str, Tensor | float]]
     """One improvement of the learner's networks from a Batch or, where it `replays`, from Transitions; returns what to
     report of it."""
-    optimizers: Mapping[str, Callable[[nn.Parameter, Any], torch.optim.Optimizer]]
+    optimizers: Mapping[str, Callable[[nn.Parameter, Any], Optimizer]]
     """For each part of the networks, by the name of the submodule ("" is the whole), the optimiser of its parameters,
     given as one vector. The learning rate is option `<part>_lr` where there is one and it is set, else `lr`."""
     strategy: Callable[["Sampler", Any, int], Iterator["Iteration"]]

@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -195,9 +195,7 @@ class Learner:
     def _set_time(self, timesteps: int) -> None:
         self.timesteps = timesteps
         for part, optimizer in self.optimizers.items():
-            lr = getattr(self.options, f"{part}_lr", None) or self._lr()
-            for group in optimizer.param_groups:
-                group["lr"] = lr
+            optimizer.lr = getattr(self.options, f"{part}_lr", None) or self._lr()
 
     def _collate(self, fragments: list[Fragment]) -> Batch:
         batch = collate(fragments, self.device)
@@ -280,11 +278,7 @@ class Learner:
         """
         return {
             "optimizer": {
-                part or WHOLE: {
-                    name: value.clone()
-                    for name, value in optimizer.state.get(self.flats[part].vector, {}).items()
-                    if isinstance(value, Tensor)
-                }
+                part or WHOLE: {name: value.clone() for name, value in optimizer.state.items()}
                 for part, optimizer in self.optimizers.items()
             },
             "targets": {part or WHOLE: module_state(target) for part, target in self.targets.items()},
@@ -304,10 +298,7 @@ class Learner:
         """
         load_policy(self.nets, policy)
         for part, optimizer in self.optimizers.items():
-            saved = state["optimizer"][part or WHOLE]
-            if saved:
-                home = {name: value.to(self._home(optimizer, name)) for name, value in saved.items()}
-                optimizer.state[self.flats[part].vector] = home
+            optimizer.load(state["optimizer"][part or WHOLE])
         for part, target in self.targets.items():
             load_policy(target, state["targets"][part or WHOLE])
         mine = str(self.rank)
@@ -316,10 +307,6 @@ class Learner:
         self.memory = dict(state["memory"].get(mine, state["memory"]["0"]))
         if self.reward_normalizer is not None:
             self.reward_normalizer.load_state_dict(state["rewards"], strict=bool(state["rewards"]))
-
-    def _home(self, optimizer: torch.optim.Optimizer, name: str) -> torch.device:
-        """Where the optimiser keeps part `name` of its state: fused ones keep all of it beside the parameters."""
-        return self.device if optimizer.defaults.get("fused") or name != "step" else torch.device("cpu")
 
     def _check(self, metrics: Metrics) -> None:
         bad = [name for name, value in metrics.items() if value != value]
@@ -387,8 +374,3 @@ def load_policy(nets: nn.Module, policy: dict[str, Tensor]) -> None:
             f"the checkpoint does not fit the networks of these options (hiddens, vf_share_layers) and env: {detail}",
             permanent=True,
         ) from None
-
-
-def adam(eps: float) -> Callable[[nn.Parameter, Options], torch.optim.Optimizer]:
-    """Adam (Kingma and Ba 2015, arXiv 1412.6980) with `eps`, in one fused kernel."""
-    return lambda vector, options: torch.optim.Adam([vector], lr=options.lr, eps=eps, fused=True)

@@ -12,9 +12,10 @@ def policy_gradient(logp_t: Tensor, adv_t: Tensor) -> Tensor:
 def clipped_surrogate(ratio_t: Tensor, adv_t: Tensor, clip: float) -> Tensor:
     """-L^CLIP: Schulman et al. 2017, arXiv 1707.06347, eq. 7.
 
-    `ratio_t` is pi(a|s) / pi_old(a|s), both [N]; `clip` has no unit. Returns a scalar.
+    `ratio_t` is pi(a|s) / pi_old(a|s), both [N]; `clip` has no unit. Returns a scalar. The clipped term is the
+    smaller one only on the side that the advantage pulls to, where it is (1 +- clip) A, whatever the ratio.
     """
-    return -torch.minimum(ratio_t * adv_t, ratio_t.clamp(1 - clip, 1 + clip) * adv_t).mean()
+    return -torch.minimum(ratio_t * adv_t, torch.add(adv_t, adv_t.abs(), alpha=clip)).mean()
 
 
 def value_loss(v_t: Tensor, target_t: Tensor) -> Tensor:
@@ -34,7 +35,7 @@ def clipped_value_loss(v_t: Tensor, v_old_t: Tensor, target_t: Tensor, clip: flo
 
 def standardize(x_t: Tensor) -> Tensor:
     """`x_t` [N] shifted to mean 0 and scaled to deviation 1. One sample alone becomes 0."""
-    return (x_t - x_t.mean()) / (x_t.std(correction=0) + 1e-8)
+    return torch.nn.functional.layer_norm(x_t, x_t.shape, eps=1e-16)
 
 
 def huber(error: Tensor, delta: float = 1.0) -> Tensor:

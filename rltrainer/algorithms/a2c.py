@@ -4,30 +4,33 @@ from torch import Tensor
 
 from rltrainer.algorithm import Algorithm
 from rltrainer.algorithms.actor_critic import (
+    advantages,
+    at_steps,
     descend,
-    evaluate,
     explained_variance,
     memory,
     mode,
-    predict,
     sample,
-    whole,
+    valid_steps,
 )
 from rltrainer.execution.synchronous import synchronous
 from rltrainer.fragment import Batch
-from rltrainer.learner import Learner, adam
+from rltrainer.learner import Learner
 from rltrainer.networks import ActorCritic
+from rltrainer.optimizer import adam
 from rltrainer.options import A2COptions
 
 
 def update(learner: Learner, batch: Batch, cfg: A2COptions) -> dict[str, Tensor]:
     """One step down the policy gradient with a critic, over a whole batch."""
     nets: ActorCritic = learner.nets
-    columns = whole(evaluate(nets, batch, cfg))
-    parameters, v = predict(nets, columns)
-    dist = nets.family.make(parameters)
-    metrics = descend(learner, cfg, dist.log_prob(columns["a"]), dist.entropy(), columns["adv"], v, columns["target"])
-    return {**metrics, "explained_variance": explained_variance(columns["v"], columns["target"])}
+    steps = valid_steps(batch)
+    parameters, v = nets(batch.obs, batch.state, batch.begins)
+    adv, v = at_steps(advantages(batch, v.detach(), cfg), steps), at_steps(v, steps)
+    target = v.detach() + adv
+    dist = nets.family.make(at_steps(parameters, steps))
+    metrics = descend(learner, cfg, dist.log_prob(at_steps(batch.a, steps)), dist.entropy(), adv, v, target)
+    return {**metrics, "explained_variance": explained_variance(v.detach(), target)}
 
 
 A2C = Algorithm(

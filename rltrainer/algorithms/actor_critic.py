@@ -45,7 +45,7 @@ def evaluate(nets: ActorCritic, batch: Batch, cfg: ActorCriticOptions) -> Column
     Returns obs, a, adv (advantages), target (lambda-returns), v (values) and parameters (of the policy).
     """
     parameters, v = nets(batch.obs, batch.state, batch.begins)
-    adv = gae(batch.r, batch.discount(cfg.gamma), v[:-1], v[1:], batch.trace(cfg.lambda_))
+    adv = advantages(batch, v, cfg)
     columns = {
         "obs": batch.obs[:-1],
         "a": batch.a,
@@ -57,11 +57,27 @@ def evaluate(nets: ActorCritic, batch: Batch, cfg: ActorCriticOptions) -> Column
     return samples(batch, columns)
 
 
+def advantages(batch: Batch, v: Tensor, cfg: ActorCriticOptions) -> Tensor:
+    """GAE's advantages [T, B] of the actions taken, from the values `v` [T + 1, B] of all observations."""
+    return gae(batch.r, batch.discount(cfg.gamma), v[:-1], v[1:], batch.trace(cfg.lambda_))
+
+
 def samples(batch: Batch, columns: Columns) -> Columns:
     """What is known of each step of `batch`, columns [T, B, ...], as it is learnt from: see Columns."""
     if batch.state:
         return {**columns, "begins": batch.begins, "valid": batch.valid, "state": batch.state}
-    return {name: column[batch.valid] for name, column in columns.items()}
+    steps = valid_steps(batch)
+    return {name: at_steps(column, steps) for name, column in columns.items()}
+
+
+def valid_steps(batch: Batch) -> Tensor:
+    """Indices [N] of the valid ones among the T * B steps of `batch`: quicker to use several times than a mask."""
+    return batch.valid.flatten().nonzero().squeeze(1)
+
+
+def at_steps(column: Tensor, steps: Tensor) -> Tensor:
+    """What a column [T, B, ...], or [T + 1, B, ...], has at `steps` [N] of `valid_steps`: [N, ...]."""
+    return column.flatten(0, 1).index_select(0, steps)
 
 
 def predict(nets: ActorCritic, part: Columns) -> tuple[Tensor, Tensor]:

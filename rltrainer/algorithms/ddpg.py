@@ -13,9 +13,10 @@ from rltrainer.algorithm import Actor, Algorithm
 from rltrainer.distributions import squashed_family
 from rltrainer.execution.sharded_replay import sharded_replay
 from rltrainer.execution.synchronous import synchronous
-from rltrainer.learner import Learner, adam
+from rltrainer.learner import Learner
 from rltrainer.networks.continuous import ActorAndCritic, Policy
 from rltrainer.noise import gaussian, ornstein_uhlenbeck
+from rltrainer.optimizer import adam
 from rltrainer.options.replay import ApexDDPGOptions, DDPGOptions, TD3Options
 from rltrainer.replay import Transitions
 
@@ -70,7 +71,7 @@ def update(learner: Learner, batch: Transitions, cfg: DDPGOptions) -> dict[str, 
     metrics = fit_critic(learner, batch, nets.critic(batch.obs, batch.a), y)
     updates = learner.count_update()
     if updates % cfg.policy_delay == 0:
-        policy_loss = -nets.critic(batch.obs, nets.policy(batch.obs))[0].mean()
+        policy_loss = -nets.critic(batch.obs, nets.policy(batch.obs), count=1).mean()
         metrics |= {"policy_loss": policy_loss, "grad_norm": learner.minimise(policy_loss, "policy")}
     if updates % (cfg.policy_delay * cfg.target_update_freq) == 0:
         learner.follow(cfg.tau)

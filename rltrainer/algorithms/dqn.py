@@ -14,9 +14,10 @@ from rltrainer.categorical import project
 from rltrainer.execution.sharded_replay import sharded_replay
 from rltrainer.execution.synchronous import synchronous
 from rltrainer.fragment import Fragment, collate
-from rltrainer.learner import Learner, adam
+from rltrainer.learner import Learner
 from rltrainer.losses import huber
 from rltrainer.networks.q_network import QNetwork
+from rltrainer.optimizer import adam
 from rltrainer.options.replay import (
     ApexDQNOptions,
     DQNOptions,

@@ -3,11 +3,12 @@
 from torch import Tensor
 
 from rltrainer.algorithm import Actor, Algorithm
-from rltrainer.algorithms.actor_critic import descend, explained_variance, memory, mode
+from rltrainer.algorithms.actor_critic import at_steps, descend, explained_variance, memory, mode, valid_steps
 from rltrainer.execution.asynchronous import asynchronous
 from rltrainer.fragment import Batch
-from rltrainer.learner import Learner, adam
+from rltrainer.learner import Learner
 from rltrainer.networks import ActorCritic
+from rltrainer.optimizer import adam
 from rltrainer.options.policy_gradient import IMPALAOptions
 from rltrainer.returns import vtrace
 
@@ -37,15 +38,15 @@ def update(learner: Learner, batch: Batch, cfg: IMPALAOptions) -> dict[str, Tens
     nets: ActorCritic = learner.nets
     parameters, v = nets(batch.obs, batch.state, batch.begins)
     dist = nets.family.make(parameters[:-1])
-    logp = dist.log_prob(batch.a)
+    logp, entropy = dist.log_prob(batch.a), dist.entropy()
     target, adv = corrected(batch, logp, v, cfg)
-    valid = batch.valid
-    metrics = descend(learner, cfg, logp[valid], dist.entropy()[valid], adv[valid], v[:-1][valid], target[valid])
-    return {
-        **metrics,
-        "rho": (logp.detach() - batch.extras["logp"])[valid].exp().mean(),
-        "explained_variance": explained_variance(v.detach()[:-1][valid], target[valid]),
-    }
+    steps, log_rho = valid_steps(batch), logp.detach() - batch.extras["logp"]
+    logp, entropy, adv, v, target, log_rho = (
+        at_steps(each, steps) for each in (logp, entropy, adv, v, target, log_rho)
+    )
+    metrics = descend(learner, cfg, logp, entropy, adv, v, target)
+    explained = explained_variance(v.detach(), target)
+    return {**metrics, "rho": log_rho.exp().mean(), "explained_variance": explained}
 
 
 IMPALA = Algorithm(

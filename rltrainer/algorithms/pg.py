@@ -7,9 +7,10 @@ from rltrainer.algorithm import Algorithm
 from rltrainer.algorithms.actor_critic import mode, sample
 from rltrainer.execution.synchronous import synchronous
 from rltrainer.fragment import Batch
-from rltrainer.learner import Learner, adam
+from rltrainer.learner import Learner
 from rltrainer.losses import policy_gradient, standardize
 from rltrainer.networks import PolicyNetwork
+from rltrainer.optimizer import adam
 from rltrainer.options.policy_gradient import PGOptions
 from rltrainer.returns import gae
 from rltrainer.schedules import at

@@ -17,25 +17,28 @@ from rltrainer.algorithms.actor_critic import (
 )
 from rltrainer.execution.synchronous import synchronous
 from rltrainer.fragment import Batch
-from rltrainer.learner import Learner, adam
+from rltrainer.learner import Learner
 from rltrainer.losses import clipped_surrogate, clipped_value_loss, standardize, value_loss
 from rltrainer.networks import ActorCritic
+from rltrainer.optimizer import adam
 from rltrainer.options import PPOOptions
 from rltrainer.schedules import at
 
-LOSSES = ("loss", "policy_loss", "vf_loss", "entropy", "kl", "clip_fraction")
+LOSSES = ("loss", "policy_loss", "vf_loss", "entropy")
 
 
 def loss(
     nets: ActorCritic, batch: Columns, cfg: PPOOptions, clip: float, entropy: float, kl_coeff: float
-) -> list[Tensor]:
-    """Eq. 9 with the penalty of eq. 8, over a minibatch of [N, ...]. Returns scalars as named in LOSSES."""
+) -> tuple[list[Tensor], Tensor]:
+    """Eq. 9 with the penalty of eq. 8, over a minibatch of [N, ...].
+
+    Returns scalars as named in LOSSES, and the logarithms [N] of the probability ratios.
+    """
     parameters, v = predict(nets, batch)
     dist = nets.family.make(parameters)
     log_ratio = dist.log_prob(batch["a"]) - batch["logp"]
-    ratio = log_ratio.exp()
     adv = standardize(batch["adv"]) if cfg.normalize_advantages else batch["adv"]
-    policy = clipped_surrogate(ratio, adv, clip)
+    policy = clipped_surrogate(log_ratio.exp(), adv, clip)
     if cfg.vf_clip is None:
         value = value_loss(v, batch["target"])
     else:
@@ -45,7 +48,7 @@ def loss(
     total = policy + cfg.vf_coeff * value - entropy * bonus
     if kl_coeff:
         total = total + kl_coeff * nets.family.make(batch["parameters"]).kl(dist).mean()
-    return [total, policy, value, bonus, *distance(log_ratio.detach(), ratio.detach(), clip)]
+    return [total, policy, value, bonus], log_ratio
 
 
 @torch.no_grad()
@@ -75,16 +78,20 @@ def update(learner: Learner, batch: Batch, cfg: PPOOptions) -> Metrics:
     entropy = at(cfg.entropy_coeff_schedule, cfg.entropy_coeff, learner.timesteps)
     kl_coeff = learner.memory.setdefault("kl_coeff", cfg.kl_coeff)
     steps: list[Tensor] = []
+    log_ratios: list[Tensor] = []
     epochs = 0
     while epochs < cfg.epochs:
         for part in minibatches(columns, cfg.minibatch_size, learner.rng):
-            losses = loss(nets, part, cfg, clip, entropy, kl_coeff)
+            losses, log_ratio = loss(nets, part, cfg, clip, entropy, kl_coeff)
             norm = learner.minimise(losses[0])
-            steps.append(torch.stack([*(each.detach() for each in losses), norm]))
+            steps.append(torch.stack([*losses, norm]).detach())
+            log_ratios.append(log_ratio.detach())
         epochs += 1
         if cfg.kl_stop is not None and epochs < cfg.epochs and divergence(nets, columns) > cfg.kl_stop:
             break
-    metrics = dict(zip((*LOSSES, "grad_norm"), torch.stack(steps).mean(0).tolist(), strict=True))
+    moved = torch.cat(log_ratios)
+    means = [*torch.stack(steps).mean(0), *distance(moved, moved.exp(), clip)]
+    metrics = dict(zip((*LOSSES, "grad_norm", "kl", "clip_fraction"), torch.stack(means).tolist(), strict=True))
     if cfg.kl_coeff:
         metrics["kl"] = divergence(nets, columns)
         learner.memory["kl_coeff"] = adapted(kl_coeff, metrics["kl"], cfg.kl_target)

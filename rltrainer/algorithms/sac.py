@@ -21,13 +21,14 @@ from rltrainer.distributions import (
     squashed_family,
 )
 from rltrainer.execution.synchronous import synchronous
-from rltrainer.learner import Learner, adam
+from rltrainer.learner import Learner
 from rltrainer.networks.continuous import (
     CategoricalPolicy,
     DiscreteCritic,
     SoftActorAndCritic,
     SoftPolicy,
 )
+from rltrainer.optimizer import adam
 from rltrainer.options.replay import SACOptions
 from rltrainer.replay import Transitions
 

@@ -100,10 +100,10 @@ class Critic(nn.Module):
         self.encoder = encoder(spaces, options, omit=())
         self.count, self.layers = _critics(self.encoder.outputs + size, 1, options)
 
-    def forward(self, obs: Tensor, a: Tensor) -> Tensor:
-        """Values [k, N] of actions [N, A] in [-1, 1], in observations [N, *shape]."""
+    def forward(self, obs: Tensor, a: Tensor, count: int | None = None) -> Tensor:
+        """Values [k, N] of actions [N, A] in [-1, 1], in observations [N, *shape], by the first `count` critics."""
         x = torch.cat([self.encoder(obs), a], -1)
-        q: Tensor = self.layers(x.expand(self.count, *x.shape))
+        q: Tensor = self.layers(x.expand(count or self.count, *x.shape))
         return q.squeeze(-1)
 
 

@@ -32,7 +32,7 @@ def mlp(inputs: int, hiddens: Sequence[int], activation: str) -> nn.Sequential:
 
 
 class Stacked(nn.Module):
-    """`count` linear layers that share nothing, in one kernel: [count, N, inputs] -> [count, N, outputs]."""
+    """`count` linear layers that share nothing, in one kernel: [k, N, inputs] -> [k, N, outputs] of the first k."""
 
     def __init__(self, count: int, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -42,4 +42,6 @@ class Stacked(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
+        if len(x) < len(self.weight):  # a slice of all would be copied on the way back
+            return torch.baddbmm(self.bias[: len(x)], x, self.weight[: len(x)])
         return torch.baddbmm(self.bias, x, self.weight)

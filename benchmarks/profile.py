@@ -1,0 +1,174 @@
+"""Where the time of a training step goes: `make profile`.
+
+    python -m benchmarks.profile [--only PATTERN] [--seconds S]
+
+Each algorithm is trained for a while as `rltrainer train` does it, with the functions below wrapped in a stopwatch. A
+stopwatch stands still while another one runs within it, so that the parts add up. Each costs about a microsecond a
+call. Prints microseconds for each environment step.
+"""
+
+import argparse
+import fnmatch
+import signal
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from functools import wraps
+from time import perf_counter
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+from benchmarks.speed.table import CONTINUOUS, DQN_PONG, PPO_PONG, TWO_WORKERS, ZOO_DQN, ZOO_PPO
+from rltrainer import algorithms, learner, sampling, train
+from rltrainer.algorithm import Algorithm
+from rltrainer.errors import Interrupted
+from rltrainer.execution import Iteration
+from rltrainer.interrupt import Interrupt
+from rltrainer.progress import Progress
+from rltrainer.ray_backend import RayBackend
+from rltrainer.replay import Replay
+from rltrainer.results import Results
+from rltrainer.spec import API_VERSION, Experiment
+
+TASKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "PG": ("CartPole-v1", {}),
+    "A2C": ("CartPole-v1", {"timesteps_per_iteration": 2000}),
+    "A3C": ("CartPole-v1", {}),
+    "PPO": ("CartPole-v1", ZOO_PPO),
+    "IMPALA": ("CartPole-v1", {}),
+    "APPO": ("CartPole-v1", {}),
+    "DQN": ("CartPole-v1", ZOO_DQN),
+    "Rainbow": ("CartPole-v1", {}),
+    "ApexDQN": ("CartPole-v1", {}),
+    "DDPG": ("Pendulum-v1", CONTINUOUS),
+    "TD3": ("Pendulum-v1", CONTINUOUS),
+    "ApexDDPG": ("Pendulum-v1", CONTINUOUS),
+    "SAC": ("Pendulum-v1", CONTINUOUS),
+    "PPO, images": ("ALE/Pong-v5", PPO_PONG),
+    "DQN, images": ("ALE/Pong-v5", DQN_PONG),
+    "IMPALA, 2 workers": ("CartPole-v1", TWO_WORKERS),
+    "APPO, 2 workers": ("CartPole-v1", TWO_WORKERS),
+}
+PARTS = (
+    "environment", "inference", "copies", "buffer", "drawing", "forward", "backward", "optimiser", "logging", "Ray",
+    "rest",
+)  # fmt: skip
+WARM = 0.25
+"""Share of the time before the count begins."""
+
+
+class Stopwatches:
+    """One for each part, of which one runs at a time."""
+
+    def __init__(self) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.running = ["rest"]
+        self.since = perf_counter()
+
+    def restart(self, keep: bool = False) -> None:
+        """Begins anew, or brings what runs up to date."""
+        self._turn()
+        if not keep:
+            self.seconds.clear()
+
+    def _turn(self) -> None:
+        now = perf_counter()
+        self.seconds[self.running[-1]] += now - self.since
+        self.since = now
+
+    def timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`function`, whose time is that of `part`."""
+
+        @wraps(function)
+        def within(*given: Any, **named: Any) -> Any:
+            self._turn()
+            self.running.append(part)
+            try:
+                return function(*given, **named)
+            finally:
+                self._turn()
+                self.running.pop()
+
+        return within
+
+
+def places(ray: bool) -> Iterator[tuple[str, Any, str]]:
+    """The part, the owner and the name of everything that is timed."""
+    yield from (("copies", sampling.Worker, "_keep"), ("copies", sampling, "load_weights"))
+    yield from (("copies", learner.Learner, "weights"), ("copies", learner, "collate"))
+    yield from (("buffer", Replay, "add"), ("drawing", Replay, "sample"), ("drawing", Replay, "reprioritise"))
+    yield from (("forward", learner.Learner, "_update"), ("backward", torch.Tensor, "backward"))
+    yield from (("optimiser", learner.Learner, "_descend"), ("optimiser", learner.Learner, "follow"))
+    yield from (("logging", Results, "write"), ("logging", Progress, "add"))
+    if ray:
+        yield from (("Ray", RayBackend, name) for name in ("begin", "finished", "weights"))
+
+
+@contextmanager
+def timed(run: str, ray: bool) -> Iterator[tuple[Stopwatches, Algorithm]]:
+    """Within it the functions are timed, and so are those of the algorithm given, where it is used in this process."""
+    watches, algorithm, begin = Stopwatches(), algorithms.load(run), sampling.Worker.__init__
+
+    def began(worker: sampling.Worker, *given: Any, **named: Any) -> None:
+        begin(worker, *given, **named)
+        worker.envs.step = watches.timed("environment", worker.envs.step)  # type: ignore[method-assign]
+
+    with ExitStack() as stack:
+        for part, owner, name in places(ray):
+            stack.enter_context(patch.object(owner, name, watches.timed(part, getattr(owner, name))))
+        if not ray:
+            stack.enter_context(patch.object(sampling.Worker, "__init__", began))
+            act, update = watches.timed("inference", algorithm.act), watches.timed("forward", algorithm.update)
+            algorithm = replace(algorithm, act=act, update=update)
+        yield watches, algorithm
+
+
+def profiled(run: str, env: str, config: Mapping[str, Any], seconds: float) -> tuple[Stopwatches, int]:
+    """The time of each part, in seconds, and the environment steps that they were spent on."""
+    steps, interrupt = 0, Interrupt()
+    options = {"run": run, "env": env, "config": dict(config)}
+    document = {"apiVersion": API_VERSION, "kind": "RLExperiment", "metadata": {"name": "profile"}}
+    with (
+        timed(run, ray=bool(config.get("num_workers"))) as (watches, algorithm),
+        tempfile.TemporaryDirectory() as folder,
+    ):
+
+        def counted(*given: Any) -> Iterator[Iteration]:
+            nonlocal steps
+            begun, warm = perf_counter(), False
+            for iteration in algorithm.strategy(*given):
+                yield iteration
+                steps += iteration.timesteps
+                if not warm and perf_counter() - begun > WARM * seconds:
+                    warm, steps, begun = True, 0, perf_counter()
+                    watches.restart()
+                elif warm and perf_counter() - begun > (1 - WARM) * seconds:
+                    interrupt.ask(signal.SIGTERM)
+
+        with patch.object(algorithms, "load", lambda name: replace(algorithm, strategy=counted)):
+            experiment = Experiment.parse({**document, "spec": {**options, "checkpoint": {"atEnd": False}}})
+            with suppress(Interrupted):
+                train.run(experiment, folder, interrupt=interrupt)
+        watches.restart(keep=True)
+    return watches, steps
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--only", default="*", help="algorithms whose name matches")
+    arguments.add_argument("--seconds", type=float, default=8.0, help="of each (%(default)s)")
+    given = arguments.parse_args()
+    print(f"{'us a step':18}" + "".join(f"{part:>12}" for part in (*PARTS, "steps/s")))
+    for name, (env, config) in TASKS.items():
+        if fnmatch.fnmatch(name, given.only):
+            watches, steps = profiled(name.partition(",")[0], env, config, given.seconds)
+            parts = [watches.seconds[part] / steps * 1e6 for part in PARTS]
+            print(f"{name:18}" + "".join(f"{part:12.1f}" for part in parts) + f"{1e6 / sum(parts):12.0f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""How each kind of row is measured: one round of it, as figures by name."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial, singledispatch
+from pathlib import Path
+from time import perf_counter, sleep
+from typing import Any
+
+from benchmarks.learning.table import TUNED
+from benchmarks.speed.peers import python
+from benchmarks.speed.processes import end, megabytes
+from benchmarks.speed.race import QUIET, rates, started
+from benchmarks.speed.table import LIMIT, Memory, Scaling, Threshold, Throughput
+from rltrainer.spec import Experiment
+
+Figures = dict[str, list[float]]
+"""A contender's figures, one of each round."""
+SLEEPING = "benchmarks.speed.sleeping:Sleeping"
+WATCHED_SECONDS, WATCHES = 6.0, 12
+
+
+@singledispatch
+def measured(row: Any, rounds: int, seconds: float) -> Figures:
+    """The figures of `rounds` rounds, in each of which every contender works once; in windows of `seconds`."""
+    raise TypeError(f"there is no such row: {row}")
+
+
+@measured.register
+def _(row: Throughput, rounds: int, seconds: float) -> Figures:
+    return rates(("ours", *row.peers, LIMIT), row.work(), rounds, seconds)
+
+
+@measured.register
+def _(row: Memory, rounds: int, seconds: float) -> Figures:
+    work = Throughput(row.name, row.run, row.env, row.config, row.peers, {}).work()
+    return {name: [held(name, work) for _ in range(rounds)] for name in ("ours", *row.peers)}
+
+
+def held(name: str, work: dict[str, Any]) -> float:
+    """The most megabytes that a contender holds while it trains."""
+    with started(name, work) as contender:
+        contender.answer()
+        contender.begin(WATCHED_SECONDS)
+        most = 0.0
+        for _ in range(WATCHES):
+            sleep(WATCHED_SECONDS / WATCHES)
+            most = max(most, megabytes(contender.process))
+        contender.answer()
+    return most
+
+
+@measured.register
+def _(row: Scaling, rounds: int, seconds: float) -> Figures:
+    found: Figures = {"1 worker": [], f"{row.many} workers": []}
+    for _ in range(rounds):
+        for count, name in zip((1, row.many), found, strict=True):
+            few = {"num_workers": count, "num_cpus_per_worker": 0.1}
+            work = Throughput(row.name, row.run, SLEEPING, {**row.config, **few}, (), {}, warmup=2000 * count).work()
+            found[name] += rates(("ours",), work, 1, 2 * seconds)["ours"]
+    return found
+
+
+@measured.register
+def _(row: Threshold, rounds: int, seconds: float) -> Figures:
+    found: Figures = {"ours": [], row.peer: []}
+    for seed in range(rounds):
+        found["ours"].append(timed(row, partial(our_command, row, seed)))
+        found[row.peer].append(timed(row, partial(peer_command, row, seed)))
+    return found
+
+
+def our_command(row: Threshold, seed: int, folder: str) -> list[str]:
+    """`rltrainer train` of the row's document, with its threshold for the only condition."""
+    experiment = Experiment.from_yaml(TUNED / f"{row.document}.yaml").model_dump(by_alias=True, exclude_unset=True)
+    spec = experiment["spec"]
+    spec["config"] = {**spec["config"], "seed": seed}
+    spec["checkpoint"] = {"atEnd": False}
+    if spec.pop("evaluation", None) and row.evaluated:
+        every = max(1, round(row.evaluated / spec["config"].get("timesteps_per_iteration", 1000)))
+        spec["evaluation"] = {"interval": every, "episodes": 10}
+    spec["stop"] = {("evaluation/" if row.evaluated else "") + "episode_reward_mean": row.reward}
+    path = Path(folder) / "document.json"
+    path.write_text(json.dumps(experiment))
+    rltrainer = Path(sys.executable).parent / "rltrainer"
+    return [str(rltrainer), "train", "-f", str(path), "--local-dir", folder]
+
+
+def peer_command(row: Threshold, seed: int, folder: str) -> list[str]:
+    """The peer's script, told to go on until the threshold."""
+    options = dict(row.options)
+    if row.peer == "rllib":
+        options = Throughput(row.name, row.run, row.env, row.options, (), {}).work()["options"]
+    work = {"run": row.run, "env": row.env, "options": options, "seed": seed}
+    goal = {"reward": row.reward, "evaluated": row.evaluated}
+    return [python(row.peer), "-m", f"benchmarks.speed.{row.peer}", json.dumps({**work, **goal})]
+
+
+def timed(row: Threshold, command: Callable[[str], list[str]]) -> float:
+    """Seconds of a process from its start to its end; infinity where it did not reach the threshold in time.
+
+    Raises RuntimeError where it failed.
+    """
+    environment = {**os.environ, **QUIET, "OMP_NUM_THREADS": "1"}
+    with tempfile.TemporaryDirectory() as folder, (Path(folder) / "output").open("w+") as output:
+        arguments, begun = command(folder), perf_counter()
+        process = subprocess.Popen(
+            arguments, stdout=output, stderr=output, text=True, start_new_session=True, env=environment
+        )
+        try:
+            code, taken = process.wait(row.cap), perf_counter() - begun
+        except subprocess.TimeoutExpired:
+            return float("inf")
+        finally:
+            end(process)
+        if code:
+            output.seek(0)
+            text = output.read()
+            if "Traceback" in text or (code < 0 and -code != signal.SIGTERM):
+                raise RuntimeError(f"{arguments[:4]} ended with {code}:\n{text[-3000:]}")
+            return float("inf")
+        return taken
