@@ -31,7 +31,7 @@ SEARCHES: dict[str, dict[str, Any]] = {
 
 
 def document(name: str, search: dict[str, Any] | None) -> Experiment:
-    """PPO on CartPole with a discount that makes its defaults slow to learn, searched over or not."""
+    """PPO on CartPole with a learning rate that is far too small, searched over or not."""
     spec: dict[str, Any] = {
         "run": "PPO",
         "env": "CartPole-v1",
