@@ -22,11 +22,11 @@ from unittest.mock import patch
 
 import torch
 
+from benchmarks.speed import ours
 from benchmarks.speed.table import CONTINUOUS, DQN_PONG, PPO_PONG, TWO_WORKERS, ZOO_DQN, ZOO_PPO
 from rltrainer import algorithms, learner, sampling, train
 from rltrainer.algorithm import Algorithm
 from rltrainer.errors import Interrupted
-from rltrainer.execution import Iteration
 from rltrainer.interrupt import Interrupt
 from rltrainer.progress import Progress
 from rltrainer.ray_backend import RayBackend
@@ -127,34 +127,41 @@ def timed(run: str, ray: bool) -> Iterator[tuple[Stopwatches, Algorithm]]:
         yield watches, algorithm
 
 
+class Count:
+    """Counts steps once a run has warmed up, as long as it is to last; then asks it to end."""
+
+    def __init__(self, watches: Stopwatches, interrupt: Interrupt, seconds: float) -> None:
+        self.watches, self.interrupt, self.seconds = watches, interrupt, seconds
+        self.begun, self.warm, self.steps = perf_counter(), False, 0
+
+    def tick(self, steps: int) -> None:
+        """Called after each iteration, with its steps."""
+        now = perf_counter()
+        self.steps += steps
+        if not self.warm and now - self.begun > WARM * self.seconds:
+            self.begun, self.warm, self.steps = now, True, 0
+            self.watches.restart()
+        elif self.warm and now - self.begun > self.seconds:
+            self.interrupt.ask(signal.SIGTERM)
+
+
 def profiled(run: str, env: str, config: Mapping[str, Any], seconds: float) -> tuple[Stopwatches, int]:
     """The time of each part, in seconds, and the environment steps that they were spent on."""
-    steps, interrupt = 0, Interrupt()
-    options = {"run": run, "env": env, "config": dict(config)}
-    document = {"apiVersion": API_VERSION, "kind": "RLExperiment", "metadata": {"name": "profile"}}
-    with (
-        timed(run, ray=bool(config.get("num_workers"))) as (watches, algorithm),
-        tempfile.TemporaryDirectory() as folder,
-    ):
-
-        def counted(*given: Any) -> Iterator[Iteration]:
-            nonlocal steps
-            begun, warm = perf_counter(), False
-            for iteration in algorithm.strategy(*given):
-                yield iteration
-                steps += iteration.timesteps
-                if not warm and perf_counter() - begun > WARM * seconds:
-                    warm, steps, begun = True, 0, perf_counter()
-                    watches.restart()
-                elif warm and perf_counter() - begun > (1 - WARM) * seconds:
-                    interrupt.ask(signal.SIGTERM)
-
-        with patch.object(algorithms, "load", lambda name: replace(algorithm, strategy=counted)):
-            experiment = Experiment.parse({**document, "spec": {**options, "checkpoint": {"atEnd": False}}})
-            with suppress(Interrupted):
-                train.run(experiment, folder, interrupt=interrupt)
+    spec = {"run": run, "env": env, "config": dict(config), "checkpoint": {"atEnd": False}}
+    experiment = Experiment.parse(
+        {"apiVersion": API_VERSION, "kind": "RLExperiment", "metadata": {"name": "profile"}, "spec": spec}
+    )
+    interrupt, ray = Interrupt(), bool(config.get("num_workers"))
+    with timed(run, ray) as (watches, algorithm), tempfile.TemporaryDirectory() as folder:
+        count = Count(watches, interrupt, seconds)
+        ours.METERS[:] = [count]
+        metered = replace(algorithm, strategy=ours.Metered(algorithm.strategy))
+        with patch.object(algorithms, "load", lambda name: metered), suppress(Interrupted):
+            train.run(experiment, folder, interrupt=interrupt)
         watches.restart(keep=True)
-    return watches, steps
+    if not count.steps:
+        raise SystemExit(f"{run} on {env} was ended before its second iteration")
+    return watches, count.steps
 
 
 def main() -> None:

@@ -41,7 +41,7 @@ STORAGE_PATIENCE = 30 * 60.0
 
 
 class Run:
-    """`open`, then `step` until `stopped_by` is set, then `end` or, where that cannot be, `drain`."""
+    """`open`, then `step` until `stopped_by` is set, then `end`; at last, whatever has happened, `drain`."""
 
     def __init__(
         self,
@@ -122,13 +122,12 @@ class Run:
             self._checkpoint()
         return self.row
 
-    def end(self) -> bool:
-        """Writes the last checkpoint and waits until storage has everything; whether it has."""
+    def end(self) -> None:
+        """Writes the last checkpoint and what is exported, and ends all that works for the run; `drain` comes after."""
         self._checkpoint_at_end()
         self.close()
         if self.stopped_by is not None and self.export_formats:
             self._export(self.newest)
-        return self.drain(wait=True)
 
     def _export(self, checkpoint: Path | None) -> None:
         """Writes the policy in the formats asked for. Raises RunError where there is no checkpoint to write it from."""

@@ -131,7 +131,7 @@ def _to_its_end(run: Run, restore_from: str | None) -> Result:
             run.open(restore_from)
             while run.stopped_by is None:
                 run.step()
-            kept = run.end()
+            run.end()
         finally:
             run.close()
     except RunError as error:
@@ -149,7 +149,7 @@ def _to_its_end(run: Run, restore_from: str | None) -> Result:
         run.drain(wait=False)
         raise
     log.info("done: %s", run.stopped_by)
-    if not kept:
+    if not run.drain(wait=True):
         lost = RunError("StorageUnreachable", "the run is done, but its last files did not reach storage")
         log.critical("error: %s", lost)
         raise lost

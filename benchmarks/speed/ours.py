@@ -8,7 +8,7 @@ The algorithm is found as any of one's own is, by module:NAME; this module has a
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from benchmarks.speed.meter import Meter, given
 from rltrainer import algorithms
@@ -17,7 +17,14 @@ from rltrainer.execution import Iteration, Strategy
 from rltrainer.spec import Experiment
 from rltrainer.train import run
 
-METERS: list[Meter] = []
+
+class Ticks(Protocol):
+    """What is told of the steps done."""
+
+    def tick(self, steps: int) -> None: ...
+
+
+METERS: list[Ticks] = []
 
 
 def __getattr__(name: str) -> Algorithm:

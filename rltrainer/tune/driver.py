@@ -31,7 +31,7 @@ from rltrainer.tune.driver_only import DriverOnly
 from rltrainer.tune.journal import Entry, Journal, read, trial_name
 from rltrainer.tune.search import Suggestions, listed, scheduler
 from rltrainer.tune.space import checked, draw, trial_count
-from rltrainer.tune.trial import NUMBER, Plan, Trial
+from rltrainer.tune.trial import NUMBER, Plan, Trial, chosen
 from rltrainer.tune.watch import Watch
 from rltrainer.tune_spec import Tune
 
@@ -143,16 +143,22 @@ class Search:
             self.journal = before
             done = len(before.trials) - len(before.remaining())
             log.info("resumed: %d of %d trials are done", done, self.expected)
-        elif self.search.search.name == "Random":
+        if self.search.search.name == "Random":
             self._draw()
         self._note(at_once=True)
 
     def _draw(self) -> None:
+        """Options for every trial that has not begun: the document may say others than when the journal was begun."""
+        journal = self.journal
         try:
-            for options in draw(self.search):
-                self.journal.add(self.prefix, checked(self.spec, options))
+            for number, options in enumerate(draw(self.search)):
+                if number == len(journal.trials):
+                    journal.add(self.prefix, {})
+                if journal.trials[number].status == "pending":
+                    journal.trials[number].options = checked(self.spec, options)
         except OptionError as error:
             raise RunError("InvalidOption", str(error), permanent=True) from None
+        journal.trials = [each for each in journal.trials if each.number < self.expected or each.status != "pending"]
 
     def _fetch(self, store: Store) -> None:
         """Brings the journal, and for schedulers the rows of trials that are done. Raises StorageError."""
@@ -176,7 +182,8 @@ class Search:
         return f"{self.spec.run.rpartition(':')[2]}_{plain}"[:200]
 
     def _search(self) -> None:
-        remaining = self.expected - sum(entry.done for entry in self.journal.trials)
+        done = sum(entry.done for entry in self.journal.trials)
+        remaining = max(self.expected - done, len(self.journal.remaining()))
         if not remaining:
             return
         os.environ.update(SETTINGS)
@@ -215,6 +222,7 @@ class Search:
                 storage_path=scratch,
                 verbose=0,
                 callbacks=[Watch(self.journal, self._note, self.interrupt, self.expected)],
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # a trial writes its own
                 failure_config=tune.FailureConfig(max_failures=self.search.max_failures),
                 stop=Ended(self.interrupt),
             ),
@@ -295,8 +303,7 @@ def named(prefix: str, trial: Any) -> str:
 
 def resources(spec: ExperimentSpec, config: dict[str, Any]) -> tune.PlacementGroupFactory:
     """What a trial with this config of Tune's reserves."""
-    chosen = {name: value for name, value in config.items() if name != NUMBER}
-    options = parse_options(spec.run, {**spec.config, **chosen})
+    options = parse_options(spec.run, {**spec.config, **chosen(config)})
     return tune.PlacementGroupFactory(bundles(spec.tune or Tune(), options))
 
 

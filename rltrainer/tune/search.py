@@ -83,20 +83,24 @@ class Suggestions(DriverOnly, Searcher):
 
     def __init__(self, spec: ExperimentSpec, search: Tune, journal: Journal, prefix: str) -> None:
         super().__init__(metric=search.metric, mode=search.mode)
-        self.spec, self.journal, self.prefix = spec, journal, prefix
-        self.inner = _searcher(search, [entry.options for entry in journal.trials])
+        self.spec, self.journal, self.prefix, self.space = spec, journal, prefix, search.space.keys()
+        known = [entry.options for entry in journal.trials if entry.options.keys() == search.space.keys()]
+        self.inner = _searcher(search, known)
         self.waiting: deque[Entry] = deque()
         self.running: dict[str, Entry] = {}
         for entry in journal.trials:
             self._again(entry)
 
     def _again(self, entry: Entry) -> None:
-        """Has the searcher suggest anew what it once did, and tells it the result of what is done."""
-        self.inner.suggest(entry.name)
-        if entry.done:
+        """Has the searcher suggest anew what it once did, and tells it the result of what is done; of trials in a space
+        that the document no longer has, it has no use."""
+        told = entry.options.keys() == self.space
+        if told:
+            self.inner.suggest(entry.name)
+        if entry.done and told:
             result = {self.metric: entry.reward} if entry.reward is not None else None
             self.inner.on_trial_complete(entry.name, result, error=result is None)
-        else:
+        elif not entry.done:
             self.waiting.append(entry)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
@@ -157,9 +161,9 @@ def _sampler(search: Tune) -> Any:
 def listed(journal: Journal) -> dict[str, Any]:
     """The trials that remain of those known beforehand, as Tune's own generator of variants takes them."""
     remaining = {entry.number: entry.options for entry in journal.remaining()}
-    names = list(journal.trials[0].options) if journal.trials else []
+    names = dict.fromkeys(name for options in remaining.values() for name in options)
 
     def option(name: str) -> Any:
-        return tune.sample_from(lambda config: remaining[config[NUMBER]][name])
+        return tune.sample_from(lambda config: remaining[config[NUMBER]].get(name))
 
     return {NUMBER: tune.grid_search(list(remaining)), **{name: option(name) for name in names}}

@@ -56,8 +56,10 @@ class Trial(tune.Trainable):
     def setup(self, config: dict[str, Any], plan: Plan) -> None:  # type: ignore[override]
         """Takes the options; the run is opened with the first step, when it is known what it goes on from."""
         sys.path += [entry for entry in plan.path if entry not in sys.path]
-        self.plan, self.run, self.options = plan, None, _options(config)
+        self.plan, self.run, self.options = plan, None, chosen(config)
         self.last: Row = {}
+        self.kept: Path | None = None
+        """The newest checkpoint of a run that is closed."""
         self.refs: tuple[Path | None, dict[str, Any]] = (None, {})
         self.handlers: list[logging.Handler] = []
 
@@ -73,7 +75,7 @@ class Trial(tune.Trainable):
         kept."""
         run = self.run or self._open()
         if run.stopped_by is None:
-            run.step()
+            self._iterate(run)
             self.last |= {EVALUATED: run.row["evaluation"]["episode_reward_mean"]} if "evaluation" in run.row else {}
         stopped_by = run.stopped_by
         if stopped_by is not None:
@@ -83,6 +85,18 @@ class Trial(tune.Trainable):
         metrics = {name: value for name, value in run.progress.metrics().items() if value is not None}
         done = {"done": stopped_by is not None, "stopped_by": stopped_by}
         return {**self.last, **counters, **_totals(run), **told, **metrics, **done, **self._references(run)}
+
+    def _iterate(self, run: Run) -> None:
+        """One iteration. Of one that failed nothing is kept: who knows what state it has left."""
+        try:
+            run.step()
+        except BaseException:
+            self.run = None
+            log.exception("failed")
+            run.close()
+            run.drain(wait=False)
+            results.stop_logging(self.handlers)
+            raise
 
     def _open(self, restore_from: str | None = None) -> Run:
         self.handlers = results.log_to(self.folder, terminal=False, speak=False)
@@ -101,17 +115,23 @@ class Trial(tune.Trainable):
         if run is None:
             return
         try:
-            if run.backend is not None and not run.end():
-                raise RunError("StorageUnreachable", f"the last files of {self.trial_name} did not reach storage")
+            if run.backend is not None:
+                run.end()
+                if not run.drain(wait=True):
+                    raise RunError("StorageUnreachable", f"the last files of {self.trial_name} did not reach storage")
+            self.kept = run.newest
         finally:
             self._references(run)
             results.stop_logging(self.handlers)
 
     def save(self, checkpoint_dir: str | None = None) -> Any:
         """A checkpoint of the trial as it is, which this or another trial goes on from: a reference to our own."""
-        run = self.run or self._open()
-        newest = run.save()
-        _await(lambda: _uploaded(run, newest), UPLOAD_PATIENCE)
+        if self.run is None and self.kept is not None:
+            newest = self.kept  # the trial is done
+        else:
+            run = self.run or self._open()
+            newest = run.save()
+            _await(lambda: _uploaded(run, newest), UPLOAD_PATIENCE)
         metrics: Row = dict(self._last_result or {})
         return _TrainingResult(checkpoint=tune.Checkpoint.from_directory(newest), metrics=metrics)
 
@@ -144,7 +164,7 @@ class Trial(tune.Trainable):
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Makes ready for another trial, or for other options of this one, in the same process."""
         self._close()
-        self.options, self.last, self.refs = _options(new_config), {}, (None, {})
+        self.options, self.last, self.kept, self.refs = chosen(new_config), {}, None, (None, {})
         return True
 
     def cleanup(self) -> None:
@@ -167,12 +187,13 @@ class Trial(tune.Trainable):
         return self.refs[1]
 
 
-def _options(config: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in config.items() if name != NUMBER}
-
-
 NUMBER = "trial"
 """Where Tune's config of a trial has its number, beside the options."""
+
+
+def chosen(config: dict[str, Any]) -> dict[str, Any]:
+    """The options in Tune's config of a trial: those that other trials have, and this one has not, are None there."""
+    return {name: value for name, value in config.items() if name != NUMBER and value is not None}
 
 
 def _document(experiment: Experiment, name: str, options: dict[str, Any]) -> Experiment:

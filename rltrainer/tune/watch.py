@@ -16,7 +16,7 @@ from rltrainer.statuses import CheckpointRef
 from rltrainer.tune.driver_only import DriverOnly
 from rltrainer.tune.journal import Entry, Journal
 from rltrainer.tune.space import plain
-from rltrainer.tune.trial import NUMBER
+from rltrainer.tune.trial import chosen
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Watch(DriverOnly, Callback):
 
     def _take_options(self, entry: Entry, trial: TuneTrial) -> None:
         """A population-based search has changed them, perhaps."""
-        options = {name: plain(value) for name, value in trial.config.items() if name != NUMBER}
+        options = {name: plain(value) for name, value in chosen(trial.config).items()}
         if options != entry.options:
             log.info("%s goes on from a better trial, with %s", entry.name, options)
             entry.options = options

@@ -60,7 +60,7 @@ def test_a_run_leaves_its_folder_in_s3(minio: Minio, bucket: str, tmp_path: Path
     store = remote(minio, bucket)
     assert iterations(store) == [6, 7], "the best two, of which the newest is one"
     names = {key.partition("/")[0].partition(".tfevents")[0] for key in store.keys("")}
-    assert names == {"checkpoints", "params.json", "result.json", "train.log", "events.out"}
+    assert names == {"checkpoints", "params.json", "result.json", "progress.csv", "train.log", "events.out"}
     assert rows(store) == list(range(1, 8))
     assert json.loads(store.read("params.json") or b"")["config"]["seed"] == 7
 
@@ -155,7 +155,7 @@ def test_training_goes_on_while_s3_is_away(mortal_minio: Minio, tmp_path: Path) 
     given = document(mortal_minio, "experiments", 10**6, stop={"time_total_s": 12})
     interrupt = Interrupt()
     seen: list[Any] = []
-    run = Run(given, tmp_path, train.storage_uri(given, "1234abcd"), interrupt)
+    run = Run(given, tmp_path, train.storage_uri(given, UID), interrupt)
 
     def away() -> None:
         while not run.row or run.row["training_iteration"] < 5:

@@ -237,6 +237,24 @@ class TestRealSearches:
         assert "restored from" in (again.folder / cut.name / "train.log").read_text()
         assert [row["training_iteration"] for row in rows(missing, again.folder)] == list(range(1, 9))
 
+    def test_with_another_space_and_more_samples_it_goes_on_as_the_document_says_now(self, tmp_path: Path) -> None:
+        given = searched({"lr": {"grid_search": [0.001, 0.01, 0.02]}}, stop={"training_iteration": 2})
+        first = tune.run(given, tmp_path)
+        journal = first.journal
+        journal.trials[1].status = "running"
+        journal.trials[2].status = "pending"
+        journal.write(first.folder)
+        (first.folder / "run.json").write_text(json.dumps({"uid": "1234"}))
+        space = {"lr": {"grid_search": [0.03, 0.04, 0.05, 0.06]}, "gamma": {"choice": [0.5]}}
+        again = tune.run(searched(space, stop={"training_iteration": 2}), tmp_path)
+        assert [entry.status for entry in again.journal.trials] == ["terminated"] * 4
+        assert [entry.options for entry in again.journal.trials] == [
+            {"lr": 0.001},
+            {"lr": 0.01},
+            {"lr": 0.05, "gamma": 0.5},
+            {"lr": 0.06, "gamma": 0.5},
+        ]
+
     @pytest.mark.parametrize(
         ("scheduler", "search"),
         [
@@ -303,6 +321,24 @@ class TestRealSearches:
         assert "failed and goes on from its newest checkpoint" in log
         for entry in found.journal.trials:
             assert [row["training_iteration"] for row in rows(entry, found.folder)] == list(range(1, 7))
+
+    def test_of_an_iteration_that_failed_nothing_is_kept(self, tmp_path: Path) -> None:
+        """It was the third, and no checkpoint was due before it: the trial begins anew."""
+        given = experiment(
+            env=TOYS + "Fragile",
+            env_config={"folder": str(tmp_path), "raises": True},
+            config=quick(hiddens=[16]),
+            stop={"training_iteration": 6},
+            checkpoint={"frequency": 100},
+            tune={"space": {"gamma": {"grid_search": [0.5]}}, "maxFailures": 1},
+        )
+        found = tune.run(given, tmp_path)
+        (entry,) = found.journal.trials
+        assert [row["training_iteration"] for row in rows(entry, found.folder)] == list(range(1, 7))
+        log = (found.folder / entry.name / "train.log").read_text()
+        assert "RunError: environment" in log
+        assert "the simulator's server is away" in (found.folder / "train.log").read_text()
+        assert "restored from" not in log
 
     def test_when_every_trial_fails_the_search_says_why(self, tmp_path: Path) -> None:
         given = experiment(

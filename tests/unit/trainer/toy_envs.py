@@ -144,16 +144,18 @@ class Dies(Countdown):
 
 
 class Fragile(Countdown):
-    """Takes its process with it, the first time that any of its kind has come far in `folder`."""
+    """Fails, or takes its process with it, the first time that any of its kind has come far in `folder`."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, raises: bool = False) -> None:
         super().__init__()
-        self.mark = Path(folder) / "fallen"
+        self.mark, self.raises = Path(folder) / "fallen", raises
 
     def step(self, action: Any) -> Step:
         self.steps = getattr(self, "steps", 0) + 1
         if self.steps > 40 and not self.mark.exists():
             self.mark.touch()
+            if self.raises:
+                raise ConnectionError("the simulator's server is away")
             os._exit(1)
         return super().step(action)
 
