@@ -310,7 +310,7 @@ class TestRealSearches:
         given = experiment(
             env=TOYS + "Fragile",
             env_config={"folder": str(tmp_path)},
-            config=quick(hiddens=[16]),
+            config=quick(hiddens=[16], vector_env="sync"),
             stop={"training_iteration": 6},
             checkpoint={"frequency": 1},
             tune={"space": {"gamma": {"grid_search": [0.5, 0.9]}}, "maxFailures": 1},
@@ -327,7 +327,7 @@ class TestRealSearches:
         given = experiment(
             env=TOYS + "Fragile",
             env_config={"folder": str(tmp_path), "raises": True},
-            config=quick(hiddens=[16]),
+            config=quick(hiddens=[16], vector_env="sync"),
             stop={"training_iteration": 6},
             checkpoint={"frequency": 100},
             tune={"space": {"gamma": {"grid_search": [0.5]}}, "maxFailures": 1},
