@@ -173,16 +173,27 @@ class FailsOnce(Countdown):
 
 
 class Nodes(Countdown):
-    """Notes what nodes its Ray cluster has."""
+    """Notes what nodes its Ray cluster has, and goes on only when the environment of a second actor has begun too."""
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         import ray
 
-        mark = Path(os.environ["TOY_MARK"])
-        if ray.is_initialized() and not mark.exists():
-            nodes: list[Any] = ray.nodes()  # type: ignore[no-untyped-call]
-            mark.write_text(json.dumps([node["Resources"] for node in nodes]))
+        if ray.is_initialized():
+            mark = Path(os.environ["TOY_MARK"])
+            mine = mark.with_suffix(f".{ray.get_runtime_context().get_actor_id()}")
+            if not mine.exists():
+                nodes: list[Any] = ray.nodes()  # type: ignore[no-untyped-call]
+                mine.write_text(json.dumps([node["Resources"] for node in nodes]))
+                self.meet(mark)
         return super().reset(seed=seed, options=options)
+
+    def meet(self, mark: Path) -> None:
+        """Wait for a second actor's mark; RuntimeError after a minute without."""
+        end = time.monotonic() + 60
+        while len(list(mark.parent.glob(f"{mark.stem}.*"))) < 2:
+            if time.monotonic() > end:
+                raise RuntimeError("no second trial ran beside this one")
+            time.sleep(0.02)
 
 
 class Slow(Countdown):
