@@ -4,7 +4,7 @@ Each is made from one tensor of parameters [..., P], so that a batch of old poli
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, Self, TypeVar
 
@@ -39,6 +39,13 @@ class Distribution(Protocol):
 
     def kl(self, other: Self) -> Tensor:
         """KL(self || other) of each pair: [...], in nats."""
+
+    def gradient(self, action: Tensor, by_logp: Tensor, by_entropy: Tensor | float) -> Tensor:
+        """The gradient [..., P], by the parameters, of a loss whose derivatives by `log_prob(action)` and `entropy()`
+        are `by_logp` [...] and `by_entropy`, [...] or one for all."""
+
+    def kl_gradient(self, other: Self, by_kl: float) -> Tensor:
+        """The gradient [..., P], by the parameters of `other`, of a loss whose derivative by each `kl` is `by_kl`."""
 
 
 class Categorical:
@@ -76,6 +83,19 @@ class Categorical:
         """See Distribution."""
         return (self.logp.exp() * (self.logp - other.logp)).sum(-1)
 
+    def gradient(self, action: Tensor, by_logp: Tensor, by_entropy: Tensor | float) -> Tensor:
+        """See Distribution: of log pi(a) by a logit, 1 - p where it is the action's, else -p; of H, -p (log p + H)."""
+        p, by_logp = self.logp.exp(), by_logp.unsqueeze(-1)
+        found = (p * -by_logp).scatter_add_(-1, action.long().unsqueeze(-1), by_logp)
+        if isinstance(by_entropy, Tensor) or by_entropy:
+            plogp = p * self.logp
+            found -= torch.addcmul(plogp, p, plogp.sum(-1, keepdim=True), value=-1) * _each(by_entropy)
+        return found
+
+    def kl_gradient(self, other: "Categorical", by_kl: float) -> Tensor:
+        """See Distribution."""
+        return by_kl * (other.logp.exp() - self.logp.exp())
+
 
 class MultiCategorical:
     """Several independent choices, from their logits side by side [..., sum(sizes)]."""
@@ -102,6 +122,15 @@ class MultiCategorical:
     def kl(self, other: "MultiCategorical") -> Tensor:
         """See Distribution."""
         return torch.stack([p.kl(q) for p, q in zip(self.parts, other.parts, strict=True)]).sum(0)
+
+    def gradient(self, action: Tensor, by_logp: Tensor, by_entropy: Tensor | float) -> Tensor:
+        """See Distribution."""
+        pairs = zip(self.parts, action.unbind(-1), strict=True)
+        return torch.cat([part.gradient(a, by_logp, by_entropy) for part, a in pairs], -1)
+
+    def kl_gradient(self, other: "MultiCategorical", by_kl: float) -> Tensor:
+        """See Distribution."""
+        return torch.cat([p.kl_gradient(q, by_kl) for p, q in zip(self.parts, other.parts, strict=True)], -1)
 
 
 class Bernoullis:
@@ -132,6 +161,15 @@ class Bernoullis:
         shift = self.logits.sigmoid() * (self.logits - other.logits)
         return (shift + logsigmoid(-self.logits) - logsigmoid(-other.logits)).sum(-1)
 
+    def gradient(self, action: Tensor, by_logp: Tensor, by_entropy: Tensor | float) -> Tensor:
+        """See Distribution: of log pi(a) by a logit, a - p; of H, -logit p (1 - p)."""
+        p = self.logits.sigmoid()
+        return by_logp.unsqueeze(-1) * (action - p) - _each(by_entropy) * (self.logits * p * (1 - p))
+
+    def kl_gradient(self, other: "Bernoullis", by_kl: float) -> Tensor:
+        """See Distribution."""
+        return by_kl * (other.logits.sigmoid() - self.logits.sigmoid())
+
 
 class DiagonalGaussian:
     """Independent normal variates, from means and log standard deviations side by side [..., 2 A]."""
@@ -160,6 +198,23 @@ class DiagonalGaussian:
         """See Distribution."""
         spread = ((2 * self.log_std).exp() + (self.mean - other.mean).square()) * (-2 * other.log_std).exp()
         return (other.log_std - self.log_std + 0.5 * spread - 0.5).sum(-1)
+
+    def gradient(self, action: Tensor, by_logp: Tensor, by_entropy: Tensor | float) -> Tensor:
+        """See Distribution: with z = (a - mean) / std, of log pi(a), z / std and z^2 - 1; of H, 0 and 1."""
+        precision, by_logp = (-self.log_std).exp(), by_logp.unsqueeze(-1)
+        z = (action - self.mean) * precision
+        return torch.cat([by_logp * z * precision, by_logp * (z.square() - 1) + _each(by_entropy)], -1)
+
+    def kl_gradient(self, other: "DiagonalGaussian", by_kl: float) -> Tensor:
+        """See Distribution."""
+        precision, apart = (-2 * other.log_std).exp(), other.mean - self.mean
+        spread = ((2 * self.log_std).exp() + apart.square()) * precision
+        return by_kl * torch.cat([apart * precision, 1 - spread], -1)
+
+
+def _each(weight: Tensor | float) -> Tensor | float:
+    """One weight for all, or one for each distribution [...], as all of its parameters [..., P] take it."""
+    return weight.unsqueeze(-1) if isinstance(weight, Tensor) else weight
 
 
 class SquashedGaussian:
@@ -215,8 +270,11 @@ def masked(logits: Tensor, legal: Tensor) -> Tensor:
 class Product:
     """Independent distributions, whose actions are floats side by side [..., A]."""
 
-    def __init__(self, parts: Sequence[Distribution], shapes: Sequence[tuple[int, ...]]) -> None:
-        self.parts, self.shapes = parts, shapes
+    def __init__(
+        self, parts: Sequence[Distribution], shapes: Sequence[tuple[int, ...]], outputs: Sequence[int]
+    ) -> None:
+        """`parts`, their actions' shapes, and how many of each one's parameters the network puts out."""
+        self.parts, self.shapes, self.outputs = parts, shapes, outputs
 
     def sample(self, rng: torch.Generator) -> Tensor:
         """See Distribution."""
@@ -228,9 +286,7 @@ class Product:
 
     def log_prob(self, action: Tensor) -> Tensor:
         """See Distribution."""
-        pieces = torch.split(action, [math.prod(shape) for shape in self.shapes], -1)
-        actions = [piece if shape else piece.squeeze(-1) for piece, shape in zip(pieces, self.shapes, strict=True)]
-        return torch.stack([p.log_prob(a) for p, a in zip(self.parts, actions, strict=True)]).sum(0)
+        return torch.stack([p.log_prob(a) for p, a in self._each(action)]).sum(0)
 
     def entropy(self) -> Tensor:
         """See Distribution."""
@@ -239,6 +295,25 @@ class Product:
     def kl(self, other: "Product") -> Tensor:
         """See Distribution."""
         return torch.stack([p.kl(q) for p, q in zip(self.parts, other.parts, strict=True)]).sum(0)
+
+    def gradient(self, action: Tensor, by_logp: Tensor, by_entropy: Tensor | float) -> Tensor:
+        """See Distribution."""
+        return self._arranged([p.gradient(a, by_logp, by_entropy) for p, a in self._each(action)])
+
+    def kl_gradient(self, other: "Product", by_kl: float) -> Tensor:
+        """See Distribution."""
+        return self._arranged([p.kl_gradient(q, by_kl) for p, q in zip(self.parts, other.parts, strict=True)])
+
+    def _each(self, action: Tensor) -> Iterator[tuple[Distribution, Tensor]]:
+        """The parts with their actions."""
+        pieces = torch.split(action, [math.prod(shape) for shape in self.shapes], -1)
+        actions = (piece if shape else piece.squeeze(-1) for piece, shape in zip(pieces, self.shapes, strict=True))
+        return zip(self.parts, actions, strict=True)
+
+    def _arranged(self, gradients: list[Tensor]) -> Tensor:
+        """What the parts have of each parameter, in the order of `Family.make`: log standard deviations last."""
+        pieces = [each.tensor_split([outputs], -1) for each, outputs in zip(gradients, self.outputs, strict=True)]
+        return torch.cat([piece[i] for i in range(2) for piece in pieces], -1)
 
     def _join(self, actions: list[Tensor]) -> Tensor:
         columns = [a if shape else a.unsqueeze(-1) for a, shape in zip(actions, self.shapes, strict=True)]
@@ -344,7 +419,7 @@ def _product(parts: list[Family[Distribution]]) -> Family[Distribution]:
     def make(parameters: Tensor) -> Product:
         pieces = torch.split(parameters, sections, -1)
         own = [torch.cat(both, -1) for both in zip(pieces[: len(parts)], pieces[len(parts) :], strict=True)]
-        return Product([part.make(each) for part, each in zip(parts, own, strict=True)], shapes)
+        return Product([part.make(each) for part, each in zip(parts, own, strict=True)], shapes, sections[: len(parts)])
 
     def to_env(action: NDArray[Any]) -> tuple[Any, ...]:
         pieces = np.split(action, ends, -1)

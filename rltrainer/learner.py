@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from rltrainer.replay import Replay, Transitions
 from rltrainer.schedules import at
 from rltrainer.seeding import Role, derived_seed
 from rltrainer.shards import beta_at, new_replay, shard_count
+from rltrainer.tape import Tape
 
 log = logging.getLogger(__name__)
 
@@ -58,12 +60,14 @@ class Flat:
             parameter.data = self.vector.data[begin:end].view_as(parameter)
             parameter.grad = self.gradient[begin:end].view_as(parameter)
             begin = end
+        self.identities = frozenset(map(id, self.parameters))
+        self.buffers = dict(module.named_buffers())
 
 
-def load_weights(flat: Flat, module: nn.Module, weights: Weights) -> None:
-    """Fills `module`, whose parameters lie in `flat`, with what `Learner.weights` gave."""
+def load_weights(flat: Flat, weights: Weights) -> None:
+    """Fills the module that `flat` was made of with what `Learner.weights` gave."""
     flat.vector.data.copy_(torch.tensor(weights["parameters"]))
-    for name, buffer in module.named_buffers():
+    for name, buffer in flat.buffers.items():
         buffer.copy_(torch.tensor(weights["buffers"][name]))
 
 
@@ -93,7 +97,6 @@ class Learner:
                 _puts_out_float32(self.nets.get_submodule(part))
         self.flats = {part: Flat(self.nets.get_submodule(part)) for part in parts}
         self.optimizers = {part: make(self.flats[part].vector, options) for part, make in parts.items()}
-        self.acting = self.nets.get_submodule(algorithm.acts)
         self.targets: dict[str, Any] = {
             part: copy.deepcopy(self.nets.get_submodule(part)) for part in algorithm.targets
         }
@@ -104,6 +107,7 @@ class Learner:
         if algorithm.replays and isinstance(options, ReplayOptions) and not shard_count(options):
             self.replay = new_replay(options)
         self.memory: dict[str, float] = {}
+        self.tape = Tape()
         self.timesteps = 0
         self.normalizers = [each for each in self.nets.modules() if isinstance(each, ObservationNormalizer)]
         self.reward_normalizer = RewardNormalizer().to(device) if getattr(options, "normalize_rewards", False) else None
@@ -124,11 +128,13 @@ class Learner:
             else:  # without any step, all environments only began their next episodes
                 metrics = self._update(batch) if steps else {}
             # only now: the batch was acted upon, and is to be judged, with the old statistics
-            self._observe(batch.obs[:-1][batch.valid])
+            if self.normalizers:
+                self._observe(batch.obs[:-1][batch.valid])
             return metrics
         for stream, fragment in enumerate(fragments):
             self.replay.add(fragment, stream, fragment.priorities)
-            self._observe(torch.from_numpy(fragment.obs[:-1][fragment.valid]))
+            if self.normalizers:
+                self._observe(torch.from_numpy(fragment.obs[:-1][fragment.valid]))
         return self._replay(self._total(steps))
 
     def improve_on(self, batch: Transitions, timesteps: int) -> tuple[Metrics, Array]:
@@ -144,7 +150,7 @@ class Learner:
 
     def gradient(self, weights: Weights, fragment: Fragment, timesteps: int) -> tuple[Gradient, Metrics]:
         """The gradient that the algorithm's one step would follow from `weights` and `fragment`; nothing is changed."""
-        load_weights(self.flats[""], self.acting, weights)
+        load_weights(self.flats[""], weights)
         self.withhold = True
         self._set_time(timesteps)
         self.flats[""].gradient.zero_()
@@ -167,14 +173,19 @@ class Learner:
 
     def minimise(self, loss: Tensor, part: str = "") -> Tensor:
         """One step of the optimiser of `part` down `loss`, a scalar. Returns the gradient's norm before clipping."""
+        return self.descend([loss], [None], part)
+
+    def descend(self, outputs: Sequence[Tensor], gradients: Sequence[Tensor | None], part: str = "") -> Tensor:
+        """As `minimise`, for a loss whose gradients by some `outputs` of the networks are known, each shaped as its
+        output."""
         flat = self.flats[part]
         flat.gradient.zero_()
-        loss.backward(inputs=flat.parameters)  # type: ignore[no-untyped-call]
+        self.tape.backward(outputs, gradients, flat.parameters, flat.identities)
         if self.peers is not None:
             self.peers.average(flat.gradient, self.weight)
-        return self._descend(part)
+        return self._step(part)
 
-    def _descend(self, part: str) -> Tensor:
+    def _step(self, part: str) -> Tensor:
         """One step of the optimiser of `part` down the gradient found, which is clipped before. Returns its norm."""
         flat = self.flats[part]
         norm: Tensor = torch.linalg.vector_norm(flat.gradient)
@@ -205,7 +216,7 @@ class Learner:
         return batch
 
     def _update(self, batch: Batch | Transitions) -> Metrics:
-        with self._precision():
+        with self._precision(), self.tape.recording():
             metrics = averaged([self.algorithm.update(self, batch, self.options)])
         self._check(metrics)
         return {**metrics, "lr": self._lr()}
@@ -220,7 +231,7 @@ class Learner:
         metrics = self._update(batch) if steps else {}
         (part,) = self.optimizers
         while peers.average(self.flats[part].gradient, 0.0) > 0:
-            self._descend(part)
+            self._step(part)
         return metrics
 
     def _precision(self) -> AbstractContextManager[Any]:
@@ -247,7 +258,7 @@ class Learner:
         found: list[Mapping[str, Tensor | float]] = []
         for _ in range(int(due)):
             batch = replay.sample(options.batch_size, self.rng, beta).to(self.device)
-            with self._precision():
+            with self._precision(), self.tape.recording():
                 found.append(self.algorithm.update(self, batch, options))
             if options.prioritized:
                 replay.reprioritise(batch.index, found_errors(batch))
@@ -260,15 +271,17 @@ class Learner:
 
     def _observe(self, rows: Tensor) -> None:
         """Takes observations [N, *shape] into the statistics that they are normalised by."""
-        if self.normalizers:
-            rows = self._everyones(rows.to(self.device))
+        if not self.normalizers:
+            return
+        rows = self._everyones(rows.to(self.device))
         for normalizer in self.normalizers:
             normalizer.update(rows)
 
     def weights(self, timesteps: int) -> Weights:
         """A copy of what a worker needs to act, `timesteps` into the run."""
-        buffers = {name: buffer.cpu().numpy().copy() for name, buffer in self.acting.named_buffers()}
-        parameters = self.flats[self.algorithm.acts].vector.detach().cpu().numpy().copy()
+        flat = self.flats[self.algorithm.acts]
+        buffers = {name: buffer.cpu().numpy().copy() for name, buffer in flat.buffers.items()}
+        parameters = flat.vector.detach().cpu().numpy().copy()
         return {"parameters": parameters, "buffers": buffers, "timesteps": timesteps}
 
     def state(self) -> dict[str, Any]:
@@ -339,14 +352,16 @@ def found_errors(batch: Transitions) -> Array:
 
 def averaged(found: Sequence[Mapping[str, Tensor | float]]) -> Metrics:
     """The mean of each number over several updates that report it, read from the device once."""
-    columns: dict[str, list[Tensor]] = {}
+    columns: dict[str, list[Tensor | float]] = {}
     for each in found:
         for name, value in each.items():
-            columns.setdefault(name, []).append(torch.as_tensor(value).detach().float())
-    if not columns:
-        return {}
-    means = torch.stack([torch.stack(column).mean() for column in columns.values()])
-    return dict(zip(columns, means.tolist(), strict=True))
+            columns.setdefault(name, []).append(value)
+    there = [value.detach().float() for column in columns.values() for value in column if isinstance(value, Tensor)]
+    numbers = iter(torch.stack(there).tolist() if there else ())
+    return {
+        name: fmean(next(numbers) if isinstance(value, Tensor) else value for value in column)
+        for name, column in columns.items()
+    }
 
 
 def module_state(module: nn.Module) -> dict[str, Tensor]:

@@ -1,4 +1,8 @@
-"""Losses, as free functions of vectors [N]."""
+"""Losses, as free functions of vectors [N], and the slopes of some.
+
+A slope is a loss's derivative by each of the numbers it is a function of. Where the slope is at hand, PyTorch need not
+find it, which on small networks takes longer than both.
+"""
 
 import torch
 from torch import Tensor
@@ -18,9 +22,24 @@ def clipped_surrogate(ratio_t: Tensor, adv_t: Tensor, clip: float) -> Tensor:
     return -torch.minimum(ratio_t * adv_t, torch.add(adv_t, adv_t.abs(), alpha=clip)).mean()
 
 
+def clipped_surrogate_slope(ratio_t: Tensor, adv_t: Tensor, clip: float) -> Tensor:
+    """The derivative of `clipped_surrogate` by each log-probability of the policy that is learnt, [N].
+
+    It is -ratio A / N, and 0 where the clipped term is the smaller one.
+    """
+    gain_t = ratio_t * adv_t
+    counts_t = gain_t < torch.add(adv_t, adv_t.abs(), alpha=clip)
+    return gain_t.mul_(counts_t).mul_(-1 / len(ratio_t))
+
+
 def value_loss(v_t: Tensor, target_t: Tensor) -> Tensor:
     """Half the mean squared error of values against their targets. Both [N]; returns a scalar."""
     return 0.5 * torch.nn.functional.mse_loss(v_t, target_t)
+
+
+def value_slope(v_t: Tensor, target_t: Tensor) -> Tensor:
+    """The derivative of `value_loss` by each value, [N], in units of return."""
+    return (v_t - target_t).mul_(1 / len(v_t))
 
 
 def clipped_value_loss(v_t: Tensor, v_old_t: Tensor, target_t: Tensor, clip: float) -> Tensor:
@@ -31,6 +50,17 @@ def clipped_value_loss(v_t: Tensor, v_old_t: Tensor, target_t: Tensor, clip: flo
     """
     near_t = v_old_t + (v_t - v_old_t).clamp(-clip, clip)
     return 0.5 * torch.maximum((v_t - target_t).square(), (near_t - target_t).square()).mean()
+
+
+def clipped_value_slope(v_t: Tensor, v_old_t: Tensor, target_t: Tensor, clip: float) -> Tensor:
+    """The derivative of `clipped_value_loss` by each value, [N], in units of return.
+
+    It is that of `value_loss`, and 0 where the value has moved too far and the clipped error is the larger one.
+    """
+    moved_t, error_t = v_t - v_old_t, v_t - target_t
+    near_t = moved_t.clamp(-clip, clip)
+    held_t = (near_t != moved_t) & ((v_old_t + near_t - target_t).square() > error_t.square())
+    return error_t.masked_fill_(held_t, 0.0).mul_(1 / len(v_t))
 
 
 def standardize(x_t: Tensor) -> Tensor:

@@ -97,7 +97,7 @@ class Worker:
 
     def sample(self, weights: Weights, check: Callable[[], None] | None = None) -> tuple[Fragment, Report]:
         """One fragment with the policy of `weights`. `check` is called before each step, and may raise to abandon."""
-        load_weights(self.flat, self.policy, weights)
+        load_weights(self.flat, weights)
         self.actor.timesteps = weights["timesteps"]
         fragment = self.fragment
         if self.steps_done:

@@ -5,13 +5,10 @@ from torch import Tensor
 from rltrainer.algorithm import Algorithm
 from rltrainer.algorithms.actor_critic import (
     advantages,
-    at_steps,
     descend,
-    explained_variance,
     memory,
     mode,
     sample,
-    valid_steps,
 )
 from rltrainer.execution.synchronous import synchronous
 from rltrainer.fragment import Batch
@@ -24,13 +21,10 @@ from rltrainer.options import A2COptions
 def update(learner: Learner, batch: Batch, cfg: A2COptions) -> dict[str, Tensor]:
     """One step down the policy gradient with a critic, over a whole batch."""
     nets: ActorCritic = learner.nets
-    steps = valid_steps(batch)
     parameters, v = nets(batch.obs, batch.state, batch.begins)
-    adv, v = at_steps(advantages(batch, v.detach(), cfg), steps), at_steps(v, steps)
-    target = v.detach() + adv
-    dist = nets.family.make(at_steps(parameters, steps))
-    metrics = descend(learner, cfg, dist.log_prob(at_steps(batch.a, steps)), dist.entropy(), adv, v, target)
-    return {**metrics, "explained_variance": explained_variance(v.detach(), target)}
+    adv = advantages(batch, v.detach(), cfg)
+    dist = nets.family.make(parameters[:-1].detach())
+    return descend(learner, cfg, batch, (parameters, v), dist, adv, adv + v[:-1].detach())
 
 
 A2C = Algorithm(

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from rltrainer.algorithm import Actor, State
+from rltrainer.distributions import Distribution
 from rltrainer.fragment import Batch
 from rltrainer.learner import Learner
-from rltrainer.losses import policy_gradient, value_loss
 from rltrainer.networks import ActorCritic, PolicyNetwork
 from rltrainer.options import ActorCriticOptions
 from rltrainer.returns import gae
@@ -128,17 +128,34 @@ def whole(columns: Columns) -> Columns:
 
 
 def descend(
-    learner: Learner, cfg: ActorCriticOptions, logp: Tensor, entropy: Tensor, adv: Tensor, v: Tensor, target: Tensor
+    learner: Learner,
+    cfg: ActorCriticOptions,
+    batch: Batch,
+    outputs: tuple[Tensor, Tensor],
+    dist: Distribution,
+    adv: Tensor,
+    target: Tensor,
 ) -> dict[str, Tensor]:
-    """One step down policy gradient, value loss and entropy bonus, all from [N]: Mnih et al. 2016, section 4.3.
+    """One step down policy gradient, value loss and entropy bonus: Mnih et al. 2016, section 4.3.
 
-    Returns what to report.
+    `outputs` are what the networks put out for all observations of `batch`, `dist` is of those that were acted upon,
+    and `adv` and `target` [T, B] are of the actions taken. Returns what to report.
     """
-    policy, value, bonus = policy_gradient(logp, adv), value_loss(v, target), entropy.mean()
-    total = policy + cfg.vf_coeff * value
-    total = total - at(cfg.entropy_coeff_schedule, cfg.entropy_coeff, learner.timesteps) * bonus
-    norm = learner.minimise(total)
-    return {"loss": total, "policy_loss": policy, "vf_loss": value, "entropy": bonus, "grad_norm": norm}
+    parameters, v = outputs
+    coeff = at(cfg.entropy_coeff_schedule, cfg.entropy_coeff, learner.timesteps)
+    with torch.no_grad():
+        weight = batch.valid / batch.valid.sum()
+        logp, error = dist.log_prob(batch.a), v[:-1] - target
+        by_parameters, by_v = torch.zeros_like(parameters), torch.zeros_like(v)
+        by_parameters[:-1] = dist.gradient(batch.a, -adv * weight, -coeff * weight)
+        by_v[:-1] = cfg.vf_coeff * weight * error
+        policy, value = -(weight * logp * adv).sum(), 0.5 * (weight * error.square()).sum()
+        bonus = (weight * dist.entropy()).sum()
+    norm = learner.descend([parameters, v], [by_parameters, by_v])
+    total = policy + cfg.vf_coeff * value - coeff * bonus
+    explained = explained_variance(v[:-1].detach()[batch.valid], target[batch.valid])
+    losses = {"loss": total, "policy_loss": policy, "vf_loss": value, "entropy": bonus}
+    return {**losses, "grad_norm": norm, "explained_variance": explained}
 
 
 def explained_variance(v: Tensor, target: Tensor) -> Tensor:

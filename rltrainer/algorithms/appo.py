@@ -13,7 +13,7 @@ from rltrainer.algorithms.impala import IMPALA, corrected
 from rltrainer.algorithms.ppo import adapted
 from rltrainer.fragment import Batch
 from rltrainer.learner import Learner
-from rltrainer.losses import clipped_surrogate, standardize, value_loss
+from rltrainer.losses import clipped_surrogate, clipped_surrogate_slope, standardize, value_loss, value_slope
 from rltrainer.networks import ActorCritic
 from rltrainer.options.policy_gradient import APPOOptions
 from rltrainer.schedules import at
@@ -45,26 +45,29 @@ def judge(learner: Learner, batch: Batch, cfg: APPOOptions) -> Columns:
     return samples(batch, columns)
 
 
-def loss(
-    nets: ActorCritic, part: Columns, cfg: APPOOptions, entropy_coeff: float, kl_coeff: float
-) -> dict[str, Tensor]:
-    """Eq. 2 with a value loss, an entropy bonus and the KL penalty from the target's policy, over a minibatch."""
+def step(learner: Learner, part: Columns, cfg: APPOOptions, entropy_coeff: float, kl_coeff: float) -> dict[str, Tensor]:
+    """One step down eq. 2 with a value loss, an entropy bonus and the KL penalty from the target's policy, over a
+    minibatch of [N, ...]. Returns what to report."""
+    nets: ActorCritic = learner.nets
     parameters, v = predict(nets, part)
-    dist = nets.family.make(parameters)
-    ratio = part["share"] * (dist.log_prob(part["a"]) - part["behaviour"]).exp()
-    adv = standardize(part["adv"]) if cfg.normalize_advantages else part["adv"]
-    policy = clipped_surrogate(ratio, adv, cfg.clip)
-    value = value_loss(v, part["target"])
-    entropy = dist.entropy().mean()
-    kl = nets.family.make(part["parameters"]).kl(dist).mean()
-    total = policy + cfg.vf_coeff * value - entropy_coeff * entropy
-    total = total + kl_coeff * kl if kl_coeff else total
-    return {"loss": total, "policy_loss": policy, "vf_loss": value, "entropy": entropy, "kl": kl}
+    with torch.no_grad():
+        dist, target, count = nets.family.make(parameters), nets.family.make(part["parameters"]), len(v)
+        ratio = part["share"] * (dist.log_prob(part["a"]) - part["behaviour"]).exp()
+        adv = standardize(part["adv"]) if cfg.normalize_advantages else part["adv"]
+        by_logp = clipped_surrogate_slope(ratio, adv, cfg.clip)
+        gradient = dist.gradient(part["a"], by_logp, -entropy_coeff / count)
+        if kl_coeff:
+            gradient += target.kl_gradient(dist, kl_coeff / count)
+        policy, value = clipped_surrogate(ratio, adv, cfg.clip), value_loss(v, part["target"])
+        entropy, kl = dist.entropy().mean(), target.kl(dist).mean()
+        by_v = cfg.vf_coeff * value_slope(v, part["target"])
+    norm = learner.descend([parameters, v], [gradient, by_v])
+    total = policy + cfg.vf_coeff * value - entropy_coeff * entropy + kl_coeff * kl
+    return {"loss": total, "policy_loss": policy, "vf_loss": value, "entropy": entropy, "kl": kl, "grad_norm": norm}
 
 
 def update(learner: Learner, batch: Batch, cfg: APPOOptions) -> dict[str, Tensor | float]:
     """Several epochs over one batch, and now and then before one the target network: algorithm 1."""
-    nets: ActorCritic = learner.nets
     updates = learner.memory.get("updates", 0)  # since the target moved
     if updates >= cfg.target_update_freq:
         learner.follow(cfg.tau)
@@ -74,13 +77,12 @@ def update(learner: Learner, batch: Batch, cfg: APPOOptions) -> dict[str, Tensor
     kl_coeff = learner.memory.setdefault("kl_coeff", cfg.kl_coeff)
     for _ in range(cfg.epochs):
         for part in minibatches(columns, cfg.minibatch_size, learner.rng):
-            losses = loss(nets, part, cfg, entropy_coeff, kl_coeff)
-            norm = learner.minimise(losses["loss"])
+            found = step(learner, part, cfg, entropy_coeff, kl_coeff)
             updates += 1
     learner.memory["updates"] = updates
     if cfg.kl_coeff:
-        learner.memory["kl_coeff"] = adapted(kl_coeff, losses["kl"].item(), cfg.kl_target)
-    return {**losses, "grad_norm": norm, "kl_coeff": kl_coeff, "share": whole(columns)["share"].mean()}
+        learner.memory["kl_coeff"] = adapted(kl_coeff, found["kl"].item(), cfg.kl_target)
+    return {**found, "kl_coeff": kl_coeff, "share": whole(columns)["share"].mean()}
 
 
 APPO = replace(IMPALA, name="APPO", options=APPOOptions, update=update, targets=("",))

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from rltrainer.algorithm import Actor, Algorithm
-from rltrainer.algorithms.actor_critic import at_steps, descend, explained_variance, memory, mode, valid_steps
+from rltrainer.algorithms.actor_critic import descend, memory, mode
 from rltrainer.execution.asynchronous import asynchronous
 from rltrainer.fragment import Batch
 from rltrainer.learner import Learner
@@ -37,16 +37,12 @@ def update(learner: Learner, batch: Batch, cfg: IMPALAOptions) -> dict[str, Tens
     """One step down the three losses of section 4.2."""
     nets: ActorCritic = learner.nets
     parameters, v = nets(batch.obs, batch.state, batch.begins)
-    dist = nets.family.make(parameters[:-1])
-    logp, entropy = dist.log_prob(batch.a), dist.entropy()
+    dist = nets.family.make(parameters[:-1].detach())
+    logp = dist.log_prob(batch.a)
     target, adv = corrected(batch, logp, v, cfg)
-    steps, log_rho = valid_steps(batch), logp.detach() - batch.extras["logp"]
-    logp, entropy, adv, v, target, log_rho = (
-        at_steps(each, steps) for each in (logp, entropy, adv, v, target, log_rho)
-    )
-    metrics = descend(learner, cfg, logp, entropy, adv, v, target)
-    explained = explained_variance(v.detach(), target)
-    return {**metrics, "rho": log_rho.exp().mean(), "explained_variance": explained}
+    metrics = descend(learner, cfg, batch, (parameters, v), dist, adv, target)
+    rho = (logp - batch.extras["logp"])[batch.valid].exp().mean()
+    return {**metrics, "rho": rho}
 
 
 IMPALA = Algorithm(

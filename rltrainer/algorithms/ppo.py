@@ -18,37 +18,60 @@ from rltrainer.algorithms.actor_critic import (
 from rltrainer.execution.synchronous import synchronous
 from rltrainer.fragment import Batch
 from rltrainer.learner import Learner
-from rltrainer.losses import clipped_surrogate, clipped_value_loss, standardize, value_loss
+from rltrainer.losses import (
+    clipped_surrogate,
+    clipped_surrogate_slope,
+    clipped_value_loss,
+    clipped_value_slope,
+    standardize,
+    value_loss,
+    value_slope,
+)
 from rltrainer.networks import ActorCritic
 from rltrainer.optimizer import adam
 from rltrainer.options import PPOOptions
 from rltrainer.schedules import at
 
-LOSSES = ("loss", "policy_loss", "vf_loss", "entropy")
 
+def step(
+    learner: Learner, part: Columns, cfg: PPOOptions, clip: float, entropy: float, kl_coeff: float
+) -> tuple[Tensor, Columns]:
+    """One step down eq. 9 with the penalty of eq. 8, over a minibatch of [N, ...].
 
-def loss(
-    nets: ActorCritic, batch: Columns, cfg: PPOOptions, clip: float, entropy: float, kl_coeff: float
-) -> tuple[list[Tensor], Tensor]:
-    """Eq. 9 with the penalty of eq. 8, over a minibatch of [N, ...].
-
-    Returns scalars as named in LOSSES, and the logarithms [N] of the probability ratios.
+    Returns the gradient's norm, and what `judged` is to see of each sample.
     """
-    parameters, v = predict(nets, batch)
-    dist = nets.family.make(parameters)
-    log_ratio = dist.log_prob(batch["a"]) - batch["logp"]
-    adv = standardize(batch["adv"]) if cfg.normalize_advantages else batch["adv"]
-    policy = clipped_surrogate(log_ratio.exp(), adv, clip)
+    nets: ActorCritic = learner.nets
+    parameters, v = predict(nets, part)
+    with torch.no_grad():
+        dist, count = nets.family.make(parameters), len(v)
+        log_ratio = dist.log_prob(part["a"]) - part["logp"]
+        adv = standardize(part["adv"]) if cfg.normalize_advantages else part["adv"]
+        by_logp = clipped_surrogate_slope(log_ratio.exp(), adv, clip)
+        gradient = dist.gradient(part["a"], by_logp, -entropy / count)
+        if kl_coeff:
+            gradient += nets.family.make(part["parameters"]).kl_gradient(dist, kl_coeff / count)
+        if cfg.vf_clip is None:
+            by_v = value_slope(v, part["target"])
+        else:
+            by_v = clipped_value_slope(v, part["v"], part["target"], cfg.vf_clip)
+    norm = learner.descend([parameters, v], [gradient, cfg.vf_coeff * by_v])
+    seen = {"parameters": parameters, "v": v, "v_old": part["v"], "log_ratio": log_ratio, "adv": adv}
+    return norm, {name: each.detach() for name, each in seen.items()} | {"target": part["target"]}
+
+
+@torch.no_grad()
+def judged(nets: ActorCritic, seen: Columns, cfg: PPOOptions, clip: float, entropy: float) -> dict[str, Tensor]:
+    """The means of what is minimised, without the KL penalty, and what else is told of the policy: scalars."""
+    ratio = seen["log_ratio"].exp()
+    policy = clipped_surrogate(ratio, seen["adv"], clip)
     if cfg.vf_clip is None:
-        value = value_loss(v, batch["target"])
+        value = value_loss(seen["v"], seen["target"])
     else:
-        value = clipped_value_loss(v, batch["v"], batch["target"], cfg.vf_clip)
-    with torch.set_grad_enabled(entropy > 0):  # else it is only reported
-        bonus = dist.entropy().mean()
-    total = policy + cfg.vf_coeff * value - entropy * bonus
-    if kl_coeff:
-        total = total + kl_coeff * nets.family.make(batch["parameters"]).kl(dist).mean()
-    return [total, policy, value, bonus], log_ratio
+        value = clipped_value_loss(seen["v"], seen["v_old"], seen["target"], cfg.vf_clip)
+    bonus = nets.family.make(seen["parameters"]).entropy().mean()
+    kl, clipped = distance(seen["log_ratio"], ratio, clip)
+    losses = {"loss": policy + cfg.vf_coeff * value - entropy * bonus, "policy_loss": policy, "vf_loss": value}
+    return {**losses, "entropy": bonus, "kl": kl, "clip_fraction": clipped}
 
 
 @torch.no_grad()
@@ -77,21 +100,20 @@ def update(learner: Learner, batch: Batch, cfg: PPOOptions) -> Metrics:
     clip = at(cfg.clip_schedule, cfg.clip, learner.timesteps)
     entropy = at(cfg.entropy_coeff_schedule, cfg.entropy_coeff, learner.timesteps)
     kl_coeff = learner.memory.setdefault("kl_coeff", cfg.kl_coeff)
-    steps: list[Tensor] = []
-    log_ratios: list[Tensor] = []
+    norms: list[Tensor] = []
+    seen: list[Columns] = []
     epochs = 0
     while epochs < cfg.epochs:
         for part in minibatches(columns, cfg.minibatch_size, learner.rng):
-            losses, log_ratio = loss(nets, part, cfg, clip, entropy, kl_coeff)
-            norm = learner.minimise(losses[0])
-            steps.append(torch.stack([*losses, norm]).detach())
-            log_ratios.append(log_ratio.detach())
+            norm, samples = step(learner, part, cfg, clip, entropy, kl_coeff)
+            norms.append(norm)
+            seen.append(samples)
         epochs += 1
         if cfg.kl_stop is not None and epochs < cfg.epochs and divergence(nets, columns) > cfg.kl_stop:
             break
-    moved = torch.cat(log_ratios)
-    means = [*torch.stack(steps).mean(0), *distance(moved, moved.exp(), clip)]
-    metrics = dict(zip((*LOSSES, "grad_norm", "kl", "clip_fraction"), torch.stack(means).tolist(), strict=True))
+    together = {name: torch.cat([samples[name] for samples in seen]) for name in seen[0]}
+    found = {**judged(nets, together, cfg, clip, entropy), "grad_norm": torch.stack(norms).mean()}
+    metrics = dict(zip(found, torch.stack(list(found.values())).tolist(), strict=True))
     if cfg.kl_coeff:
         metrics["kl"] = divergence(nets, columns)
         learner.memory["kl_coeff"] = adapted(kl_coeff, metrics["kl"], cfg.kl_target)

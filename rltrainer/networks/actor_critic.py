@@ -13,6 +13,7 @@ from rltrainer.networks.dense import mlp
 from rltrainer.networks.encoders import encoder
 from rltrainer.networks.layers import orthogonal
 from rltrainer.networks.recurrent import Memory
+from rltrainer.networks.tower import Tower
 from rltrainer.options import ActorCriticOptions, Options
 
 READ_ELSEWHERE = (ACTION_MASK,)
@@ -33,9 +34,8 @@ class PolicyHead(nn.Module):
         stds = self.family.log_stds
         self.log_std = nn.Parameter(torch.zeros(stds)) if stds else None
 
-    def forward(self, hidden: Tensor, obs: Tensor) -> Tensor:
-        """Parameters from the policy's last hidden layer [..., F] and the observations [..., *shape]."""
-        outputs: Tensor = self.linear(hidden)
+    def forward(self, outputs: Tensor, obs: Tensor) -> Tensor:
+        """Parameters from what `linear` put out [..., outputs], and the observations [..., *shape]."""
         if self.mask is not None:
             outputs = masked(outputs, obs[..., self.mask])
         if self.log_std is not None:
@@ -73,11 +73,11 @@ class PolicyNetwork(nn.Module):
         self.body = mlp(self.encoder.outputs, widths, options.activation)
         self.head = PolicyHead(widths[-1] if widths else self.encoder.outputs, spaces)
         self.family = self.head.family
+        self.tower = Tower(self.body, self.head.linear)
 
     def forward(self, obs: Tensor) -> Tensor:
         """Parameters [..., P] for observations [..., *shape]."""
-        parameters: Tensor = self.head(self.body(self.encoder(obs)), obs)
-        return parameters
+        return self.head.forward(self.tower(self.encoder(obs)), obs)
 
     def step(self, obs: Tensor, state: State) -> tuple[Distribution, State]:
         """Distributions over actions for observations [B, *shape]. The state, of no use here, comes back as it is."""
@@ -105,6 +105,10 @@ class ActorCritic(nn.Module):
         self.policy_head = PolicyHead(features, spaces)
         self.value_head = orthogonal(nn.Linear(features, 1), gain=1.0)
         self.family = self.policy_head.family
+        shared = self.value_body is self.policy_body
+        self.shared = Tower(self.policy_body) if shared else None
+        self.policy_tower = Tower(*(() if shared else (self.policy_body,)), self.policy_head.linear)
+        self.value_tower = Tower(*(() if shared else (self.value_body,)), self.value_head, scalar=True)
 
     def initial_state(self, width: int) -> State:
         """The memory of `width` environments that begin an episode: {name: [B, H]}, empty without a recurrent layer."""
@@ -115,7 +119,8 @@ class ActorCritic(nn.Module):
         features = self.encoder(obs)
         if self.memory is not None:
             features, state = self.memory.step(features, state)
-        return self.family.make(self.policy_head(self.policy_body(features), obs)), state
+        hidden = features if self.shared is None else self.shared(features)
+        return self.family.make(self.policy_head.forward(self.policy_tower(hidden), obs)), state
 
     def forward(self, obs: Tensor, state: State | None = None, begins: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Parameters [..., P] and values [...], in units of return, for observations [..., *shape].
@@ -126,6 +131,5 @@ class ActorCritic(nn.Module):
         features = self.encoder(obs)
         if self.memory is not None:
             features = self.memory(features, state or self.initial_state(features.shape[1]), begins)
-        hidden = self.policy_body(features)
-        valued = hidden if self.value_body is self.policy_body else self.value_body(features)
-        return self.policy_head(hidden, obs), self.value_head(valued).squeeze(-1)
+        hidden = features if self.shared is None else self.shared(features)
+        return self.policy_head.forward(self.policy_tower(hidden), obs), self.value_tower(hidden)

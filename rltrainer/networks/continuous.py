@@ -15,9 +15,10 @@ from rltrainer.distributions import Categorical, SquashedGaussian, masked, squas
 from rltrainer.envs import Spaces
 from rltrainer.layout import ACTION_MASK
 from rltrainer.networks.actor_critic import mask_of
-from rltrainer.networks.dense import Stacked, dense
+from rltrainer.networks.dense import Dense, dense
 from rltrainer.networks.encoders import encoder
 from rltrainer.networks.q_network import discrete_actions
+from rltrainer.networks.tower import Stacked
 from rltrainer.options.replay import ContinuousOptions, DDPGOptions, SACOptions
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
@@ -155,7 +156,7 @@ class SoftActorAndCritic(nn.Module):
         self.alpha = Temperature(options)
 
 
-def _critics(inputs: int, outputs: int, options: ContinuousOptions) -> tuple[int, nn.Sequential]:
+def _critics(inputs: int, outputs: int, options: ContinuousOptions) -> tuple[int, Dense]:
     """How many critics, and the layers [k, N, inputs] -> [k, N, outputs] of all."""
     hiddens = options.hiddens if options.critic_hiddens is None else options.critic_hiddens
     count = 2 if options.twin_q else 1

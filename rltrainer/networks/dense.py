@@ -6,42 +6,38 @@ the policy-gradient networks begin with orthogonal ones instead.
 
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from rltrainer.networks.layers import ACTIVATIONS, orthogonal
+from rltrainer.networks.tower import Tower
 
-Layer = Callable[[int, int], nn.Module]
+MakeLayer = Callable[[int, int], nn.Module]
 """Makes a layer from the numbers of its inputs and outputs."""
 
 
+class Dense(nn.Sequential):
+    """Layers [..., inputs] -> [..., outputs], and activation functions after them."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__(*layers)
+        self.tower = Tower(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        return self.tower(x)
+
+
 def dense(
-    inputs: int, hiddens: Sequence[int], activation: str, outputs: int | None = None, layer: Layer = nn.Linear
-) -> nn.Sequential:
+    inputs: int, hiddens: Sequence[int], activation: str, outputs: int | None = None, layer: MakeLayer = nn.Linear
+) -> Dense:
     """Layers [..., inputs] by `layer`, each followed by `activation`, and one of `outputs`, if any, that is not."""
     layers: list[nn.Module] = []
     for width in hiddens:
         layers += [layer(inputs, width), ACTIVATIONS[activation]()]
         inputs = width
-    return nn.Sequential(*layers) if outputs is None else nn.Sequential(*layers, layer(inputs, outputs))
+    return Dense(*layers) if outputs is None else Dense(*layers, layer(inputs, outputs))
 
 
-def mlp(inputs: int, hiddens: Sequence[int], activation: str) -> nn.Sequential:
+def mlp(inputs: int, hiddens: Sequence[int], activation: str) -> Dense:
     """Fully connected layers [..., inputs] -> [..., hiddens[-1]] with orthogonal weights, `activation` after each."""
     return dense(inputs, hiddens, activation, layer=lambda wide, out: orthogonal(nn.Linear(wide, out)))
-
-
-class Stacked(nn.Module):
-    """`count` linear layers that share nothing, in one kernel: [k, N, inputs] -> [k, N, outputs] of the first k."""
-
-    def __init__(self, count: int, inputs: int, outputs: int) -> None:
-        super().__init__()
-        bound = max(1, inputs) ** -0.5
-        self.weight = nn.Parameter(torch.empty(count, inputs, outputs).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(count, 1, outputs).uniform_(-bound, bound))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
-        if len(x) < len(self.weight):  # a slice of all would be copied on the way back
-            return torch.baddbmm(self.bias[: len(x)], x, self.weight[: len(x)])
-        return torch.baddbmm(self.bias, x, self.weight)

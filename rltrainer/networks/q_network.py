@@ -11,7 +11,7 @@ from rltrainer.envs import Spaces
 from rltrainer.errors import RunError
 from rltrainer.layout import AVAIL_ACTIONS, Part, find
 from rltrainer.networks.actor_critic import mask_of
-from rltrainer.networks.dense import Layer, dense
+from rltrainer.networks.dense import MakeLayer, dense
 from rltrainer.networks.encoders import encoder
 from rltrainer.networks.noisy import NoisyLinear, quieted
 from rltrainer.options.replay import QLearningOptions
@@ -48,7 +48,7 @@ class QNetwork(nn.Module):
         self.dims = len(spaces.observations.shape or ())
         self.legal = mask_of(spaces, self.n)
         self.described = _described_actions(spaces, self.n)
-        layer: Layer = partial(NoisyLinear, sigma=options.noisy_sigma) if options.noisy else nn.Linear
+        layer: MakeLayer = partial(NoisyLinear, sigma=options.noisy_sigma) if options.noisy else nn.Linear
         self.encoder = encoder(spaces, options)
         shared, stream = options.hiddens[:-1], options.hiddens[-1:]
         self.body = dense(self.encoder.outputs, shared, options.activation, None, layer)

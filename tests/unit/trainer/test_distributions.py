@@ -327,3 +327,38 @@ def test_the_entropy_is_the_mean_of_minus_the_log_probability(space: Any) -> Non
 def test_a_space_that_is_not_supported_is_named(space: Any) -> None:
     with pytest.raises(RunError, match=r"is not supported: use Discrete"):
         family(space)
+
+
+# --- gradients
+
+KINDS: list[spaces.Space[Any]] = [
+    spaces.Discrete(4),
+    spaces.MultiDiscrete([2, 3]),
+    spaces.MultiBinary(3),
+    spaces.Box(-1, 1, (2,), np.float32),
+    TUPLE,
+    NESTED,
+]
+
+
+@pytest.mark.parametrize("space", KINDS, ids=lambda space: type(space).__name__)
+@pytest.mark.parametrize("each", [False, True], ids=["one weight of the entropies", "one each"])
+def test_gradients_are_autograds(space: spaces.Space[Any], each: bool) -> None:
+    kind = family(space)
+    size = kind.outputs + kind.log_stds
+    parameters, others = drawn(6, size).double().requires_grad_(), drawn(6, size, seed=1).double()
+    dist, old = kind.make(parameters), kind.make(others)
+    a = old.sample(generator())
+    by_logp, by_entropy = drawn(6, seed=2).double(), drawn(6, seed=3).double() if each else 0.3
+    loss = (by_logp * dist.log_prob(a)).sum() + (by_entropy * dist.entropy()).sum()
+    (expected,) = torch.autograd.grad(loss, parameters, retain_graph=True)
+    torch.testing.assert_close(dist.gradient(a, by_logp, by_entropy).detach(), expected)
+    (expected,) = torch.autograd.grad(0.7 * old.kl(dist).sum(), parameters)
+    torch.testing.assert_close(old.kl_gradient(dist, 0.7).detach(), expected)
+
+
+def test_gradients_leave_illegal_actions_alone() -> None:
+    legal = torch.tensor([True, False, True])
+    gradient = Categorical(masked(drawn(5, 3), legal)).gradient(torch.full((5,), 2), torch.ones(5), 0.5)
+    assert gradient.isfinite().all()
+    assert not gradient[:, 1].any()

@@ -8,6 +8,8 @@ import pytest
 import torch
 import torch.distributions
 from gymnasium import spaces
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from rltrainer import losses
@@ -191,3 +193,18 @@ def test_the_estimate_of_the_divergence_is_right_on_average() -> None:
 def test_the_clipped_share_by_hand() -> None:
     ratio = torch.tensor([1.0, 1.1, 1.3, 0.7])
     assert distance(ratio.log(), ratio, 0.2)[1].item() == 0.5
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**31), st.floats(0.05, 2.0))
+def test_slopes_are_autograds(seed: int, clip: float) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    log_ratio, adv, v, old, target = torch.randn(5, 9, generator=rng, dtype=torch.float64)
+    log_ratio.requires_grad_()
+    (expected,) = torch.autograd.grad(losses.clipped_surrogate(log_ratio.exp(), adv, clip), log_ratio)
+    torch.testing.assert_close(losses.clipped_surrogate_slope(log_ratio.exp().detach(), adv, clip), expected)
+    v.requires_grad_()
+    (expected,) = torch.autograd.grad(losses.value_loss(v, target), v)
+    torch.testing.assert_close(losses.value_slope(v.detach(), target), expected)
+    (expected,) = torch.autograd.grad(losses.clipped_value_loss(v, old, target, clip), v)
+    torch.testing.assert_close(losses.clipped_value_slope(v.detach(), old, target, clip), expected)

@@ -13,7 +13,7 @@ from rltrainer.execution import Iteration
 from rltrainer.model import EVALUATED
 from rltrainer.paths import run_uri
 from rltrainer.progress import Progress
-from rltrainer.results import Results, keep_until, scalars
+from rltrainer.results import Results, keep_until, summary_of
 from rltrainer.sampling import Report
 from rltrainer.spec import Metadata, Stop
 from rltrainer.threads import cpus
@@ -136,8 +136,9 @@ def test_lines_come_once_a_second_for_evaluations_and_for_the_last_row(
     assert any(path.stat().st_size > 1000 for path in tmp_path.glob("events.out.tfevents.*"))
 
 
-def test_nested_numbers_are_joined_by_slashes() -> None:
-    assert scalars({"a": 1, "b": None, "info": {"learner": {"kl": 0.5}}}) == [("a", 1), ("info/learner/kl", 0.5)]
+def test_tensorboard_gets_the_numbers_and_not_the_options() -> None:
+    values = summary_of({"a": 1, "b": None, "c": "words", "config/lr": 0.1, "info/learner/kl": 0.5}).value
+    assert [(value.tag, value.simple_value) for value in values] == [("a", 1), ("info/learner/kl", 0.5)]
 
 
 def test_a_bar_has_an_end_where_the_document_gives_one() -> None:

@@ -27,9 +27,10 @@ from rltrainer.networks.continuous import (
     SoftPolicy,
     Temperature,
 )
-from rltrainer.networks.dense import Stacked, dense
+from rltrainer.networks.dense import dense
 from rltrainer.networks.noisy import NoisyLinear, quieted
 from rltrainer.networks.q_network import QNetwork
+from rltrainer.networks.tower import Stacked
 from rltrainer.options.replay import DDPGOptions, DQNOptions, RainbowOptions, SACOptions, TD3Options
 
 N, D, ATOMS = 5, 3, 11
