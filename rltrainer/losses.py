@@ -72,3 +72,8 @@ def huber(error: Tensor, delta: float = 1.0) -> Tensor:
     """error^2 / 2, but linear beyond `delta`: its gradient is the error clipped to +-delta, as Mnih et al. 2015 clip it
     (doi 10.1038/nature14236, methods). Of any shape and elementwise, to be weighted before the mean."""
     return torch.nn.functional.huber_loss(error, torch.zeros_like(error), reduction="none", delta=delta)
+
+
+def huber_slope(error: Tensor, delta: float = 1.0) -> Tensor:
+    """The derivative of each `huber`."""
+    return error.clamp(-delta, delta)

@@ -57,10 +57,12 @@ def goal(learner: Learner, batch: Transitions, cfg: DDPGOptions) -> Tensor:
 def fit_critic(learner: Learner, batch: Transitions, q: Tensor, y: Tensor) -> dict[str, Tensor]:
     """One step of part `critic`, whose values of the actions taken are `q` [k, N], towards `y` [N]; their mean squared
     errors, weighted and summed over the critics. Returns what to report."""
-    error = q - y
-    loss = (batch.weight * error.square()).mean(1).sum()
-    batch.td_error = error.detach().abs().mean(0)
-    return {"vf_loss": loss, "vf_grad_norm": learner.minimise(loss, "critic"), "q": y.mean()}
+    with torch.no_grad():
+        error = q - y
+        pull = batch.weight * error
+        loss = (pull * error).mean(1).sum()
+        batch.td_error = error.abs().mean(0)
+    return {"vf_loss": loss, "vf_grad_norm": learner.descend([q], [pull * (2 / len(y))], "critic"), "q": y.mean()}
 
 
 def update(learner: Learner, batch: Transitions, cfg: DDPGOptions) -> dict[str, Tensor]:
@@ -71,8 +73,9 @@ def update(learner: Learner, batch: Transitions, cfg: DDPGOptions) -> dict[str, 
     metrics = fit_critic(learner, batch, nets.critic(batch.obs, batch.a), y)
     updates = learner.count_update()
     if updates % cfg.policy_delay == 0:
-        policy_loss = -nets.critic(batch.obs, nets.policy(batch.obs), count=1).mean()
-        metrics |= {"policy_loss": policy_loss, "grad_norm": learner.minimise(policy_loss, "policy")}
+        q = nets.critic(batch.obs, nets.policy(batch.obs), count=1)
+        norm = learner.descend([q], [torch.full_like(q, -1 / q.numel())], "policy")
+        metrics |= {"policy_loss": -q.detach().mean(), "grad_norm": norm}
     if updates % (cfg.policy_delay * cfg.target_update_freq) == 0:
         learner.follow(cfg.tau)
     return metrics

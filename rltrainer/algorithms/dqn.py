@@ -15,7 +15,7 @@ from rltrainer.execution.sharded_replay import sharded_replay
 from rltrainer.execution.synchronous import synchronous
 from rltrainer.fragment import Fragment, collate
 from rltrainer.learner import Learner
-from rltrainer.losses import huber
+from rltrainer.losses import huber, huber_slope
 from rltrainer.networks.q_network import QNetwork
 from rltrainer.optimizer import adam
 from rltrainer.options.replay import (
@@ -64,17 +64,27 @@ def greedy(nets: QNetwork, obs: Tensor, actor: Actor) -> Tensor:
 
 def choose(q: Tensor, a: Tensor) -> Tensor:
     """What `q` [N, n, ...] says of the actions `a` [N]: [N, ...]."""
+    if q.dim() == 2:
+        return q.gather(-1, a.unsqueeze(-1)).squeeze(-1)
     return q[torch.arange(len(a), device=a.device), a]
 
 
-def mean_errors(nets: QNetwork, target: QNetwork, batch: Transitions, cfg: QLearningOptions) -> tuple[Tensor, Tensor]:
-    """Losses [N] and |temporal differences| [N] of expected returns: van Hasselt et al. 2016, eq. 4, Huber's loss."""
+def mean_errors(nets: QNetwork, target: QNetwork, batch: Transitions, cfg: QLearningOptions, q: Tensor) -> Tensor:
+    """Temporal differences [N] of the expected returns `q` [N, n]: van Hasselt et al. 2016, eq. 4."""
+    q_next = target(batch.next_obs)
+    best = nets.greedy(batch.next_obs) if cfg.double_q else target.argmax(q_next, batch.next_obs)
+    return choose(q, batch.a) - (batch.r + batch.discount * choose(q_next, best))
+
+
+def descend_mean(learner: Learner, batch: Transitions, cfg: QLearningOptions) -> tuple[Tensor, Tensor, Tensor]:
+    """One step down Huber's loss of the temporal differences; the loss, their sizes [N] and the gradient's norm."""
+    q: Tensor = learner.nets(batch.obs)
     with torch.no_grad():
-        q_next = target(batch.next_obs)
-        best = nets.greedy(batch.next_obs) if cfg.double_q else target.argmax(q_next, batch.next_obs)
-        goal = batch.r + batch.discount * choose(q_next, best)
-    error = choose(nets(batch.obs), batch.a) - goal
-    return huber(error), error.detach().abs()
+        error = mean_errors(learner.nets, learner.targets[""], batch, cfg, q)
+        by_error = batch.weight * huber_slope(error) / len(error)
+        by_q = torch.zeros_like(q).scatter_(-1, batch.a.unsqueeze(-1), by_error.unsqueeze(-1))
+        loss = (batch.weight * huber(error)).mean()
+    return loss, error.abs(), learner.descend([q], [by_q])
 
 
 def distribution_errors(
@@ -98,9 +108,12 @@ def update(learner: Learner, batch: Transitions, cfg: QLearningOptions) -> dict[
     target: QNetwork = learner.targets[""]
     nets.resample(learner.rng)
     target.resample(learner.rng)
-    losses, errors = (distribution_errors if cfg.num_atoms > 1 else mean_errors)(nets, target, batch, cfg)
-    loss = (batch.weight * losses).mean()
-    norm = learner.minimise(loss)
+    if cfg.num_atoms > 1:
+        losses, errors = distribution_errors(nets, target, batch, cfg)
+        loss = (batch.weight * losses).mean()
+        norm = learner.minimise(loss)
+    else:
+        loss, errors, norm = descend_mean(learner, batch, cfg)
     batch.td_error = errors
     updates = learner.count_update()
     if updates % cfg.target_update_freq == 0:

@@ -18,7 +18,7 @@ from rltrainer.networks.actor_critic import mask_of
 from rltrainer.networks.dense import Dense, dense
 from rltrainer.networks.encoders import encoder
 from rltrainer.networks.q_network import discrete_actions
-from rltrainer.networks.tower import Stacked
+from rltrainer.networks.tower import Stacked, Tower
 from rltrainer.options.replay import ContinuousOptions, DDPGOptions, SACOptions
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
@@ -100,12 +100,12 @@ class Critic(nn.Module):
         (size,) = squashed_family(spaces.actions).shape
         self.encoder = encoder(spaces, options, omit=())
         self.count, self.layers = _critics(self.encoder.outputs + size, 1, options)
+        self.tower = Tower(self.layers, scalar=True)
 
     def forward(self, obs: Tensor, a: Tensor, count: int | None = None) -> Tensor:
         """Values [k, N] of actions [N, A] in [-1, 1], in observations [N, *shape], by the first `count` critics."""
         x = torch.cat([self.encoder(obs), a], -1)
-        q: Tensor = self.layers(x.expand(count or self.count, *x.shape))
-        return q.squeeze(-1)
+        return self.tower(x.expand(count or self.count, *x.shape))
 
 
 class DiscreteCritic(nn.Module):

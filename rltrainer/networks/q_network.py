@@ -14,6 +14,7 @@ from rltrainer.networks.actor_critic import mask_of
 from rltrainer.networks.dense import MakeLayer, dense
 from rltrainer.networks.encoders import encoder
 from rltrainer.networks.noisy import NoisyLinear, quieted
+from rltrainer.networks.tower import Tower
 from rltrainer.options.replay import QLearningOptions
 
 INTENTION = 64
@@ -60,6 +61,8 @@ class QNetwork(nn.Module):
             self.scale = rows**-0.5
         self.advantage = dense(features, stream, options.activation, rows * self.atoms, layer)
         self.value = dense(features, stream, options.activation, self.atoms, layer) if options.dueling else None
+        plain = self.atoms == 1 and self.value is None and self.described is None
+        self.tower = Tower(self.body, self.advantage) if plain else None
         self.register_buffer(
             "support",
             torch.linspace(options.v_min, options.v_max, self.atoms) if self.atoms > 1 else None,
@@ -81,6 +84,8 @@ class QNetwork(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         """Expected returns [..., n] of all actions, illegal ones included, for observations [..., *shape]."""
+        if self.tower is not None:
+            return self.tower(self.encoder(obs))
         return self.values(self.logits(obs))
 
     def values(self, logits: Tensor) -> Tensor:

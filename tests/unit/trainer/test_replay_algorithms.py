@@ -1,6 +1,7 @@
 """The mathematics of DQN, Ape-X, DDPG, TD3 and SAC, against the papers' formulas and slow transcriptions."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -52,17 +53,66 @@ def test_the_goal_of_q_learning(double_q: bool) -> None:
     target: Any = subject.targets[""]
     cfg = DQNOptions(double_q=double_q)
     with torch.no_grad():
-        losses, errors = dqn.mean_errors(nets, target, x, cfg)
+        errors = dqn.mean_errors(nets, target, x, cfg, nets(x.obs))
         differ = 0
         for i in range(len(x.r)):
             values, own = target(x.next_obs[i : i + 1])[0], nets(x.next_obs[i : i + 1])[0]
             best = int(own.argmax()) if double_q else int(values.argmax())
             differ += int(own.argmax() != values.argmax())
             error = nets(x.obs[i : i + 1])[0, x.a[i]] - (x.r[i] + x.discount[i] * values[best])
-            assert errors[i].item() == pytest.approx(abs(error.item()), abs=1e-5)
-            huber = error.item() ** 2 / 2 if abs(error) < 1 else abs(error.item()) - 0.5
-            assert losses[i].item() == pytest.approx(huber, abs=1e-4)
+            assert errors[i].item() == pytest.approx(error.item(), abs=1e-5)
     assert differ > 3, "the two choose differently"
+
+
+def follows(subject: Learner, part: str, step: Callable[[], object], loss: Callable[[], Tensor]) -> None:
+    """The gradient that `step` follows is autograd's of `loss`."""
+    with subject.tape.recording():
+        step()
+    found = subject.flats[part].gradient.clone()
+    subject.flats[part].gradient.zero_()
+    loss().backward(inputs=subject.flats[part].parameters)  # type: ignore[no-untyped-call]
+    assert found.abs().max() > 0
+    torch.testing.assert_close(found, subject.flats[part].gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("config", [{}, {"dueling": True}, {"double_q": False}, {"noisy": True}])
+def test_dqn_follows_hubers_loss(config: dict[str, Any]) -> None:
+    subject, x = cartpole(grad_clip=0.0, **config)
+    subject.withhold = True
+    x.weight = torch.rand(32, generator=torch.Generator().manual_seed(2))
+    cfg: Any = subject.options
+    y = subject.nets(x.obs)[torch.arange(32), x.a].detach()
+    with torch.no_grad():
+        y -= dqn.mean_errors(subject.nets, subject.targets[""], x, cfg, subject.nets(x.obs))
+
+    def loss() -> Tensor:
+        q = subject.nets(x.obs)[torch.arange(32), x.a]
+        return (x.weight * nn.functional.smooth_l1_loss(q, y, reduction="none")).mean()
+
+    follows(subject, "", lambda: dqn.descend_mean(subject, x, cfg), loss)
+
+
+@pytest.mark.parametrize("run", ["DDPG", "TD3"])
+def test_critics_and_policies_follow_their_losses(run: str) -> None:
+    plan = blueprint(env="Pendulum-v1", run=run, **small(run, grad_clip=0.0, policy_delay=1))
+    subject, rng = learner(plan), torch.Generator().manual_seed(1)
+    subject.withhold = True
+    x = batch(torch.randn(32, 3, generator=rng), torch.rand(32, 1, generator=rng) * 2 - 1, rng)
+    x.weight = torch.rand(32, generator=rng)
+    nets: Any = subject.nets
+    cfg: Any = subject.options
+    y = torch.randn(32, generator=rng)
+
+    def of_critic() -> Tensor:
+        total: Tensor = (x.weight * (nets.critic(x.obs, x.a) - y).square()).mean(1).sum()
+        return total
+
+    def of_policy() -> Tensor:
+        total: Tensor = -nets.critic(x.obs, nets.policy(x.obs))[0].mean()
+        return total
+
+    follows(subject, "critic", lambda: ddpg.fit_critic(subject, x, nets.critic(x.obs, x.a), y), of_critic)
+    follows(subject, "policy", lambda: ddpg.update(subject, x, cfg), of_policy)
 
 
 def test_distributions_lose_the_cross_entropy_with_the_projected_goal() -> None:
