@@ -33,6 +33,7 @@ from rltrainer.ray_backend import RayBackend
 from rltrainer.replay import Replay
 from rltrainer.results import Results
 from rltrainer.spec import API_VERSION, Experiment
+from rltrainer.tape import Tape
 
 TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "PG": ("CartPole-v1", {}),
@@ -101,8 +102,8 @@ def places(ray: bool) -> Iterator[tuple[str, Any, str]]:
     yield from (("copies", sampling.Worker, "_keep"), ("copies", sampling, "load_weights"))
     yield from (("copies", learner.Learner, "weights"), ("copies", learner, "collate"))
     yield from (("buffer", Replay, "add"), ("drawing", Replay, "sample"), ("drawing", Replay, "reprioritise"))
-    yield from (("forward", learner.Learner, "_update"), ("backward", torch.Tensor, "backward"))
-    yield from (("optimiser", learner.Learner, "_descend"), ("optimiser", learner.Learner, "follow"))
+    yield from (("forward", learner.Learner, "_update"), ("backward", Tape, "backward"))
+    yield from (("optimiser", learner.Learner, "_step"), ("optimiser", learner.Learner, "follow"))
     yield from (("logging", Results, "write"), ("logging", Progress, "add"))
     if ray:
         yield from (("Ray", RayBackend, name) for name in ("begin", "finished", "weights"))

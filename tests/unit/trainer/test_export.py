@@ -195,7 +195,7 @@ def outputs_of(found: Policy, obs: torch.Tensor, memory: dict[str, Any]) -> dict
         features = nets.encoder(obs)
         if nets.memory is not None:
             features, _ = nets.memory.step(features, memory)
-        raw = nets.policy_head(nets.policy_body(features), obs)
+        raw = nets.policy_head(nets.policy_head.linear(nets.policy_body(features)), obs)
     if isinstance(found.spaces.actions, spaces.Tuple):  # Several: a Box of 2, choices of 3 and 2, and 2 bits
         mean, logits, bits, log_std = raw.split([2, 5, 2, 2], -1)
         named = {"mean_0": mean, "log_std_0": log_std, "logits_1": logits, "logits_2": bits}
