@@ -77,7 +77,8 @@ class Convolutional(nn.Module):
     def forward(self, obs: Tensor) -> Tensor:
         """See the class."""
         images = obs.reshape(-1, *self.shape)
-        images = (images.movedim(-1, -3) if self.channels_last else images).float()
+        images = images.movedim(-1, -3) if self.channels_last else images
+        images = images.to(torch.float32, memory_format=torch.channels_last)  # convolutions are faster so
         seen = self.convolutions(images * self.scale if self.scale != 1.0 else images)
         features: Tensor = self.last(seen.flatten(1)).relu()
         return features.reshape(*obs.shape[:-3], self.outputs)
