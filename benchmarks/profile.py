@@ -20,8 +20,6 @@ from time import perf_counter
 from typing import Any
 from unittest.mock import patch
 
-import torch
-
 from benchmarks.speed import ours
 from benchmarks.speed.table import CONTINUOUS, DQN_PONG, PPO_PONG, TWO_WORKERS, ZOO_DQN, ZOO_PPO
 from rltrainer import algorithms, learner, sampling, train

@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.learning.table import TUNED
 from benchmarks.speed.measure import measured
 from benchmarks.speed.peers import python
 from benchmarks.speed.report import figure, machine, ratios, write_report
@@ -77,7 +78,9 @@ def done(row: Row) -> bool:
 
 
 def described(row: Row) -> Any:
-    return json.loads(json.dumps(asdict(row)))
+    """The row, and the document that it runs, if it does."""
+    content = (TUNED / f"{row.document}.yaml").read_text() if isinstance(row, Threshold) else None
+    return json.loads(json.dumps({**asdict(row), "content": content}))
 
 
 def code() -> str:

@@ -23,9 +23,8 @@ done about it.
 
 Figures are medians over the rounds, with the least and the most. In a round every contender works for one window while
 the others stand still, so that ratios compare what was measured within seconds. "CleanRL's way" is a loop in the manner
-of its scripts, written for this benchmark; "the limit" are the environment's steps and the networks' passes alone, these
-as PyTorch does them.
-A row is as old as its date.
+of its scripts, written for this benchmark; "the limit" are the environment's steps and the networks' passes alone, as
+PyTorch does them. A row is as old as its date.
 """
 
 
