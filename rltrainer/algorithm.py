@@ -8,8 +8,8 @@ import torch
 from gymnasium import Space
 from torch import Tensor, nn
 
-from rltrainer.distributions import Family, family
 from rltrainer.envs import Spaces
+from rltrainer.families import Family, family
 from rltrainer.optimizer import Optimizer
 from rltrainer.options import Options
 

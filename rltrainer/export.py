@@ -25,9 +25,9 @@ from rltrainer.distributions import (
     MultiCategorical,
     Product,
     SquashedGaussian,
-    family,
 )
 from rltrainer.errors import RunError
+from rltrainer.families import family
 from rltrainer.layout import Part, layout
 from rltrainer.networks.encoders import OneHot
 from rltrainer.networks.noisy import NoisyLinear

@@ -128,13 +128,11 @@ class Learner:
             else:  # without any step, all environments only began their next episodes
                 metrics = self._update(batch) if steps else {}
             # only now: the batch was acted upon, and is to be judged, with the old statistics
-            if self.normalizers:
-                self._observe(batch.obs[:-1][batch.valid])
+            self._observe(batch.obs[:-1], batch.valid)
             return metrics
         for stream, fragment in enumerate(fragments):
             self.replay.add(fragment, stream, fragment.priorities)
-            if self.normalizers:
-                self._observe(torch.from_numpy(fragment.obs[:-1][fragment.valid]))
+            self._observe(fragment.obs[:-1], fragment.valid)
         return self._replay(self._total(steps))
 
     def improve_on(self, batch: Transitions, timesteps: int) -> tuple[Metrics, Array]:
@@ -269,11 +267,12 @@ class Learner:
     def _lr(self) -> float:
         return at(self.options.lr_schedule, self.options.lr, self.timesteps)
 
-    def _observe(self, rows: Tensor) -> None:
-        """Takes observations [N, *shape] into the statistics that they are normalised by."""
+    def _observe(self, obs: Tensor | Array, valid: Any = ...) -> None:
+        """Takes observations [N, *shape], or those [T, B, *shape] that are `valid` [T, B], into the statistics that
+        they are normalised by."""
         if not self.normalizers:
             return
-        rows = self._everyones(rows.to(self.device))
+        rows = self._everyones(torch.as_tensor(obs[valid]).to(self.device))
         for normalizer in self.normalizers:
             normalizer.update(rows)
 

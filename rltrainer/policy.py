@@ -13,10 +13,10 @@ from gymnasium import Space
 from rltrainer import algorithms, checkpoint, classic
 from rltrainer.algorithm import Actor, Algorithm
 from rltrainer.checkpoint import CorruptCheckpointError
-from rltrainer.distributions import Family
 from rltrainer.envs import EnvSource, Spaces
 from rltrainer.errors import RunError
 from rltrainer.evaluation import evaluate
+from rltrainer.families import Family
 from rltrainer.learner import load_policy
 from rltrainer.options import OptionError, Options, option_names, parse_options
 from rltrainer.sampling import Blueprint, Report, observation_dtype

@@ -142,9 +142,13 @@ class Table:
 
 def summary_of(flat: Row) -> Summary:
     """The numbers of a flattened row as TensorBoard takes them, in one piece: one each takes ten times as long."""
-    numbers = {name: value for name, value in flat.items() if isinstance(value, int | float)}
-    values = [Summary.Value(tag=name, simple_value=number) for name, number in numbers.items()]
-    return Summary(value=[value for value in values if not value.tag.startswith("config/")])
+    return Summary(
+        value=[
+            Summary.Value(tag=name, simple_value=value)
+            for name, value in flat.items()
+            if isinstance(value, int | float) and not name.startswith("config/")
+        ]
+    )
 
 
 def summary(row: Row) -> str:

@@ -28,12 +28,13 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 def set_threads(options: Options, spaces: Spaces) -> None:
     """Sets PyTorch's threads in this process for networks of these options, and has it keep its memory."""
     keep_memory()
+    there, threads = cpus(), 1
     if is_image(spaces.observations):
-        threads = cpus()
-    else:
-        threads = min(cpus(), MOST) if max(options.hiddens, default=0) >= WIDE else 1
+        threads = there
+    elif max(options.hiddens, default=0) >= WIDE:
+        threads = min(there, MOST)
     torch.set_num_threads(threads)
-    log.info("PyTorch: %d of %d CPUs", threads, cpus())
+    log.info("PyTorch: %d of %d CPUs", threads, there)
 
 
 def keep_memory(most: int = 256 << 20) -> None:

@@ -1,8 +1,8 @@
 """Every algorithm on its reference tasks, over several seeds: `make learning`.
 
-    python -m benchmarks.learning [--only PATTERN] [--seeds N] [--report]
+    python -m benchmarks.learning [--only PATTERN...] [--seeds N] [--jobs N] [--report]
 
-Runs each seed that has no result yet in a process of its own, one after the other, keeps it in
+Runs each seed that has no result yet in a process of its own, one after the other or --jobs side by side, keeps it in
 benchmarks/learning/results/, and writes benchmarks/learning/RESULTS.md. It can be stopped at any moment and goes on
 with the next seed. A result is of one document: when that changes, its task is run anew.
 """
@@ -11,9 +11,13 @@ import argparse
 import fnmatch
 import hashlib
 import json
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from itertools import cycle
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import yaml
@@ -26,31 +30,55 @@ RESULTS = Path(__file__).parent / "results"
 
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--only", default="*", help="tasks whose name matches, such as 'cartpole-*'")
+    arguments.add_argument("--only", nargs="+", default=["*"], help="tasks with a name like one of these: 'cartpole-*'")
     arguments.add_argument("--seeds", type=int, help="at most so many seeds of each task")
+    arguments.add_argument("--jobs", type=int, default=1, help="seeds side by side, on an equal share of the CPUs each")
     arguments.add_argument("--report", action="store_true", help="run nothing, write RESULTS.md from what is there")
     given = arguments.parse_args()
-    for task in TASKS:
-        if not given.report and fnmatch.fnmatch(task.name, given.only):
-            complete(task, min(task.seeds, given.seeds or task.seeds))
+    chosen = [task for task in TASKS if any(fnmatch.fnmatch(task.name, pattern) for pattern in given.only)]
+    if not given.report:
+        complete([(task, min(task.seeds, given.seeds or task.seeds)) for task in chosen], given.jobs)
     write_report({task.name: stored(task) for task in TASKS})
     return 0
 
 
-def complete(task: Task, seeds: int) -> None:
-    """Runs the seeds of `task` that are missing."""
-    found = stored(task)
-    for seed in range(seeds):
-        if str(seed) not in found["seeds"]:
-            found["seeds"][str(seed)] = outcome = one(task.name, seed)
+def complete(tasks: list[tuple[Task, int]], jobs: int) -> None:
+    """Runs the seeds that are missing of each task, `jobs` at a time; the first that fails ends all."""
+    missing = [(task, seed) for task, seeds in tasks for seed in range(seeds) if str(seed) not in stored(task)["seeds"]]
+    shares: Queue[set[int]] = Queue()
+    for share in split(os.sched_getaffinity(0), jobs):
+        shares.put(share)
+    with ThreadPoolExecutor(jobs) as pool:
+        running = {pool.submit(one, task.name, seed, shares): (task, seed) for task, seed in missing}
+        for done in as_completed(running):
+            task, seed = running[done]
+            try:
+                outcome = done.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+            found = stored(task)
+            found["seeds"] = dict(sorted({**found["seeds"], str(seed): outcome}.items()))
             store(task, found)
             print(f"{task.name:24} seed {seed}  {summary(outcome)}", flush=True)
 
 
-def one(name: str, seed: int) -> dict[str, Any]:
-    """What one seed reaches, in a process of its own, or what went wrong."""
-    command = [sys.executable, "-m", "benchmarks.learning.one", name, str(seed)]
-    process = subprocess.run(command, capture_output=True, text=True, check=False)
+def split(cpus: set[int], jobs: int) -> list[set[int]]:
+    """An equal share of `cpus` for each job: with more jobs than CPUs, some have the same one."""
+    if jobs >= len(cpus):
+        return [{cpu} for cpu, _ in zip(cycle(sorted(cpus)), range(jobs), strict=False)]
+    return [set(sorted(cpus)[job::jobs]) for job in range(jobs)]
+
+
+def one(name: str, seed: int, shares: Queue[set[int]]) -> dict[str, Any]:
+    """What one seed reaches, in a process of its own on one of the shares of the CPUs, or what went wrong."""
+    share = shares.get()
+    try:
+        command = ["taskset", "--cpu-list", ",".join(map(str, share))]
+        command += [sys.executable, "-m", "benchmarks.learning.one", name, str(seed)]
+        process = subprocess.run(command, capture_output=True, text=True, check=False)
+    finally:
+        shares.put(share)
     if process.returncode:
         raise SystemExit(f"{name}, seed {seed}, failed:\n{process.stderr[-4000:]}")
     outcome: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])

@@ -2,11 +2,12 @@
 
     python -m benchmarks.learning.one NAME SEED
 
-Prints one JSON object: environment steps and seconds of training, the mean of 100 deterministic episodes in states that
-training never saw and its standard error, and the evaluations on the way.
+Prints one JSON object: environment steps, seconds of training and the CPUs it had, the mean of 100 deterministic
+episodes in states that training never saw and its standard error, and the evaluations on the way.
 """
 
 import json
+import os
 import sys
 import tempfile
 from statistics import fmean, stdev
@@ -41,6 +42,7 @@ def trained(task: Task, seed: int) -> dict[str, Any]:
     return {
         "timesteps": result.row["timesteps_total"],
         "seconds": round(result.row["time_total_s"], 1),
+        "cpus": len(os.sched_getaffinity(0)),
         "mean": round(fmean(returns), 2),
         "stderr": round(stdev(returns) / len(returns) ** 0.5, 2),
         "curve": [

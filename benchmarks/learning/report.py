@@ -17,14 +17,16 @@ is the document of that name in examples/tuned, printed below, trained once per 
 
 *Return* is the interquartile mean over the seeds of the mean of 100 deterministic episodes after training, in states
 that training never saw. *Steps* and *seconds* are the mean environment steps and seconds of training, without the
-evaluations on the way. A row is *met* if the return is at least the bar within the steps allowed.
+evaluations on the way, on so many *CPUs*; what has one of several had other runs beside it. A row is *met* if the
+return is at least the bar within the steps allowed.
 """
 
 
 def write_report(results: dict[str, dict[str, Any]]) -> None:
     """Writes RESULTS.md from the results by the task's name."""
     lines = [HEAD, machine(), ""]
-    lines += ["| task | bar | within | return | each seed | steps | seconds | met | reference |", "| --- " * 9 + "|"]
+    lines += ["| task | bar | within | return | each seed | steps | seconds | CPUs | met | reference |"]
+    lines += ["| --- " * 10 + "|"]
     lines += [row(task, list(results[task.name]["seeds"].values())) for task in TASKS]
     lines += ["", "## The documents", ""]
     for task in TASKS:
@@ -44,7 +46,7 @@ def row(task: Task, outcomes: list[dict[str, Any]]) -> str:
     bar = "stated" if task.bar is None else f"{task.bar:g}"
     cells = [task.name, bar, f"{task.steps:,}"]
     if not outcomes:
-        return "| " + " | ".join([*cells, "not run", "", "", "", "", task.reference]) + " |"
+        return "| " + " | ".join([*cells, "not run", "", "", "", "", "", task.reference]) + " |"
     means = [outcome["mean"] for outcome in outcomes]
     middle = interquartile_mean(means)
     enough = len(outcomes) >= task.seeds
@@ -54,6 +56,7 @@ def row(task: Task, outcomes: list[dict[str, Any]]) -> str:
         ", ".join(f"{mean:.0f}" for mean in means),
         f"{mean_of(outcomes, 'timesteps'):,.0f}",
         f"{mean_of(outcomes, 'seconds'):,.0f}",
+        ", ".join(map(str, sorted({outcome["cpus"] for outcome in outcomes}))),
         met if enough else f"{met} ({len(outcomes)} of {task.seeds} seeds)",
         task.reference,
     ]

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from rltrainer.algorithms.actor_critic import Columns, minibatches, predict, samples, whole
 from rltrainer.algorithms.impala import IMPALA, corrected
-from rltrainer.algorithms.ppo import adapted
+from rltrainer.algorithms.ppo import adapted, surrogate_gradient
 from rltrainer.fragment import Batch
 from rltrainer.learner import Learner
-from rltrainer.losses import clipped_surrogate, clipped_surrogate_slope, standardize, value_loss, value_slope
+from rltrainer.losses import clipped_surrogate, standardize, value_loss, value_slope
 from rltrainer.networks import ActorCritic
 from rltrainer.options.policy_gradient import APPOOptions
 from rltrainer.schedules import at
@@ -51,18 +51,16 @@ def step(learner: Learner, part: Columns, cfg: APPOOptions, entropy_coeff: float
     nets: ActorCritic = learner.nets
     parameters, v = predict(nets, part)
     with torch.no_grad():
-        dist, target, count = nets.family.make(parameters), nets.family.make(part["parameters"]), len(v)
+        dist, target = nets.family.make(parameters), nets.family.make(part["parameters"])
         ratio = part["share"] * (dist.log_prob(part["a"]) - part["behaviour"]).exp()
         adv = standardize(part["adv"]) if cfg.normalize_advantages else part["adv"]
-        by_logp = clipped_surrogate_slope(ratio, adv, cfg.clip)
-        gradient = dist.gradient(part["a"], by_logp, -entropy_coeff / count)
-        if kl_coeff:
-            gradient += target.kl_gradient(dist, kl_coeff / count)
+        gradient = surrogate_gradient(dist, target, part["a"], ratio, adv, cfg.clip, entropy_coeff, kl_coeff)
         policy, value = clipped_surrogate(ratio, adv, cfg.clip), value_loss(v, part["target"])
         entropy, kl = dist.entropy().mean(), target.kl(dist).mean()
         by_v = cfg.vf_coeff * value_slope(v, part["target"])
     norm = learner.descend([parameters, v], [gradient, by_v])
-    total = policy + cfg.vf_coeff * value - entropy_coeff * entropy + kl_coeff * kl
+    total = policy + cfg.vf_coeff * value - entropy_coeff * entropy
+    total = total + kl_coeff * kl if kl_coeff else total
     return {"loss": total, "policy_loss": policy, "vf_loss": value, "entropy": entropy, "kl": kl, "grad_norm": norm}
 
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from rltrainer.algorithm import Actor, Algorithm
-from rltrainer.distributions import squashed_family
 from rltrainer.execution.sharded_replay import sharded_replay
 from rltrainer.execution.synchronous import synchronous
+from rltrainer.families import squashed_family
 from rltrainer.learner import Learner
 from rltrainer.networks.continuous import ActorAndCritic, Policy
 from rltrainer.noise import gaussian, ornstein_uhlenbeck

@@ -64,8 +64,6 @@ def greedy(nets: QNetwork, obs: Tensor, actor: Actor) -> Tensor:
 
 def choose(q: Tensor, a: Tensor) -> Tensor:
     """What `q` [N, n, ...] says of the actions `a` [N]: [N, ...]."""
-    if q.dim() == 2:
-        return q.gather(-1, a.unsqueeze(-1)).squeeze(-1)
     return q[torch.arange(len(a), device=a.device), a]
 
 

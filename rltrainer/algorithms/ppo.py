@@ -15,6 +15,7 @@ from rltrainer.algorithms.actor_critic import (
     sample,
     whole,
 )
+from rltrainer.distributions import Distribution
 from rltrainer.execution.synchronous import synchronous
 from rltrainer.fragment import Batch
 from rltrainer.learner import Learner
@@ -33,6 +34,17 @@ from rltrainer.options import PPOOptions
 from rltrainer.schedules import at
 
 
+def surrogate_gradient(
+    dist: Distribution, old: Distribution, a: Tensor, ratio: Tensor, adv: Tensor, clip: float, entropy: float, kl: float
+) -> Tensor:
+    """The gradient of eq. 7 with an entropy bonus and the penalty of eq. 8, by the parameters of `dist`: [N, P].
+
+    `a`, `ratio` and `adv` are [N]; `entropy` and `kl` are the weights of the means of H and KL(old || dist).
+    """
+    gradient = dist.gradient(a, clipped_surrogate_slope(ratio, adv, clip), -entropy / len(ratio))
+    return gradient + old.kl_gradient(dist, kl / len(ratio)) if kl else gradient
+
+
 def step(
     learner: Learner, part: Columns, cfg: PPOOptions, clip: float, entropy: float, kl_coeff: float
 ) -> tuple[Tensor, Columns]:
@@ -43,35 +55,38 @@ def step(
     nets: ActorCritic = learner.nets
     parameters, v = predict(nets, part)
     with torch.no_grad():
-        dist, count = nets.family.make(parameters), len(v)
+        dist, old = nets.family.make(parameters), nets.family.make(part["parameters"])
         log_ratio = dist.log_prob(part["a"]) - part["logp"]
         adv = standardize(part["adv"]) if cfg.normalize_advantages else part["adv"]
-        by_logp = clipped_surrogate_slope(log_ratio.exp(), adv, clip)
-        gradient = dist.gradient(part["a"], by_logp, -entropy / count)
-        if kl_coeff:
-            gradient += nets.family.make(part["parameters"]).kl_gradient(dist, kl_coeff / count)
+        gradient = surrogate_gradient(dist, old, part["a"], log_ratio.exp(), adv, clip, entropy, kl_coeff)
         if cfg.vf_clip is None:
             by_v = value_slope(v, part["target"])
         else:
             by_v = clipped_value_slope(v, part["v"], part["target"], cfg.vf_clip)
     norm = learner.descend([parameters, v], [gradient, cfg.vf_coeff * by_v])
-    seen = {"parameters": parameters, "v": v, "v_old": part["v"], "log_ratio": log_ratio, "adv": adv}
-    return norm, {name: each.detach() for name, each in seen.items()} | {"target": part["target"]}
+    seen = {"parameters": parameters.detach(), "v": v.detach(), "log_ratio": log_ratio, "adv": adv}
+    return norm, {**seen, "v_old": part["v"], "old": part["parameters"], "target": part["target"]}
 
 
 @torch.no_grad()
-def judged(nets: ActorCritic, seen: Columns, cfg: PPOOptions, clip: float, entropy: float) -> dict[str, Tensor]:
-    """The means of what is minimised, without the KL penalty, and what else is told of the policy: scalars."""
+def judged(
+    nets: ActorCritic, seen: Columns, cfg: PPOOptions, clip: float, entropy: float, kl_coeff: float
+) -> dict[str, Tensor]:
+    """The means of what is minimised, and what else is told of the policy: scalars."""
     ratio = seen["log_ratio"].exp()
     policy = clipped_surrogate(ratio, seen["adv"], clip)
     if cfg.vf_clip is None:
         value = value_loss(seen["v"], seen["target"])
     else:
         value = clipped_value_loss(seen["v"], seen["v_old"], seen["target"], cfg.vf_clip)
-    bonus = nets.family.make(seen["parameters"]).entropy().mean()
+    dist = nets.family.make(seen["parameters"])
+    bonus = dist.entropy().mean()
+    total = policy + cfg.vf_coeff * value - entropy * bonus
+    if kl_coeff:
+        total = total + kl_coeff * nets.family.make(seen["old"]).kl(dist).mean()
     kl, clipped = distance(seen["log_ratio"], ratio, clip)
-    losses = {"loss": policy + cfg.vf_coeff * value - entropy * bonus, "policy_loss": policy, "vf_loss": value}
-    return {**losses, "entropy": bonus, "kl": kl, "clip_fraction": clipped}
+    losses = {"loss": total, "policy_loss": policy, "vf_loss": value, "entropy": bonus}
+    return {**losses, "kl": kl, "clip_fraction": clipped}
 
 
 @torch.no_grad()
@@ -112,7 +127,7 @@ def update(learner: Learner, batch: Batch, cfg: PPOOptions) -> Metrics:
         if cfg.kl_stop is not None and epochs < cfg.epochs and divergence(nets, columns) > cfg.kl_stop:
             break
     together = {name: torch.cat([samples[name] for samples in seen]) for name in seen[0]}
-    found = {**judged(nets, together, cfg, clip, entropy), "grad_norm": torch.stack(norms).mean()}
+    found = {**judged(nets, together, cfg, clip, entropy, kl_coeff), "grad_norm": torch.stack(norms).mean()}
     metrics = dict(zip(found, torch.stack(list(found.values())).tolist(), strict=True))
     if cfg.kl_coeff:
         metrics["kl"] = divergence(nets, columns)

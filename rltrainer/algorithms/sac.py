@@ -11,16 +11,9 @@ from torch import Tensor, nn
 
 from rltrainer.algorithm import Actor, Algorithm
 from rltrainer.algorithms.ddpg import fit_critic
-from rltrainer.distributions import (
-    ILLEGAL,
-    Categorical,
-    Family,
-    SquashedGaussian,
-    family,
-    masked,
-    squashed_family,
-)
+from rltrainer.distributions import ILLEGAL, Categorical, SquashedGaussian, masked
 from rltrainer.execution.synchronous import synchronous
+from rltrainer.families import Family, family, squashed_family
 from rltrainer.learner import Learner
 from rltrainer.networks.continuous import (
     CategoricalPolicy,

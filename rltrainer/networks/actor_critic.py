@@ -5,9 +5,10 @@ from gymnasium import spaces as gym_spaces
 from torch import Tensor, nn
 
 from rltrainer.algorithm import State
-from rltrainer.distributions import Distribution, family, masked
+from rltrainer.distributions import Distribution, masked
 from rltrainer.envs import Spaces
 from rltrainer.errors import RunError
+from rltrainer.families import family
 from rltrainer.layout import ACTION_MASK, find
 from rltrainer.networks.dense import mlp
 from rltrainer.networks.encoders import encoder
@@ -77,7 +78,8 @@ class PolicyNetwork(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         """Parameters [..., P] for observations [..., *shape]."""
-        return self.head.forward(self.tower(self.encoder(obs)), obs)
+        parameters: Tensor = self.head(self.tower(self.encoder(obs)), obs)
+        return parameters
 
     def step(self, obs: Tensor, state: State) -> tuple[Distribution, State]:
         """Distributions over actions for observations [B, *shape]. The state, of no use here, comes back as it is."""
@@ -105,10 +107,10 @@ class ActorCritic(nn.Module):
         self.policy_head = PolicyHead(features, spaces)
         self.value_head = orthogonal(nn.Linear(features, 1), gain=1.0)
         self.family = self.policy_head.family
-        shared = self.value_body is self.policy_body
-        self.shared = Tower(self.policy_body) if shared else None
-        self.policy_tower = Tower(*(() if shared else (self.policy_body,)), self.policy_head.linear)
-        self.value_tower = Tower(*(() if shared else (self.value_body,)), self.value_head, scalar=True)
+        self.shares = self.value_body is self.policy_body
+        bodies = ([], []) if self.shares else ([self.policy_body], [self.value_body])
+        self.policy_tower = Tower(*bodies[0], self.policy_head.linear)
+        self.value_tower = Tower(*bodies[1], self.value_head, scalar=True)
 
     def initial_state(self, width: int) -> State:
         """The memory of `width` environments that begin an episode: {name: [B, H]}, empty without a recurrent layer."""
@@ -119,8 +121,8 @@ class ActorCritic(nn.Module):
         features = self.encoder(obs)
         if self.memory is not None:
             features, state = self.memory.step(features, state)
-        hidden = features if self.shared is None else self.shared(features)
-        return self.family.make(self.policy_head.forward(self.policy_tower(hidden), obs)), state
+        hidden = self.policy_body(features) if self.shares else features
+        return self.family.make(self.policy_head(self.policy_tower(hidden), obs)), state
 
     def forward(self, obs: Tensor, state: State | None = None, begins: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Parameters [..., P] and values [...], in units of return, for observations [..., *shape].
@@ -131,5 +133,5 @@ class ActorCritic(nn.Module):
         features = self.encoder(obs)
         if self.memory is not None:
             features = self.memory(features, state or self.initial_state(features.shape[1]), begins)
-        hidden = features if self.shared is None else self.shared(features)
-        return self.policy_head.forward(self.policy_tower(hidden), obs), self.value_tower(hidden)
+        hidden = self.policy_body(features) if self.shares else features
+        return self.policy_head(self.policy_tower(hidden), obs), self.value_tower(hidden)

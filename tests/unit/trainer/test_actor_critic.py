@@ -199,7 +199,10 @@ def test_ppo_follows_equation_9(env: str, config: dict[str, Any]) -> None:
         total: Tensor = -policy + cfg.vf_coeff * value.mean() - bonus + cfg.kl_coeff * kl
         return total
 
-    followed(subject, lambda: ppo.step(subject, rows, cfg, cfg.clip, cfg.entropy_coeff, cfg.kl_coeff), loss)
+    weights = (cfg.clip, cfg.entropy_coeff, cfg.kl_coeff)
+    followed(subject, lambda: ppo.step(subject, rows, cfg, *weights), loss)
+    _, seen = ppo.step(subject, rows, cfg, *weights)
+    torch.testing.assert_close(ppo.judged(subject.nets, seen, cfg, *weights)["loss"], loss().detach())
 
 
 @pytest.mark.parametrize("env", ENVIRONMENTS)

@@ -18,16 +18,14 @@ from rltrainer.distributions import (
     Bernoullis,
     Categorical,
     DiagonalGaussian,
-    Family,
     MultiCategorical,
     Product,
     SquashedGaussian,
-    family,
     log_slope,
     masked,
-    squashed_family,
 )
 from rltrainer.errors import RunError
+from rltrainer.families import Family, family, squashed_family
 
 pytorch: Any = torch.distributions  # without types of its own
 

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from rltrainer import losses
 from rltrainer.algorithms.ppo import adapted, distance
-from rltrainer.distributions import Categorical, DiagonalGaussian, MultiCategorical, family
+from rltrainer.distributions import Categorical, DiagonalGaussian, MultiCategorical
 from rltrainer.errors import RunError
+from rltrainer.families import family
 from rltrainer.returns import gae
 from rltrainer.schedules import at
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,18 @@ from gymnasium import spaces
 Step = tuple[Any, float, bool, bool, dict[str, Any]]
 
 
-class Task(gymnasium.Env[Any, Any]):
+class Task(gymnasium.Env[Any, Any], ABC):
     """Poses a problem anew in each step, and says what an answer is worth. Truncated after `length` steps."""
 
     length = 10
 
+    @abstractmethod
     def pose(self) -> Any:
         """The next observation."""
-        raise NotImplementedError
 
+    @abstractmethod
     def worth(self, action: Any) -> float:
         """The reward of answering the last observation by `action`."""
-        raise NotImplementedError
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
