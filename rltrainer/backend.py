@@ -1,6 +1,7 @@
 """Where workers and the learner live: in this process, or as Ray actors (ray_backend.py)."""
 
 import copy
+import logging
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -13,10 +14,14 @@ from rltrainer.checkpoint import Tree
 from rltrainer.execution import Done, Sampler, Task
 from rltrainer.fragment import Fragment
 from rltrainer.learner import Gradient, Learner, Weights
+from rltrainer.networks import is_image
 from rltrainer.options import ReplayOptions
-from rltrainer.sampling import Blueprint, Report, Worker
+from rltrainer.ray_settings import CURRENT as RAY
+from rltrainer.sampling import CPU, Blueprint, Report, Worker
 from rltrainer.seeding import Role, derived_seed
 from rltrainer.shards import Shard, load_replay, shard_count
+
+log = logging.getLogger(__name__)
 
 
 class Backend(Sampler, Protocol):
@@ -32,9 +37,9 @@ class Backend(Sampler, Protocol):
         """Ends workers and learner."""
 
 
-def make_learner(blueprint: Blueprint, device: str = "cpu") -> Learner:
+def make_learner(blueprint: Blueprint, device: torch.device = CPU) -> Learner:
     """A learner on `device`."""
-    return Learner(blueprint.algorithm, blueprint.spaces, blueprint.options, blueprint.seed, torch.device(device))
+    return Learner(blueprint.algorithm, blueprint.spaces, blueprint.options, blueprint.seed, device)
 
 
 def learner_state(learner: Learner) -> Tree:
@@ -58,23 +63,29 @@ def make_shards(blueprint: Blueprint) -> list[Shard]:
     return [Shard(options, derived_seed(blueprint.seed, Role.REPLAY, i)) for i in range(shard_count(options))]
 
 
-def start_worker(blueprint: Blueprint, index: int, state: Tree | None, generation: int) -> Worker:
-    """A worker that goes on from `state`, or begins as `generation` where that cannot be."""
+def start_worker(
+    blueprint: Blueprint, index: int, state: Tree | None, generation: int, device: torch.device = CPU
+) -> Worker:
+    """A worker that acts on `device` and goes on from `state`, or begins as `generation` where that cannot be."""
     if state is None or state["envs"] is None or len(state["obs"]) != blueprint.options.num_envs_per_worker:
-        return Worker(blueprint, index, generation)
-    worker = Worker(blueprint, index)
+        return Worker(blueprint, index, generation, device)
+    worker = Worker(blueprint, index, device=device)
     worker.load(state)
     return worker
 
 
 class SerialBackend:
-    """Everything in this process, one after the other."""
+    """Everything in this process, one after the other.
 
-    def __init__(self, blueprint: Blueprint, check: Callable[[], None]) -> None:
+    The learner is on `device`. Actions are found there too where observations are images, which are worth the way.
+    """
+
+    def __init__(self, blueprint: Blueprint, check: Callable[[], None], device: torch.device = CPU) -> None:
         self.check, self.blueprint = check, blueprint
-        self.learner = make_learner(blueprint)
+        self.learner = make_learner(blueprint, device)
+        self.acts_on = device if is_image(blueprint.spaces.observations) else CPU
         self.num_workers = max(1, blueprint.options.num_workers)
-        self.workers = [Worker(blueprint, index) for index in range(self.num_workers)]
+        self.workers = [Worker(blueprint, index, device=self.acts_on) for index in range(self.num_workers)]
         self.requests: deque[tuple[int, Task, Weights]] = deque()
         self.apprentice: Learner | None = None
         self.shards = make_shards(blueprint)
@@ -103,7 +114,7 @@ class SerialBackend:
         fragment, report = self.workers[index].sample(weights, self.check)
         if task == "sample":
             return [Done(index, copy.deepcopy(fragment), report)]  # the worker will write into its own again
-        self.apprentice = self.apprentice or make_learner(self.blueprint)
+        self.apprentice = self.apprentice or make_learner(self.blueprint, self.learner.device)
         return [Done(index, self.apprentice.gradient(weights, fragment, weights["timesteps"]), report)]
 
     def apply(self, gradient: tuple[Gradient, Metrics], timesteps: int) -> Metrics:
@@ -143,7 +154,9 @@ class SerialBackend:
         self.requests.clear()
         self.close()
         states = [tree["workers"].get(str(worker.index)) for worker in self.workers]
-        self.workers = [start_worker(self.blueprint, i, state, generation) for i, state in enumerate(states)]
+        self.workers = [
+            start_worker(self.blueprint, i, state, generation, self.acts_on) for i, state in enumerate(states)
+        ]
 
     def close(self) -> None:
         """See Backend."""
@@ -152,11 +165,18 @@ class SerialBackend:
 
 
 def open_backend(blueprint: Blueprint, check: Callable[[], None]) -> Backend:
-    """Ray where the options ask for workers or a GPU, else this process alone."""
-    if blueprint.options.num_workers or blueprint.options.num_gpus:
+    """This process alone, on its own GPU where the options ask for one; Ray where they ask for workers, or for a GPU
+    that this process has not, or where a cluster is named."""
+    options = blueprint.options
+    cluster = RAY.given or os.environ.get("RAY_ADDRESS")
+    here = bool(options.num_gpus) and not cluster and torch.cuda.is_available()
+    if options.num_workers or (options.num_gpus and not here):
         # Ray would start each worker by `uv run` where this process was, which installs the project anew and can hang.
         os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
         from rltrainer.ray_backend import RayBackend  # noqa: PLC0415 - two seconds that a serial run has no use for
 
         return RayBackend(blueprint, check)
-    return SerialBackend(blueprint, check)
+    if not here:
+        return SerialBackend(blueprint, check)
+    log.info("learning on a GPU: %s", torch.cuda.get_device_name())
+    return SerialBackend(blueprint, check, torch.device("cuda"))

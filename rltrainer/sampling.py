@@ -9,7 +9,7 @@ import torch
 from gymnasium import spaces as gym_spaces
 
 from rltrainer import env_state, threads
-from rltrainer.algorithm import Actor, Algorithm
+from rltrainer.algorithm import Actor, Algorithm, State
 from rltrainer.envs import EnvSource, Spaces
 from rltrainer.errors import RunError
 from rltrainer.fragment import Array, Fragment
@@ -17,6 +17,8 @@ from rltrainer.learner import Flat, Weights, load_weights
 from rltrainer.normalize import discounted_so_far
 from rltrainer.options import Options
 from rltrainer.seeding import Role, derived_seed
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,12 @@ class Report:
 class Worker:
     """`num_envs_per_worker` environments and a copy of the policy. It reuses its fragment: read it before the next."""
 
-    def __init__(self, blueprint: Blueprint, index: int, generation: int = 0) -> None:
+    def __init__(self, blueprint: Blueprint, index: int, generation: int = 0, device: torch.device = CPU) -> None:
+        """`device` is where the policy computes actions; environments are on the CPU."""
         options, algorithm = blueprint.options, blueprint.algorithm
-        self.blueprint, self.index = blueprint, index
+        self.blueprint, self.index, self.device = blueprint, index, device
         self.length, self.width = options.rollout_fragment_length, options.num_envs_per_worker
-        self.policy = acting(algorithm, blueprint.spaces, options)
+        self.policy = acting(algorithm, blueprint.spaces, options).to(device)
         self.flat = Flat(self.policy)
         self.family = algorithm.family(blueprint.spaces.actions)
         cpus = threads.cpus() if not options.num_workers else int(options.num_cpus_per_worker)
@@ -90,7 +93,7 @@ class Worker:
         except Exception as error:
             self._blame(0, error)
         self.just_ended = np.zeros(self.width, np.bool_)
-        self.actor.state = self.blueprint.algorithm.memory(self.policy, self.width)
+        self.actor.state = self._there(self.blueprint.algorithm.memory(self.policy, self.width))
         self.running_return = np.zeros(self.width)
         self.running_length = np.zeros(self.width, np.int64)
         self.running_discounted = np.zeros(self.width, np.float32)
@@ -102,7 +105,7 @@ class Worker:
         fragment = self.fragment
         if self.steps_done:
             fragment.obs[0] = fragment.obs[self.length]
-        fragment.state = {name: value.numpy().copy() for name, value in self.actor.state.items()}
+        fragment.state = {name: value.cpu().numpy().copy() for name, value in self.actor.state.items()}
         with torch.inference_mode():
             for t in range(self.length):
                 if check is not None:
@@ -116,10 +119,11 @@ class Worker:
     def _step(self, t: int) -> None:
         """Acts on obs[t]; writes a[t], r[t], the ends of episodes and obs[t + 1]."""
         fragment = self.fragment
-        action, extras = self.blueprint.algorithm.act(self.policy, torch.from_numpy(fragment.obs[t]), self.actor)
-        fragment.a[t] = a = action.numpy()
+        obs_t = torch.from_numpy(fragment.obs[t]).to(self.device)
+        action, extras = self.blueprint.algorithm.act(self.policy, obs_t, self.actor)
+        fragment.a[t] = a = action.cpu().numpy()
         for name, value in extras.items():
-            self._extra(name, value)[t] = value.numpy()
+            self._note(name, t, value.cpu().numpy())
         try:
             obs, reward, fragment.terminated[t], fragment.truncated[t], _ = self.envs.step(self.family.to_env(a))
             self._keep(t + 1, obs)
@@ -127,17 +131,20 @@ class Worker:
         except Exception as error:
             self._blame(t, error)
         if self.actor.state:
-            self.actor.forget(torch.from_numpy(self._done(t - 1)))
+            self.actor.forget(torch.from_numpy(self._done(t - 1)).to(self.device))
 
     def _done(self, t: int) -> Array:
         """Which episodes ended in step `t`, [B], or for -1 in the step before this fragment."""
         return self.just_ended if t < 0 else self.fragment.terminated[t] | self.fragment.truncated[t]
 
-    def _extra(self, name: str, value: torch.Tensor) -> Array:
+    def _there(self, state: State) -> State:
+        """`state` where the policy is."""
+        return {name: torch.as_tensor(value).to(self.device) for name, value in state.items()}
+
+    def _note(self, name: str, t: int, value: Array) -> None:
         if name not in self.fragment.extras:
-            shape = (self.length, *value.shape)
-            self.fragment.extras[name] = np.zeros(shape, value.numpy().dtype)
-        return self.fragment.extras[name]
+            self.fragment.extras[name] = np.zeros((self.length, *value.shape), value.dtype)
+        self.fragment.extras[name][t] = value
 
     def _keep(self, t: int, obs: Any) -> None:
         place = self.fragment.obs[t]
@@ -157,7 +164,8 @@ class Worker:
             gamma = blueprint.options.gamma
             fragment.extras["discounted"] = discounted_so_far(fragment.r, done, gamma, self.running_discounted)
         if blueprint.algorithm.priorities is not None:
-            fragment.priorities = blueprint.algorithm.priorities(self.policy, fragment, blueprint.options).numpy()
+            found = blueprint.algorithm.priorities(self.policy, fragment, blueprint.options)
+            fragment.priorities = found.cpu().numpy()
 
     def _check_numbers(self, steps: int) -> None:
         """Raises RunError if an observation or reward up to step `steps` is not finite."""
@@ -199,7 +207,7 @@ class Worker:
         """Everything that sampling goes on from. "envs" is None where the environments cannot be saved."""
         return {
             "rng": self.actor.rng.get_state(),
-            "memory": {name: value.clone() for name, value in self.actor.state.items()},
+            "memory": {name: value.cpu().clone() for name, value in self.actor.state.items()},
             "envs": env_state.save(self.envs),
             "obs": self.fragment.obs[self.length if self.steps_done else 0].copy(),
             "just_ended": self.just_ended.copy(),
@@ -212,7 +220,7 @@ class Worker:
     def load(self, state: dict[str, Any]) -> None:
         """Goes on from `state()` of a worker of the same index, options and environments."""
         self.actor.rng.set_state(torch.as_tensor(state["rng"]))
-        self.actor.state = {name: torch.as_tensor(value).clone() for name, value in state["memory"].items()}
+        self.actor.state = {name: value.clone() for name, value in self._there(state["memory"]).items()}
         env_state.load(self.envs, state["envs"])
         self.fragment.obs[0] = self.fragment.obs[self.length] = np.asarray(state["obs"])
         self.just_ended = np.asarray(state["just_ended"])

@@ -53,7 +53,7 @@ def explore_apart(nets: QNetwork, obs: Tensor, actor: Actor) -> tuple[Tensor, di
 def mixed(nets: QNetwork, obs: Tensor, epsilon: Tensor, rng: torch.Generator) -> Tensor:
     """The best actions [B], but with probability `epsilon` [B] any legal one."""
     explores = torch.rand(len(epsilon), generator=rng) < epsilon
-    return torch.where(explores, nets.random(obs, rng), nets.greedy(obs))
+    return torch.where(explores, nets.random(obs, rng), nets.greedy(obs).cpu())
 
 
 def greedy(nets: QNetwork, obs: Tensor, actor: Actor) -> Tensor:
@@ -122,7 +122,7 @@ def update(learner: Learner, batch: Transitions, cfg: QLearningOptions) -> dict[
 @torch.no_grad()
 def priorities(nets: QNetwork, fragment: Fragment, cfg: ApexDQNOptions) -> Tensor:
     """|Temporal differences| [T, B] as the worker's own network sees them, over as many of the n steps as it has."""
-    batch = collate([fragment], torch.device("cpu"))
+    batch = collate([fragment], next(nets.parameters()).device)
     q = nets(batch.obs)
     v = choose(q.flatten(0, 1), nets.argmax(q, batch.obs).flatten()).view(q.shape[:2])
     goal = n_step_returns(batch.r, batch.discount(cfg.gamma), batch.trace(), v[1:], cfg.n_step)

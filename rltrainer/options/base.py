@@ -43,7 +43,9 @@ class Options(BaseModel):
         "num_workers. 0 learns in the driver's process, or with num_gpus in one actor.",
     )
     num_gpus: Annotated[int, Field(ge=0, le=1)] = Field(
-        0, description="GPUs of each learner. 1 makes it a Ray actor on a node with a GPU; 0 learns on CPUs."
+        0,
+        description="GPUs of each learner. 1 learns in this process, without Ray, if it sees one and num_workers is 0; "
+        "else in a Ray actor on a node with a GPU. 0 learns on CPUs.",
     )
     precision: Literal["float32", "bfloat16"] = Field(
         "float32",

@@ -1,0 +1,197 @@
+"""Learning on a GPU: every algorithm on a simulated device, which shows where tensors live and what is waited for."""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rltrainer import checkpoint as ckpt
+from rltrainer import train
+from rltrainer.algorithm import Metrics
+from rltrainer.backend import SerialBackend, open_backend
+from rltrainer.options import OPTIONS
+from rltrainer.ray_settings import CURRENT as RAY
+from tests.unit.trainer.helpers import TASKS, TOYS, blueprint, equal, experiment, nothing, quick, small
+from tests.unit.trainer.simulated_device import CPU, DEVICE, DeviceError, SimulatedDevice
+
+CONTINUOUS = ("DDPG", "TD3", "ApexDDPG")
+IMAGE = {"hiddens": [8], "rollout_fragment_length": 4, "buffer_size": 64, "learning_starts": 8}
+PRIORITIZED = {"prioritized": True, "n_step": 3}
+CASES = [
+    *((run, "Pendulum-v1" if run in CONTINUOUS else "CartPole-v1", {}) for run in OPTIONS),
+    ("SAC", "Pendulum-v1", {**PRIORITIZED, "normalize_observations": True}),
+    ("DDPG", "Pendulum-v1", {"exploration_noise": "ornstein-uhlenbeck", **PRIORITIZED}),
+    ("DQN", "CartPole-v1", {"dueling": True, **PRIORITIZED}),
+    ("DQN", TASKS + "Masked", {}),
+    ("DQN", TOYS + "IdentityImage", IMAGE),
+    ("Rainbow", TOYS + "IdentityImage", IMAGE),
+    ("ApexDQN", TOYS + "IdentityImage", IMAGE),
+    ("SAC", TASKS + "ReachImage", IMAGE),
+    ("ParametricDQN", TASKS + "Described", {}),
+    ("PPO", TASKS + "Described", {}),
+    ("PPO", TASKS + "Both", {"normalize_rewards": True, "kl_coeff": 0.2, "vf_clip": 1.0, "kl_stop": 0.01}),
+    ("PPO", "Pendulum-v1", {"normalize_observations": True, "grad_clip": 0.5}),
+    ("PPO", TASKS + "Recall", {"recurrent": "lstm", "recurrent_size": 8}),
+    ("PPO", TOYS + "IdentityImage", {"hiddens": [8], "recurrent": "gru", "recurrent_size": 8}),
+    ("APPO", TOYS + "IdentityImage", {"hiddens": [8]}),
+    ("IMPALA", TASKS + "Recall", {"recurrent": "gru", "recurrent_size": 8}),
+]
+
+
+def learnt(plan: Any, device: torch.device) -> tuple[list[Metrics], dict[str, Tensor]]:
+    """What some iterations report, and the networks after them."""
+    learning = SerialBackend(plan, nothing, device)
+    iterations = plan.algorithm.strategy(learning, plan.options, 0)
+    found = [next(iterations).metrics for _ in range(6)]
+    learning.close()
+    return found, learning.learner.policy()
+
+
+@pytest.mark.parametrize(("run", "env", "config"), CASES)
+def test_a_device_learns_the_same_and_mixes_nothing_up(run: str, env: str, config: dict[str, Any]) -> None:
+    plan = blueprint(env, run, **{**small(run), **config})
+    expected = learnt(plan, CPU)
+    assert any(expected[0]), "something was learnt"
+    with SimulatedDevice() as device:
+        found = learnt(plan, DEVICE)
+        assert device.waits
+    assert equal(found[1], expected[1])
+    assert found[0] == expected[0]
+
+
+def waits(run: str, env: str, **config: Any) -> Counter[str]:
+    """What one improvement of a learner waits for, the steps from replay included."""
+    plan = blueprint(env, run, **{**small(run, rollout_fragment_length=16), **config})
+    with SimulatedDevice() as device:
+        learning = SerialBackend(plan, nothing, DEVICE)
+        fragments, _ = learning.sample(learning.weights(0))
+        device.waits.clear()
+        assert learning.improve(fragments, 1000)
+        learning.close()
+        return device.waits
+
+
+@pytest.mark.parametrize("run", ["DQN", "Rainbow", "DDPG", "TD3", "SAC"])
+def test_steps_from_replay_wait_for_the_device_once_together(run: str) -> None:
+    env = "Pendulum-v1" if run in CONTINUOUS else "CartPole-v1"
+    once = waits(run, env, updates_per_step=0.05, prioritized=False)
+    assert sum(once.values()) <= 2, "the metrics, and whether they are numbers"
+    assert waits(run, env, updates_per_step=1, prioritized=False) == once
+
+
+def test_priorities_are_what_steps_from_replay_have_to_wait_for() -> None:
+    few, many = (waits("DQN", "CartPole-v1", updates_per_step=each, prioritized=True) for each in (0.0625, 0.125))
+    assert many - few == {"copy to the CPU": 4}, "one a step: 4 more of them"
+
+
+def test_steps_of_ppo_do_not_wait_for_the_device() -> None:
+    few, many = (waits("PPO", "CartPole-v1", minibatch_size=16, epochs=each) for each in (1, 5))
+    assert few == many
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine where PyTorch says that there is a GPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "simulated")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (9, 0))
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize(
+    ("run", "env", "config"),
+    [
+        ("PPO", TASKS + "Recall", quick(recurrent="lstm", recurrent_size=8, normalize_rewards=True)),
+        ("DQN", TOYS + "IdentityImage", {**small("DQN"), **IMAGE, **PRIORITIZED}),
+        ("SAC", "Pendulum-v1", small("SAC", normalize_observations=True)),
+    ],
+)
+def test_a_run_on_a_device_can_be_saved_restored_and_evaluated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], run: str, env: str, config: dict[str, Any]
+) -> None:
+    """Without Ray, for the GPU is this process's; and what a GPU has begun a CPU can go on with."""
+
+    def after(folder: str, gpus: int, iterations: int) -> dict[str, Any]:
+        result = train.run(
+            experiment(
+                run=run,
+                env=env,
+                config={**config, "num_gpus": gpus},
+                stop={"training_iteration": iterations},
+                evaluation={"interval": 2, "episodes": 2},
+            ),
+            tmp_path / folder,
+        )
+        assert result.checkpoint is not None
+        mark = result.folder / train.MARK
+        mark.write_text(json.dumps({"uid": json.loads(mark.read_text())["uid"]}))  # its end was not reached
+        return ckpt.read(result.checkpoint)[1]
+
+    expected = [after("cpu", 0, iterations) for iterations in (2, 4, 6)][-1]
+    with SimulatedDevice():
+        after("both", 1, 2)
+        assert "learning on a GPU: simulated" in capsys.readouterr().err
+        after("both", 1, 4)
+    found = after("both", 0, 6)
+    assert equal(found["policy"], expected["policy"])
+    assert equal(found["learner"], expected["learner"])
+
+
+REFUSED: list[Callable[[Tensor], object]] = [
+    lambda x: x + torch.ones(3),
+    nn.Linear(3, 2),
+    lambda x: x.numpy(),
+    lambda x: x.normal_(generator=torch.Generator()),
+    lambda x: torch.cat([x, torch.ones(3)]),
+]
+
+
+@pytest.mark.parametrize("use", REFUSED)
+def test_the_simulated_device_refuses_what_a_gpu_would(use: Callable[[Tensor], object]) -> None:
+    with SimulatedDevice() as device:
+        x = torch.ones(3, device=DEVICE)
+        with pytest.raises(DeviceError):
+            use(x)
+        assert not device.waits
+
+
+def test_the_simulated_device_knows_where_tensors_are_and_what_is_waited_for() -> None:
+    with SimulatedDevice() as device:
+        x = torch.ones(3).to(DEVICE)
+        assert [x.device, x[1:].device, (x * 2.0).device, torch.zeros_like(x).device] == [DEVICE] * 4
+        assert torch.ones(3).device == x.cpu().device == CPU
+        layer = nn.Linear(3, 2).to(DEVICE)
+        layer(x).sum().backward()
+        assert layer.weight.grad is not None
+        assert layer.weight.grad.device == DEVICE
+        assert device.waits == {"copy to the CPU": 1}
+        assert x.sum().item() == 3
+        assert x[x > 0].tolist() == [1, 1, 1]
+        assert device.waits == {"copy to the CPU": 1, "_local_scalar_dense": 1, "boolean index": 1, "tolist": 1}
+
+
+@pytest.mark.usefixtures("gpu")
+def test_only_a_gpu_of_this_process_is_used_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    monkeypatch.setattr("rltrainer.ray_backend.RayBackend", lambda plan, check: made.append(plan.options))
+    alone, workers = blueprint(num_gpus=1), blueprint(num_gpus=1, num_workers=1)
+    with SimulatedDevice():
+        assert isinstance(open_backend(alone, nothing), SerialBackend)
+    assert not made
+    open_backend(workers, nothing)
+    with monkeypatch.context() as here:
+        here.setattr(RAY, "address", "10.0.0.1:6379")
+        open_backend(alone, nothing)
+    with monkeypatch.context() as here:
+        here.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+        open_backend(alone, nothing)
+    with monkeypatch.context() as here:
+        here.setattr(torch.cuda, "is_available", lambda: False)
+        open_backend(alone, nothing)
+    assert made == [workers.options, *[alone.options] * 3]
