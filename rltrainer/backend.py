@@ -12,12 +12,12 @@ import torch
 from rltrainer.algorithm import Metrics
 from rltrainer.checkpoint import Tree
 from rltrainer.execution import Done, Sampler, Task
-from rltrainer.fragment import Fragment
+from rltrainer.fragment import CPU, Fragment
 from rltrainer.learner import Gradient, Learner, Weights
 from rltrainer.networks import is_image
 from rltrainer.options import ReplayOptions
 from rltrainer.ray_settings import CURRENT as RAY
-from rltrainer.sampling import CPU, Blueprint, Report, Worker
+from rltrainer.sampling import Blueprint, Report, Worker
 from rltrainer.seeding import Role, derived_seed
 from rltrainer.shards import Shard, load_replay, shard_count
 
@@ -52,7 +52,7 @@ def load_learner(learner: Learner, tree: Tree) -> None:
     """Goes on from `learner_state()`; a replay buffer that is not in it begins empty."""
     learner.load(tree["policy"], tree["learner"])
     if isinstance(learner.options, ReplayOptions) and learner.replay is not None and "0" in tree["replay"]:
-        learner.replay = load_replay(learner.options, tree["replay"]["0"])
+        learner.replay = load_replay(learner.options, tree["replay"]["0"], learner.device)
 
 
 def make_shards(blueprint: Blueprint) -> list[Shard]:

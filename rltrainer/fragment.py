@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Array = NDArray[Any]
+CPU = torch.device("cpu")
 
 
 @dataclass

@@ -105,7 +105,7 @@ class Learner:
         self.rng = torch.Generator().manual_seed(derived_seed(seed, Role.LEARNER, self.rank))
         self.replay: Replay | None = None
         if algorithm.replays and isinstance(options, ReplayOptions) and not shard_count(options):
-            self.replay = new_replay(options)
+            self.replay = new_replay(options, device)
         self.memory: dict[str, float] = {}
         self.tape = Tape()
         self.timesteps = 0

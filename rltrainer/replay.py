@@ -1,5 +1,6 @@
 """Replay: a ring of past steps, from which transitions over n steps are drawn."""
 
+import logging
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -7,11 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rltrainer.fragment import Array, Fragment
+from rltrainer.fragment import CPU, Array, Fragment
 from rltrainer.sum_tree import Floats, Indices, SumTree
+
+log = logging.getLogger(__name__)
 
 EXTRA = "extra."
 """What the names of a fragment's extras begin with, among the columns of the ring."""
+ORDER = ("r", "terminated", "valid")
+"""Columns that say what is drawn and how far a window goes: always in the machine's memory, where that is decided."""
+SHARE = 0.5
+"""Of a device's free memory, what a ring may take: networks, batches and their passes need the rest."""
 
 
 @dataclass
@@ -62,6 +69,9 @@ class Replay:
     Steps lie in a ring [streams, rows, B]; a stream is one worker's columns, whose fragments follow one another. An
     observation is stored once: the row after a step's holds what followed it. The row that is written next (the head)
     holds the newest observation alone and is not valid, so no window of n steps ever leads across it.
+
+    What a batch is made of lies on `device`, if there is room, and is gathered there; what decides on it
+    does not.
     """
 
     def __init__(
@@ -73,6 +83,7 @@ class Replay:
         alpha: float,
         epsilon: float,
         streams: int = 1,
+        device: torch.device = CPU,
     ) -> None:
         """`capacity` is in environment steps over all streams; nothing is allocated before the first `add`.
 
@@ -80,10 +91,12 @@ class Replay:
         `prioritized` neither means anything.
         """
         self.capacity, self.gamma, self.n_step, self.streams = capacity, gamma, n_step, streams
-        self.prioritized, self.alpha, self.epsilon = prioritized, alpha, epsilon
+        self.prioritized, self.alpha, self.epsilon, self.device = prioritized, alpha, epsilon, device
         self.rows, self.width = 0, 0  # of a stream, and of a row
         self.columns: dict[str, Array] = {}  # [streams, rows, width, ...] by name
         self.flat: dict[str, Array] = {}  # the same memory as [streams * rows * width, ...]
+        self.there: dict[str, Tensor] = {}  # the columns that lie on a device, as [streams * rows * width, ...]
+        self.newest: dict[int, Array] = {}  # observations [width, *shape] at the head of each stream
         self.head = np.zeros(streams, np.int64)
         self.written = np.zeros(streams, np.int64)  # rows that hold anything, the head among them
         self.count = 0
@@ -114,7 +127,8 @@ class Replay:
         held = self.columns["valid"][stream]
         self.count += int(np.count_nonzero(fragment.valid)) - int(np.count_nonzero(held[rows]))
         for name, values in columns.items():
-            self.columns[name][stream, rows[: len(values)]] = values
+            self._write(name, stream, rows[: len(values)], values)
+        self.newest[stream] = fragment.obs[-1].copy()
         held[rows[-1]] = False
         if self.tree is not None:
             valid = fragment.valid
@@ -137,6 +151,7 @@ class Replay:
         else:
             index, weight = proportional(self.tree, count, rng, beta)
         r, discount, following = self._windows(index)
+        extras = [name for name in (*self.flat, *self.there) if name.startswith(EXTRA)]
         return Transitions(
             obs=self._at("obs", index),
             a=self._at("a", index),
@@ -145,7 +160,7 @@ class Replay:
             next_obs=self._at("obs", following),
             weight=torch.from_numpy(weight),
             index=index,
-            extras={name.removeprefix(EXTRA): self._at(name, index) for name in self.flat if name.startswith(EXTRA)},
+            extras={name.removeprefix(EXTRA): self._at(name, index) for name in extras},
         )
 
     def reprioritise(self, index: Indices, priorities: Array) -> None:
@@ -186,7 +201,9 @@ class Replay:
         for stream, each in enumerate(saved):
             self.head[stream], self.written[stream] = each["head"], each["written"]
             for name, column in each["columns"].items():
-                self.columns[name][stream, : each["written"]] = column
+                self._write(name, stream, np.arange(each["written"]), column)
+            if each["written"]:
+                self.newest[stream] = np.array(each["columns"]["obs"][each["head"]])
             first = state["largest"] * self.columns["valid"][stream, : each["written"]]  # if it was uniform
             weights[stream, : each["written"]] = each.get("priorities", first)
         self.count, self.largest = int(np.count_nonzero(self.flat["valid"])), state["largest"]
@@ -195,7 +212,10 @@ class Replay:
 
     def _stream_state(self, stream: int) -> dict[str, Any]:
         written = int(self.written[stream])
-        columns = {name: column[stream, :written] for name, column in self.columns.items()}
+        shape = (self.streams, self.rows, self.width)
+        there = {name: each.view(*shape, *each.shape[1:])[stream, :written] for name, each in self.there.items()}
+        columns = {name: column.cpu().numpy() for name, column in there.items()}
+        columns |= {name: column[stream, :written] for name, column in self.columns.items()}
         state = {"head": int(self.head[stream]), "written": written, "columns": columns}
         if self.tree is not None:
             state["priorities"] = self.tree.weights().reshape(self.streams, self.rows, self.width)[stream, :written]
@@ -205,17 +225,38 @@ class Replay:
         """Makes room for columns [T, B, ...] such as these. The system gives memory only as it is written."""
         self.width, self.rows = width, self.capacity // (self.streams * width) + 1  # one row more, for the head
         slots = self.streams * self.rows * width
-        self.flat = {name: np.zeros((slots, *each.shape[2:]), each.dtype) for name, each in columns.items()}
-        shape = (self.streams, self.rows, width)
-        self.columns = {name: each.reshape(*shape, *each.shape[1:]) for name, each in self.flat.items()}
+        self._choose_device(sum(slots * column[0, 0].nbytes for column in columns.values()))
+        for name, column in columns.items():
+            empty = np.zeros((slots, *column.shape[2:]), column.dtype)
+            if name in ORDER or self.device == CPU:
+                self.flat[name] = empty
+                self.columns[name] = empty.reshape(self.streams, self.rows, width, *column.shape[2:])
+            else:
+                self.there[name] = torch.from_numpy(empty).to(self.device)
         self.tree = SumTree(slots) if self.prioritized else None
+
+    def _choose_device(self, size: int) -> None:
+        """Keeps to the machine's memory if so many bytes are too much for the device's."""
+        if self.device != CPU and size > SHARE * torch.cuda.mem_get_info(self.device)[0]:
+            log.warning("replay is kept in the machine's memory: %.1f GB are too much for the GPU's", size / 1e9)
+            self.device = CPU
+
+    def _write(self, name: str, stream: int, rows: Indices, values: Array) -> None:
+        """Writes values [len(rows), B, ...] of one column."""
+        if name in self.columns:
+            self.columns[name][stream, rows] = values
+        else:
+            slots = torch.from_numpy(self._slots(stream, rows)).to(self.device)
+            self.there[name].index_copy_(0, slots, torch.as_tensor(values).to(self.device).flatten(0, 1))
 
     def _disconnect(self, fragment: Fragment, stream: int) -> None:
         """Gives up the newest steps of environments whose fragment does not begin with what followed those steps."""
         head = self.head[stream]
         last = head - 1  # or, of the ring, its last row
         valid = self.columns["valid"][stream, last]
-        differs = (self.columns["obs"][stream, head] != fragment.obs[0]).reshape(self.width, -1).any(1)
+        if not self.written[stream]:
+            return
+        differs = (self.newest[stream] != fragment.obs[0]).reshape(self.width, -1).any(1)
         # where the first and the last observations are alike, only this shows another episode
         restarts = self.columns["terminated"][stream, last] & fragment.valid[0]
         lost = valid & (differs | restarts)
@@ -276,7 +317,10 @@ class Replay:
         return wrapped
 
     def _at(self, name: str, index: Indices) -> Tensor:
-        return torch.from_numpy(self.flat[name].take(index, axis=0))
+        """What a column has at `index` [N], where it lies: [N, ...]."""
+        if name in self.flat:
+            return torch.from_numpy(self.flat[name].take(index, axis=0))
+        return self.there[name].index_select(0, torch.from_numpy(index).to(self.device))
 
 
 def _columns(fragment: Fragment) -> dict[str, Array]:

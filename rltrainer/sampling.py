@@ -12,13 +12,11 @@ from rltrainer import env_state, threads
 from rltrainer.algorithm import Actor, Algorithm, State
 from rltrainer.envs import EnvSource, Spaces
 from rltrainer.errors import RunError
-from rltrainer.fragment import Array, Fragment
+from rltrainer.fragment import CPU, Array, Fragment
 from rltrainer.learner import Flat, Weights, load_weights
 from rltrainer.normalize import discounted_so_far
 from rltrainer.options import Options
 from rltrainer.seeding import Role, derived_seed
-
-CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import logging
 import torch
 
 from rltrainer.checkpoint import Tree
-from rltrainer.fragment import Array, Fragment
+from rltrainer.fragment import CPU, Array, Fragment
 from rltrainer.options import Options, ReplayOptions
 from rltrainer.options.replay import ShardedReplayOptions
 from rltrainer.replay import Replay, Transitions
@@ -20,7 +20,7 @@ def shard_count(options: Options) -> int:
     return min(options.replay_shards, workers) if isinstance(options, ShardedReplayOptions) else 0
 
 
-def new_replay(options: ReplayOptions) -> Replay:
+def new_replay(options: ReplayOptions, device: torch.device = CPU) -> Replay:
     """One buffer: all of replay, or one shard of it."""
     shards = shard_count(options) or 1
     return Replay(
@@ -31,20 +31,21 @@ def new_replay(options: ReplayOptions) -> Replay:
         alpha=options.priority_alpha,
         epsilon=options.priority_epsilon,
         streams=-(-max(1, options.num_workers) // shards),
+        device=device,
     )
 
 
-def load_replay(options: ReplayOptions, state: Tree) -> Replay:
+def load_replay(options: ReplayOptions, state: Tree, device: torch.device = CPU) -> Replay:
     """A buffer that goes on from `Replay.state()`, or an empty one where that was of other workers or another size."""
-    replay = new_replay(options)
+    replay = new_replay(options, device)
     try:
         replay.load(state)
     except ValueError as error:
         log.warning("the replay buffer begins empty: %s", error)
-        return new_replay(options)
+        return new_replay(options, device)
     if replay.width not in (0, options.num_envs_per_worker):
         log.warning("the replay buffer begins empty: it was filled by workers of %d environments", replay.width)
-        return new_replay(options)
+        return new_replay(options, device)
     return replay
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -34,13 +35,23 @@ class DeviceError(AssertionError):
 class SimulatedDevice:
     """Within it, `torch.device("cuda")` can be used. `waits` counts what the program would have waited for."""
 
-    def __init__(self) -> None:
+    def __init__(self, memory: int = 1 << 30) -> None:
+        """`memory` is what it says that it has, in bytes, all of it free."""
         self.waits: Counter[str] = Counter()
+        self._cuda = {
+            "is_available": lambda: True,
+            "device_count": lambda: 1,
+            "get_device_name": lambda: "simulated",
+            "get_device_capability": lambda index: (9, 0),
+            "mem_get_info": lambda device: (memory, memory),
+        }
         self._there: dict[int, Any] = {}  # storages by address; held, so that no other one gets the same
         self._modes = (_Functions(self), _Operations(self))
         self._entered = ExitStack()
 
     def __enter__(self) -> Self:
+        for name, answer in self._cuda.items():
+            self._entered.enter_context(patch.object(torch.cuda, name, answer))
         for mode in self._modes:
             self._entered.enter_context(mode)
         return self

@@ -16,6 +16,7 @@ from rltrainer.algorithm import Metrics
 from rltrainer.backend import SerialBackend, open_backend
 from rltrainer.options import OPTIONS
 from rltrainer.ray_settings import CURRENT as RAY
+from rltrainer.replay import Replay
 from tests.unit.trainer.helpers import TASKS, TOYS, blueprint, equal, experiment, nothing, quick, small
 from tests.unit.trainer.simulated_device import CPU, DEVICE, DeviceError, SimulatedDevice
 
@@ -94,16 +95,6 @@ def test_steps_of_ppo_do_not_wait_for_the_device() -> None:
     assert few == many
 
 
-@pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine where PyTorch says that there is a GPU."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "simulated")
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (9, 0))
-
-
-@pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize(
     ("run", "env", "config"),
     [
@@ -176,22 +167,32 @@ def test_the_simulated_device_knows_where_tensors_are_and_what_is_waited_for() -
         assert device.waits == {"copy to the CPU": 1, "_local_scalar_dense": 1, "boolean index": 1, "tolist": 1}
 
 
-@pytest.mark.usefixtures("gpu")
 def test_only_a_gpu_of_this_process_is_used_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Any] = []
     monkeypatch.setattr("rltrainer.ray_backend.RayBackend", lambda plan, check: made.append(plan.options))
     alone, workers = blueprint(num_gpus=1), blueprint(num_gpus=1, num_workers=1)
     with SimulatedDevice():
         assert isinstance(open_backend(alone, nothing), SerialBackend)
-    assert not made
-    open_backend(workers, nothing)
-    with monkeypatch.context() as here:
-        here.setattr(RAY, "address", "10.0.0.1:6379")
-        open_backend(alone, nothing)
-    with monkeypatch.context() as here:
-        here.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-        open_backend(alone, nothing)
-    with monkeypatch.context() as here:
-        here.setattr(torch.cuda, "is_available", lambda: False)
-        open_backend(alone, nothing)
+        assert not made
+        open_backend(workers, nothing)
+        with monkeypatch.context() as here:
+            here.setattr(RAY, "address", "10.0.0.1:6379")
+            open_backend(alone, nothing)
+        with monkeypatch.context() as here:
+            here.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+            open_backend(alone, nothing)
+    open_backend(alone, nothing)
     assert made == [workers.options, *[alone.options] * 3]
+
+
+def test_replay_lies_on_the_device_where_there_is_room(caplog: pytest.LogCaptureFixture) -> None:
+    plan = blueprint(TOYS + "IdentityImage", "DQN", **{**small("DQN"), **IMAGE})
+    for memory, place in ((1 << 30, DEVICE), (1 << 10, CPU)):
+        with SimulatedDevice(memory) as device:
+            learning = SerialBackend(plan, nothing, DEVICE)
+            learning.improve(learning.sample(learning.weights(0))[0], 0)
+            assert isinstance(learning.learner.replay, Replay)
+            device.waits.clear()
+            assert learning.learner.replay.sample(4, torch.Generator(), 0.0).obs.device == place
+            assert not device.waits
+            assert ("too much for the GPU" in caplog.text) == (place == CPU)
