@@ -1,6 +1,5 @@
 """Replay: a ring of past steps, from which transitions over n steps are drawn."""
 
-import logging
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,17 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rltrainer.columns import Column, Kind, kind_in, kind_of, make_columns
 from rltrainer.fragment import CPU, Array, Fragment
 from rltrainer.sum_tree import Floats, Indices, SumTree
-
-log = logging.getLogger(__name__)
 
 EXTRA = "extra."
 """What the names of a fragment's extras begin with, among the columns of the ring."""
 ORDER = ("r", "terminated", "valid")
-"""Columns that say what is drawn and how far a window goes: always in the machine's memory, where that is decided."""
-SHARE = 0.5
-"""Of a device's free memory, what a ring may take: networks, batches and their passes need the rest."""
+"""What says which steps are drawn, and how far a window goes: read for every draw, on the CPU."""
 
 
 @dataclass
@@ -93,9 +89,8 @@ class Replay:
         self.capacity, self.gamma, self.n_step, self.streams = capacity, gamma, n_step, streams
         self.prioritized, self.alpha, self.epsilon, self.device = prioritized, alpha, epsilon, device
         self.rows, self.width = 0, 0  # of a stream, and of a row
-        self.columns: dict[str, Array] = {}  # [streams, rows, width, ...] by name
-        self.flat: dict[str, Array] = {}  # the same memory as [streams * rows * width, ...]
-        self.there: dict[str, Tensor] = {}  # the columns that lie on a device, as [streams * rows * width, ...]
+        self.columns: dict[str, Column] = {}  # what batches are made of, by name
+        self.order: dict[str, Array] = {}  # what decides on them, [streams * rows * width] by name
         self.newest: dict[int, Array] = {}  # observations [width, *shape] at the head of each stream
         self.head = np.zeros(streams, np.int64)
         self.written = np.zeros(streams, np.int64)  # rows that hold anything, the head among them
@@ -116,7 +111,7 @@ class Replay:
         steps, width = fragment.r.shape
         columns = _columns(fragment)
         if not self.columns:
-            self._allocate(columns, width)
+            self._allocate({name: kind_of(values) for name, values in columns.items()}, width)
         if steps >= self.rows or width != self.width:
             raise ValueError(
                 f"a fragment of {steps} steps of {width} environments does not fit a replay stream "
@@ -124,17 +119,20 @@ class Replay:
             )
         self._disconnect(fragment, stream)
         rows = (self.head[stream] + np.arange(steps + 1)) % self.rows
-        held = self.columns["valid"][stream]
-        self.count += int(np.count_nonzero(fragment.valid)) - int(np.count_nonzero(held[rows]))
+        slots = self._slots(stream, rows)
+        held = self.order["valid"]
+        self.count += int(np.count_nonzero(fragment.valid)) - int(np.count_nonzero(held[slots]))
         for name, values in columns.items():
-            self._write(name, stream, rows[: len(values)], values)
+            self.columns[name].write(slots[: len(values)], values)
+        for name in ORDER:
+            self.order[name][slots[:-1]] = getattr(fragment, name)
+        held[slots[-1]] = False
         self.newest[stream] = fragment.obs[-1].copy()
-        held[rows[-1]] = False
         if self.tree is not None:
             valid = fragment.valid
             first = self.largest * valid if priorities is None else self._raised(priorities, valid)
-            self.tree.set(self._slots(stream, rows[:-1]), first.reshape(-1))
-            self.tree.set(self._slots(stream, rows[-1:]), np.zeros(width))
+            self.tree.set(slots[:-1].reshape(-1), first.reshape(-1))
+            self.tree.set(slots[-1], np.zeros(width))
         self.written[stream] = min(self.rows, max(self.written[stream], self.head[stream] + steps + 1))
         self.head[stream] = rows[-1]
 
@@ -151,16 +149,16 @@ class Replay:
         else:
             index, weight = proportional(self.tree, count, rng, beta)
         r, discount, following = self._windows(index)
-        extras = [name for name in (*self.flat, *self.there) if name.startswith(EXTRA)]
+        names = [name for name in self.columns if name.startswith(EXTRA)]
         return Transitions(
-            obs=self._at("obs", index),
-            a=self._at("a", index),
+            obs=self.columns["obs"].at(index),
+            a=self.columns["a"].at(index),
             r=torch.from_numpy(r),
             discount=torch.from_numpy(discount),
-            next_obs=self._at("obs", following),
+            next_obs=self.columns["obs"].at(following),
             weight=torch.from_numpy(weight),
             index=index,
-            extras={name.removeprefix(EXTRA): self._at(name, index) for name in extras},
+            extras={name.removeprefix(EXTRA): self.columns[name].at(index) for name in names},
         )
 
     def reprioritise(self, index: Indices, priorities: Array) -> None:
@@ -170,7 +168,7 @@ class Replay:
         step in its place, until that is drawn itself.
         """
         if self.tree is not None:
-            self.tree.set(index, self._raised(priorities, self.flat["valid"][index]))
+            self.tree.set(index, self._raised(priorities, self.order["valid"][index]))
 
     def state(self) -> dict[str, Any]:
         """Arrays and JSON values that `load` goes on from. The arrays are views: read them before the next `add`."""
@@ -191,7 +189,8 @@ class Replay:
         filled = [each for each in saved if each["written"]]
         if not filled:
             return
-        self._allocate(filled[0]["columns"], state["width"])
+        kinds = {name: kind_in(column) for name, column in filled[0]["columns"].items() if name not in ORDER}
+        self._allocate(kinds, state["width"])
         if shape != (self.streams, self.rows):
             raise ValueError(
                 f"the saved replay has {shape[0]} streams of {shape[1] - 1} steps, "
@@ -199,78 +198,68 @@ class Replay:
             )
         weights = np.zeros((self.streams, self.rows, self.width))
         for stream, each in enumerate(saved):
-            self.head[stream], self.written[stream] = each["head"], each["written"]
-            for name, column in each["columns"].items():
-                self._write(name, stream, np.arange(each["written"]), column)
-            if each["written"]:
-                self.newest[stream] = np.array(each["columns"]["obs"][each["head"]])
-            first = state["largest"] * self.columns["valid"][stream, : each["written"]]  # if it was uniform
-            weights[stream, : each["written"]] = each.get("priorities", first)
-        self.count, self.largest = int(np.count_nonzero(self.flat["valid"])), state["largest"]
+            self._load_stream(stream, each)
+            written = each["written"]
+            first = state["largest"] * self._order(stream, "valid")[:written]  # if it was uniform
+            weights[stream, :written] = each.get("priorities", first)
+        self.count, self.largest = int(np.count_nonzero(self.order["valid"])), state["largest"]
         if self.tree is not None:
             self.tree.load(weights.reshape(-1))
 
+    def _load_stream(self, stream: int, state: dict[str, Any]) -> None:
+        first, written = stream * self.rows * self.width, state["written"]
+        self.head[stream], self.written[stream] = state["head"], written
+        for name, column in state["columns"].items():
+            if name in ORDER:
+                self._order(stream, name)[:written] = column
+            else:
+                self.columns[name].load(first, written, column)
+        if written:
+            head = first + state["head"] * self.width + np.arange(self.width)
+            self.newest[stream] = self.columns["obs"].at(head).cpu().numpy()
+
     def _stream_state(self, stream: int) -> dict[str, Any]:
-        written = int(self.written[stream])
-        shape = (self.streams, self.rows, self.width)
-        there = {name: each.view(*shape, *each.shape[1:])[stream, :written] for name, each in self.there.items()}
-        columns = {name: column.cpu().numpy() for name, column in there.items()}
-        columns |= {name: column[stream, :written] for name, column in self.columns.items()}
+        first, written = stream * self.rows * self.width, int(self.written[stream])
+        columns = {name: column.state(first, written) for name, column in self.columns.items()} if written else {}
+        columns |= {name: self._order(stream, name)[:written] for name in self.order}
         state = {"head": int(self.head[stream]), "written": written, "columns": columns}
         if self.tree is not None:
             state["priorities"] = self.tree.weights().reshape(self.streams, self.rows, self.width)[stream, :written]
         return state
 
-    def _allocate(self, columns: dict[str, Array], width: int) -> None:
-        """Makes room for columns [T, B, ...] such as these. The system gives memory only as it is written."""
+    def _order(self, stream: int, name: str) -> Array:
+        """A column of ORDER as its stream's rows, [rows, width]: a view."""
+        rows: Array = self.order[name].reshape(self.streams, self.rows, self.width)[stream]
+        return rows
+
+    def _allocate(self, kinds: dict[str, Kind], width: int) -> None:
+        """Makes room for columns of these kinds."""
         self.width, self.rows = width, self.capacity // (self.streams * width) + 1  # one row more, for the head
         slots = self.streams * self.rows * width
-        self._choose_device(sum(slots * column[0, 0].nbytes for column in columns.values()))
-        for name, column in columns.items():
-            empty = np.zeros((slots, *column.shape[2:]), column.dtype)
-            if name in ORDER or self.device == CPU:
-                self.flat[name] = empty
-                self.columns[name] = empty.reshape(self.streams, self.rows, width, *column.shape[2:])
-            else:
-                self.there[name] = torch.from_numpy(empty).to(self.device)
+        self.order = {"r": np.zeros(slots, np.float32), **{name: np.zeros(slots, np.bool_) for name in ORDER[1:]}}
+        self.columns = make_columns(kinds, self.streams, self.rows, width, self.device)
         self.tree = SumTree(slots) if self.prioritized else None
-
-    def _choose_device(self, size: int) -> None:
-        """Keeps to the machine's memory if so many bytes are too much for the device's."""
-        if self.device != CPU and size > SHARE * torch.cuda.mem_get_info(self.device)[0]:
-            log.warning("replay is kept in the machine's memory: %.1f GB are too much for the GPU's", size / 1e9)
-            self.device = CPU
-
-    def _write(self, name: str, stream: int, rows: Indices, values: Array) -> None:
-        """Writes values [len(rows), B, ...] of one column."""
-        if name in self.columns:
-            self.columns[name][stream, rows] = values
-        else:
-            slots = torch.from_numpy(self._slots(stream, rows)).to(self.device)
-            self.there[name].index_copy_(0, slots, torch.as_tensor(values).to(self.device).flatten(0, 1))
 
     def _disconnect(self, fragment: Fragment, stream: int) -> None:
         """Gives up the newest steps of environments whose fragment does not begin with what followed those steps."""
-        head = self.head[stream]
-        last = head - 1  # or, of the ring, its last row
-        valid = self.columns["valid"][stream, last]
         if not self.written[stream]:
             return
+        last = (self.head[stream] - 1) % self.rows
+        valid = self._order(stream, "valid")[last]
         differs = (self.newest[stream] != fragment.obs[0]).reshape(self.width, -1).any(1)
         # where the first and the last observations are alike, only this shows another episode
-        restarts = self.columns["terminated"][stream, last] & fragment.valid[0]
+        restarts = self._order(stream, "terminated")[last] & fragment.valid[0]
         lost = valid & (differs | restarts)
         if lost.any():
             valid[lost] = False
             self.count -= int(np.count_nonzero(lost))
             if self.tree is not None:
-                slots = self._slots(stream, np.array([last % self.rows]))[lost]
+                slots = self._slots(stream, np.array([last]))[0, lost]
                 self.tree.set(slots, np.zeros(len(slots)))
 
     def _slots(self, stream: int, rows: Indices) -> Indices:
-        """Indices of all steps in `rows` of `stream`, row by row."""
-        first = (stream * self.rows + rows) * self.width
-        slots: Indices = (first[:, None] + np.arange(self.width)).reshape(-1)
+        """Indices [n, width] of all steps in `rows` [n] of `stream`."""
+        slots: Indices = (stream * self.rows + rows)[:, None] * self.width + np.arange(self.width)
         return slots
 
     def _raised(self, priorities: Array, valid: Array) -> Floats:
@@ -288,7 +277,7 @@ class Replay:
         while len(index) < count:
             drawn = torch.randint(int(ends[-1]), (count + count // 8 + 8,), generator=rng).numpy()
             drawn += shifts[ends.searchsorted(drawn, side="right")]
-            index = np.concatenate([index, drawn[self.flat["valid"][drawn]]])
+            index = np.concatenate([index, drawn[self.order["valid"][drawn]]])
         return index[:count], np.ones(count, np.float32)
 
     def _windows(self, index: Indices) -> tuple[Array, Array, Indices]:
@@ -297,7 +286,7 @@ class Replay:
 
         After the end of an episode, and at the head, the next row is not valid: there a window ends.
         """
-        rewards, valid = self.flat["r"], self.flat["valid"]
+        rewards, valid = self.order["r"], self.order["valid"]
         r, discount = rewards[index], np.full(len(index), self.gamma, np.float32)
         following = self._after(index)
         last = index
@@ -307,7 +296,7 @@ class Replay:
             discount = np.where(goes_on, discount * self.gamma, discount)
             last = np.where(goes_on, following, last)
             following = self._after(last)
-        return r, discount * ~self.flat["terminated"][last], following
+        return r, discount * ~self.order["terminated"][last], following
 
     def _after(self, index: Indices) -> Indices:
         """Where the steps after those at `index` [N] lie: one row on, round the ring of their stream."""
@@ -316,21 +305,12 @@ class Replay:
         wrapped: Indices = np.where(following % ring < self.width, following - ring, following)
         return wrapped
 
-    def _at(self, name: str, index: Indices) -> Tensor:
-        """What a column has at `index` [N], where it lies: [N, ...]."""
-        if name in self.flat:
-            return torch.from_numpy(self.flat[name].take(index, axis=0))
-        return self.there[name].index_select(0, torch.from_numpy(index).to(self.device))
-
 
 def _columns(fragment: Fragment) -> dict[str, Array]:
-    """What is kept of a fragment, [T, B, ...] by name; the observations are one row more."""
+    """What of a fragment batches are made of, [T, B, ...] by name; the observations are one row more."""
     return {
         "obs": fragment.obs,
         "a": fragment.a,
-        "r": fragment.r,
-        "terminated": fragment.terminated,
-        "valid": fragment.valid,
         **{EXTRA + name: values for name, values in fragment.extras.items()},
     }
 

@@ -18,6 +18,8 @@ from rltrainer.rollout import evaluate
 from rltrainer.train import run
 
 EPISODES = 100
+STATES = 1_000_000
+"""Seed of the states that a policy is judged in, and each seed's policy in others: 100 of them may all be hard."""
 
 
 def main() -> None:
@@ -38,7 +40,7 @@ def trained(task: Task, seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         result = run(experiment.model_copy(update={"spec": spec.model_copy(update=ours)}), folder)
         rows = [json.loads(line) for line in (result.folder / "result.json").read_text().splitlines()]
-        returns = evaluate(str(result.checkpoint), EPISODES, seed=1_000_000).returns
+        returns = evaluate(str(result.checkpoint), EPISODES, seed=STATES + seed).returns
     return {
         "timesteps": result.row["timesteps_total"],
         "seconds": round(result.row["time_total_s"], 1),

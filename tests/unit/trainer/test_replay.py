@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from rltrainer import checkpoint
+from rltrainer.columns import Here, Kind, Stacked, kind_of
 from rltrainer.fragment import Array, Fragment
 from rltrainer.replay import Replay, Transitions
 from rltrainer.sum_tree import SumTree
+from tests.unit.trainer.helpers import equal
 
 GAMMA = 0.9
 
@@ -430,3 +434,93 @@ def test_the_sum_tree_draws_by_weight() -> None:
     tree.set(np.array([3, 40, 99]), np.array([1.0, 2.0, 5.0]))
     drawn = tree.sample(np.random.default_rng(0).random(8000) * tree.total)
     assert np.bincount(drawn, minlength=100)[[3, 40, 99]].tolist() == pytest.approx([1000, 2000, 5000], abs=150)
+
+
+STACK, SIDE = 4, 6
+
+
+@dataclass
+class Screens:
+    """Environments that show their last frames, all of them black before an episode begins; some cut, some lost."""
+
+    random: np.random.Generator
+    width: int
+    stacks: Array = field(init=False)
+    over: NDArray[np.bool_] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.stacks = np.zeros((self.width, STACK, SIDE, SIDE), np.uint8)
+        self.over = np.ones(self.width, np.bool_)
+        self.show()
+
+    def show(self) -> None:
+        """The next frame of each environment, or the first of an episode."""
+        self.stacks = np.concatenate([self.stacks[:, 1:], self.frames()[:, None]], 1)
+        self.stacks[self.over, :-1] = 0
+
+    def frames(self) -> Array:
+        return self.random.integers(0, 3, (self.width, SIDE, SIDE), np.uint8)
+
+    def fragment(self, steps: int) -> Fragment:
+        if self.random.random() < 0.1:  # another worker took over
+            self.over[:] = True
+            self.show()
+        obs, ended, valid = [self.stacks], [], []
+        for _ in range(steps):
+            valid.append(~self.over)
+            self.over = ~self.over & (self.random.random(self.width) < 0.15)
+            ended.append(self.over)
+            self.show() if self.random.random() < 0.97 else self.shake()
+            obs.append(self.stacks)
+        shape = (steps, self.width)
+        a, r = self.random.integers(0, 9, shape), self.random.random(shape).astype(np.float32)
+        cut = np.zeros(shape, np.bool_)
+        return Fragment(np.array(obs), a, r, np.array(ended) & np.array(valid), cut, np.array(valid))
+
+    def shake(self) -> None:
+        """An environment may also show what is no stack of what it showed before."""
+        self.stacks = self.random.integers(0, 3, self.stacks.shape, np.uint8)
+
+
+def whole(values: Array) -> Kind:
+    """Each observation is kept as it is."""
+    return Kind(values.shape[2:], values.dtype)
+
+
+@pytest.mark.parametrize("prioritized", [False, True])
+@pytest.mark.parametrize(("steps", "capacity"), [(1, 60), (3, 60), (7, 60), (14, 60), (5, 2000)])
+def test_stacks_are_put_together_again_from_single_frames(
+    steps: int, capacity: int, prioritized: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over many rounds of the ring, and after a restoration, draws are those of a replay that keeps stacks whole."""
+    screens = [Screens(np.random.default_rng(i), 2) for i in range(2)]
+    replay, other = (make(capacity, 3, prioritized, streams=2) for _ in range(2))
+    draws, same_draws = rng(), rng()
+    for turn in range(120):
+        for stream in (0, 1) if turn % 3 else (1,):
+            fragment = screens[stream].fragment(steps)
+            replay.add(fragment, stream)
+            with monkeypatch.context() as patched:
+                patched.setattr("rltrainer.replay.kind_of", whole)
+                other.add(fragment, stream)
+        if turn == 60:
+            before = replay.state()
+            folder = checkpoint.write(tmp_path, {"replay": before}, 1, 1, {})
+            replay = make(capacity, 3, prioritized, streams=2)
+            replay.load(checkpoint.read(folder)[1]["replay"])
+            assert equal(replay.state(), before)
+        assert len(replay) == len(other)
+        if len(replay):
+            assert same(replay.sample(32, draws, 0.4), other.sample(32, same_draws, 0.4))
+    column = replay.columns["obs"]
+    assert isinstance(column, Stacked)
+    assert isinstance(other.columns["obs"], Here)
+    assert column.frames.values.nbytes * STACK == other.columns["obs"].values.nbytes
+
+
+def test_images_that_are_no_stacks_are_kept_whole() -> None:
+    images = np.random.default_rng(0).integers(0, 255, (9, 2, 3, 5, 5), np.uint8)
+    assert kind_of(images) == Kind((3, 5, 5), images.dtype)
+    assert kind_of(images[..., 0]) == Kind((3, 5), images.dtype)
+    assert kind_of(np.zeros((9, 2, 84, 84, 3), np.uint8)).depth == 0, "not that many frames"
+    assert kind_of(np.zeros((9, 2, 4, 84, 84), np.float32)).depth == 0
