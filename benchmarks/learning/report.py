@@ -16,9 +16,9 @@ Written by `make learning` (`python -m benchmarks.learning`), from the results i
 is the document of that name in examples/tuned, printed below, trained once per seed; its stop condition ends a run.
 
 *Return* is the interquartile mean over the seeds of the mean of 100 deterministic episodes after training, in states
-that training never saw, others for every seed. *Steps* and *seconds* are the mean environment steps and seconds of training, without the
-evaluations on the way, on so many *CPUs*; what has one of several had other runs beside it. A row is *met* if the
-return is at least the bar within the steps allowed.
+that training never saw, others for every seed. *Steps* and *seconds* are the mean environment steps and seconds of
+training, without the evaluations on the way, on so many *CPUs*; what has one of several had other runs beside it. A row
+is *met* if the return is at least the bar within the steps allowed.
 """
 
 

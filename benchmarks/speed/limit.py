@@ -73,7 +73,7 @@ class Trained:
 
 
 class Images(nn.Module):
-    """Nature's convolutions over bytes."""
+    """Nature's convolutions over bytes, their channels last in memory, as they are fastest."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class Images(nn.Module):
         self.all = nn.Sequential(*convolutions, nn.ReLU(), nn.Flatten(), nn.Linear(3136, 512), nn.ReLU())
 
     def forward(self, obs: Tensor) -> Tensor:
-        out: Tensor = self.all(obs.float())
+        out: Tensor = self.all(obs.float().contiguous(memory_format=torch.channels_last))
         return out
 
 

@@ -16,7 +16,7 @@ from benchmarks.learning.table import TUNED
 from benchmarks.speed.peers import python
 from benchmarks.speed.processes import end, megabytes
 from benchmarks.speed.race import QUIET, rates, started
-from benchmarks.speed.table import LIMIT, Memory, Scaling, Threshold, Throughput
+from benchmarks.speed.table import LIMIT, Memory, Published, Scaling, Threshold, Throughput
 from rltrainer.spec import Experiment
 
 Figures = dict[str, list[float]]
@@ -64,6 +64,12 @@ def _(row: Scaling, rounds: int, seconds: float) -> Figures:
             work = Throughput(row.name, row.run, SLEEPING, {**row.config, **few}, (), {}, warmup=2000 * count).work()
             found[name] += rates(("ours",), work, 1, 2 * seconds)["ours"]
     return found
+
+
+@measured.register
+def _(row: Published, rounds: int, seconds: float) -> Figures:
+    work = Throughput(row.name, row.run, row.env, row.config, (), {}, warmup=row.warmup).work()
+    return rates(("ours",), work, rounds, seconds)
 
 
 @measured.register

@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.speed import peers
-from benchmarks.speed.table import LIMIT, ROWS, Memory, Row, Scaling, Threshold, Throughput
+from benchmarks.speed.table import LIMIT, ROWS, Memory, Published, Row, Scaling, Threshold, Throughput
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 NAMES = {"sb3": "SB3", "rllib": "RLlib", "cleanrl": "CleanRL's way", LIMIT: "the limit"}
@@ -50,10 +50,14 @@ def write_report(found: Mapping[str, Mapping[str, Any]]) -> None:
         (Threshold, "Seconds from the command to the reward"),
         (Scaling, "Workers whose environment sleeps a millisecond a step: environment steps a second"),
         (Memory, "Megabytes of a run"),
+        (Published, "Environment steps a second on a GPU, beside what LeanRL has published of one H100"),
     ):
         rows = [(row, each) for row, each in known if isinstance(row, kind)]
         if rows:
             parts += [f"\n## {title}\n", "\n".join(table(rows)), ""]
+    missing = [row.name for row in ROWS if row.name not in found]
+    if missing:
+        parts += ["\n## Not measured yet\n", f"{', '.join(missing)}.", ""]
     RESULTS.write_text("\n".join(parts))
 
 
@@ -93,6 +97,8 @@ def ratios(row: Row, figures: Mapping[str, list[float]]) -> Iterable[str]:
         case Scaling():
             one, many = middle.values()
             yield judged("one worker", many / one, row.bar)
+        case Published():
+            yield judged(f"LeanRL's {row.rate:,.0f}", middle["ours"] / row.rate, 1.0)
         case Memory():
             if row.most is not None:
                 yield f"{'' if middle['ours'] <= row.most else '**missed** '}at most {row.most:.0f}"

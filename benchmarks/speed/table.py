@@ -53,7 +53,9 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Scaling:
-    """Steps a second with `many` workers against one, where a step of the environment sleeps for a millisecond."""
+    """Steps a second with `many` workers against one, where a step of the environment sleeps for a millisecond.
+
+    A worker has the default number of environments, 8, and steps them one by one."""
 
     name: str
     run: str
@@ -77,7 +79,20 @@ class Memory:
     """And the share of a peer's."""
 
 
-Row = Throughput | Threshold | Scaling | Memory
+@dataclass(frozen=True)
+class Published:
+    """Environment steps a second on a GPU, beside what another library says of itself."""
+
+    name: str
+    run: str
+    env: str
+    config: Mapping[str, Any]
+    rate: float
+    """What was published, in environment steps a second on one H100."""
+    warmup: int = 1500
+
+
+Row = Throughput | Threshold | Scaling | Memory | Published
 
 LIMIT = "limit"
 CLASSIC = {"sb3": 2.5, "rllib": 3.0, LIMIT: 0.85}
@@ -147,11 +162,11 @@ THROUGHPUT = (
     Throughput("appo-cartpole-2-workers", "APPO", "CartPole-v1", TWO_WORKERS, ("rllib",), {"rllib": 3.0}),
 )
 SCALING = tuple(
-    Scaling(f"{run.lower()}-16-workers", run, {"num_envs_per_worker": 1, **config})
+    Scaling(f"{run.lower()}-16-workers", run, config)
     for run, config in (
-        ("IMPALA", {"rollout_fragment_length": 200, "train_batch_size": 1000}),
-        ("APPO", {"rollout_fragment_length": 200, "train_batch_size": 1000}),
-        ("ApexDQN", {"rollout_fragment_length": 200, "updates_per_step": 0.01, "n_step": 1}),
+        ("IMPALA", {"rollout_fragment_length": 50, "train_batch_size": 2000}),
+        ("APPO", {"rollout_fragment_length": 50, "train_batch_size": 2000}),
+        ("ApexDQN", {"rollout_fragment_length": 50, "updates_per_step": 0.01, "n_step": 1}),
     )
 )
 MEMORY = (
@@ -255,4 +270,19 @@ THRESHOLDS = (
         cap=300,
     ),
 )
-ROWS: tuple[Row, ...] = (*THROUGHPUT, *MEMORY, *SCALING, *THRESHOLDS)
+ON_GPU: dict[str, Any] = {"num_gpus": 1}
+PUBLISHED = (
+    Published("gpu-ppo-breakout", "PPO", "ALE/Breakout-v5", {**PPO_PONG, **ON_GPU}, 6809, warmup=4096),
+    Published(
+        "gpu-ppo-halfcheetah",
+        "PPO",
+        "HalfCheetah-v5",
+        {"num_envs_per_worker": 1, "rollout_fragment_length": 2048, "epochs": 10, "minibatch_size": 64, **ON_GPU},
+        1774,
+        warmup=4096,
+    ),
+    Published("gpu-sac-halfcheetah", "SAC", "HalfCheetah-v5", {**CONTINUOUS, **ON_GPU}, 725),
+    Published("gpu-td3-halfcheetah", "TD3", "HalfCheetah-v5", {**CONTINUOUS, **ON_GPU}, 936),
+)
+"""LeanRL's figures, of its README (github.com/meta-pytorch/LeanRL)."""
+ROWS: tuple[Row, ...] = (*THROUGHPUT, *MEMORY, *SCALING, *THRESHOLDS, *PUBLISHED)
