@@ -5,8 +5,8 @@ arXiv 1709.06009, section 5.
 an `env_config`. Its defaults: 4 frames a step, of which the last two are pooled; 84 x 84 grey pixels, 4 frames of them
 stacked; up to 30 no-ops and the fire button at the start; actions repeat with probability 0.25 (with
 `repeat_action_probability: 0` results compare with those of before 2018); a lost life does not end an episode
-(`episodic_life: true` does that); rewards are clipped to +-1, and so are those that returns in training add up
-(`reward_clipping: false` gives the game's own). A rollout plays whole games for the game's own score.
+(`episodic_life: true` does that); rewards are learnt from as if clipped to +-1 (`reward_clipping: false` leaves them as
+they are), while returns add up the game's own. Rollouts and evaluations play whole games.
 """
 
 import inspect

@@ -75,9 +75,11 @@ class EnvSource:
             return self._vector_class(num_envs=num_envs, **self.config)  # type: ignore[call-arg]
         if self._class is not None or self._spec.vector_entry_point is None:
             return None
+        config = self.config
         if atari.is_atari(self._spec):
-            atari.check(self.config)
-        return gymnasium.make_vec(self._spec, num_envs, "vector_entry_point", **self.config)
+            atari.check(config)
+            config = {**config, "reward_clipping": False}  # whoever learns from them clips them
+        return gymnasium.make_vec(self._spec, num_envs, "vector_entry_point", **config)
 
     def single(self, render_mode: str | None = None) -> Env[Any, Any]:
         """One environment. Raises RunError, permanent, if there is none of that name or it cannot be made."""
@@ -94,10 +96,17 @@ class EnvSource:
 
     def scored(self) -> "EnvSource":
         """The environment as it is judged by: an Atari game is played whole, for its own score."""
+        return EnvSource(self.name, {**self.config, **atari.SCORED}) if self._is_atari else self
+
+    @property
+    def clips_rewards(self) -> bool:
+        """Whether its rewards are to be learnt from as -1, 0 or 1: those of Atari games, unless the config says no."""
+        return self._is_atari and bool(self.config.get("reward_clipping", True))
+
+    @property
+    def _is_atari(self) -> bool:
         with self._blamed("looking it up"):
-            if self._task is not None or self._class is not None or not atari.is_atari(self._spec):
-                return self
-        return EnvSource(self.name, {**self.config, **atari.SCORED})
+            return self._task is None and self._class is None and atari.is_atari(self._spec)
 
     def spaces(self) -> "Spaces":
         """The spaces of one environment, made, reset once and closed for this."""

@@ -25,7 +25,7 @@ class Fragment:
     a: Array
     """Actions [T, B, *action_shape], as the policy drew them."""
     r: Array
-    """Rewards [T, B], float32, as the environment gave them."""
+    """Rewards [T, B], float32, as the environment gave them; those of Atari games clipped to [-1, 1]."""
     terminated: Array
     """[T, B], bool: the episode ended in a[t], and nothing comes after it."""
     truncated: Array

@@ -6,6 +6,7 @@
 import logging
 import secrets
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic, perf_counter
 from typing import Any
@@ -93,7 +94,8 @@ class Run:
         self.results = results.Results(self.folder, self.progress.training_iteration, self.spec.stop, self.terminal)
         self.results.hyperparameters(options.model_dump(by_alias=True, mode="json"))
         if (asked := self.spec.evaluation) is not None:
-            self.evaluator = Evaluator(blueprint, asked.episodes, asked.deterministic)
+            judged = replace(blueprint, source=source.scored())
+            self.evaluator = Evaluator(judged, asked.episodes, asked.deterministic)
         self.stopped_by = self.progress.stopped_by(self.spec.stop)
         self.iterations = algorithm.strategy(backend, options, self.progress.timesteps_total)
 

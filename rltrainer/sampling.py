@@ -55,6 +55,7 @@ class Worker:
         self.family = algorithm.family(blueprint.spaces.actions)
         cpus = threads.cpus() if not options.num_workers else int(options.num_cpus_per_worker)
         self.envs = blueprint.source.vector(self.width, options.vector_env, cpus)
+        self.clips_rewards = blueprint.source.clips_rewards
         self.fragment = self._allocate()
         self.actor = Actor(
             options,
@@ -109,8 +110,9 @@ class Worker:
                 if check is not None:
                     check()
                 self._step(t)
-            self._finish()
-        report = self._account()
+            self._check()
+            report = self._account()
+            self._prepare()
         self.steps_done += self.length
         return fragment, report
 
@@ -150,16 +152,23 @@ class Worker:
             raise ValueError(f"observations have shape {np.shape(obs)[1:]}, where its space says {place.shape[1:]}")
         place[...] = obs
 
-    def _finish(self) -> None:
+    def _check(self) -> None:
         """Marks the steps that count, and looks over what the environments gave."""
-        fragment, blueprint = self.fragment, self.blueprint
+        fragment = self.fragment
         done = fragment.terminated | fragment.truncated
         fragment.valid[0], fragment.valid[1:] = ~self.just_ended, ~done[:-1]
         fragment.r[~fragment.valid] = 0.0
         self.just_ended = done[-1].copy()
         self._check_numbers(self.length)
+
+    def _prepare(self) -> None:
+        """Makes of the rewards what is learnt from, and adds what learning needs beside them."""
+        fragment, blueprint = self.fragment, self.blueprint
+        if self.clips_rewards:
+            fragment.r.clip(-1.0, 1.0, out=fragment.r)
         if getattr(blueprint.options, "normalize_rewards", False):
             gamma = blueprint.options.gamma
+            done = fragment.terminated | fragment.truncated
             fragment.extras["discounted"] = discounted_so_far(fragment.r, done, gamma, self.running_discounted)
         if blueprint.algorithm.priorities is not None:
             found = blueprint.algorithm.priorities(self.policy, fragment, blueprint.options)
