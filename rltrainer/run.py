@@ -30,7 +30,7 @@ from rltrainer.progress import Progress
 from rltrainer.rows import Row
 from rltrainer.sampling import Blueprint
 from rltrainer.spec import Experiment, ExperimentSpec
-from rltrainer.statuses import TrainingStatus
+from rltrainer.statuses import Evaluated, TrainingStatus
 from rltrainer.storage import SPEAK_EVERY, StorageError, Store, open_store, patiently
 from rltrainer.sync import Uploader
 from rltrainer.threads import set_threads
@@ -185,7 +185,9 @@ class Run:
             self._publish(last=True)
             self._checkpoint_at_end()
             raise
-        self.row["evaluation"] = self.progress.evaluated(report)
+        self.row["evaluation"] = found = self.progress.evaluated(report)
+        at = {"iteration": iteration, "timesteps_total": self.progress.timesteps_total}
+        self.update(evaluation=Evaluated(**at, **found))
 
     def _publish(self, last: bool) -> None:
         assert self.results is not None  # noqa: S101 - for the type checker

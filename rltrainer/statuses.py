@@ -59,6 +59,18 @@ class BestTrial(Model):
     checkpoint: CheckpointRef | None = Field(None, description="Its best complete checkpoint in storage.")
 
 
+class Evaluated(Model):
+    """What an evaluation found."""
+
+    iteration: Natural = Field(description="Iteration that it followed.")
+    timesteps_total: Natural = Field(description="Environment steps that the policy had learnt from.")
+    episodes: Natural = Field(description="Episodes of it.")
+    episode_reward_mean: float = Field(description="Mean return.")
+    episode_reward_min: float = Field(description="Smallest return.")
+    episode_reward_max: float = Field(description="Largest return.")
+    episode_len_mean: float = Field(description="Mean length of an episode, in steps.")
+
+
 class TrainingStatus(Model):
     """What the trainer reports, as field manager `rltrainer`, at most every few seconds."""
 
@@ -70,6 +82,9 @@ class TrainingStatus(Model):
     best_reward: float | None = Field(None, description="Best episode_reward_mean so far.")
     reward: Annotated[str, Field(max_length=32)] | None = Field(
         None, description="episode_reward_mean, rounded for display."
+    )
+    evaluation: Evaluated | None = Field(
+        None, description="The newest evaluation of a run whose document asks for any."
     )
     time_total_s: Annotated[float, Field(ge=0)] = Field(0, description="Seconds of training, over all attempts.")
     timesteps_per_second: float | None = Field(None, description="Environment steps per second in the last iteration.")

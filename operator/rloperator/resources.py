@@ -92,6 +92,7 @@ _EXPERIMENT_COLUMNS = [
     _column("ATTEMPT", ".status.attempt", "integer"),
     _column("AGE", ".metadata.creationTimestamp", "date"),
     _column("BEST", ".status.training.bestReward", "number", wide=True),
+    _column("EVALUATION", ".status.training.evaluation.episodeRewardMean", "number", wide=True),
     _column("TRIALS", ".status.training.trials.done", wide=True),
     _column("BEST TRIAL", ".status.best.trial", wide=True),
     _column("CHECKPOINT", ".status.training.checkpoint.uri", wide=True),

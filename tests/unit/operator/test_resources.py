@@ -144,7 +144,7 @@ def columns(crd: dict[str, Any]) -> tuple[list[str], list[str]]:
 def test_columns() -> None:
     assert columns(experiment_crd()) == (
         ["ALGORITHM", "ENV", "PHASE", "ITERATION", "TIMESTEPS", "REWARD", "ATTEMPT", "AGE"],
-        ["BEST", "TRIALS", "BEST TRIAL", "CHECKPOINT", "CLUSTER", "MESSAGE"],
+        ["BEST", "EVALUATION", "TRIALS", "BEST TRIAL", "CHECKPOINT", "CLUSTER", "MESSAGE"],
     )
     assert columns(resources.rollout_crd()) == (
         ["EXPERIMENT", "PHASE", "EPISODES", "REWARD", "AGE"], ["CHECKPOINT", "MESSAGE"]

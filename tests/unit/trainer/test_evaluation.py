@@ -22,6 +22,7 @@ from rltrainer.evaluation import STEPS, Evaluator
 from rltrainer.interrupt import Interrupt
 from rltrainer.learner import Weights
 from rltrainer.model import EVALUATED
+from rltrainer.run import Run
 from rltrainer.sampling import Blueprint, Report
 from rltrainer.seeding import Role, derived_seed
 from rltrainer.spec import DocumentError, Stop
@@ -340,3 +341,16 @@ def test_actions_of_several_parts_reach_evaluations_and_rollouts(tmp_path: Path)
     assert found[-1]["evaluation"]["episode_reward_mean"] == 10.0
     *_, (_, report) = rollout.run(rollout.Request(str(tmp_path / "test"), episodes=2))
     assert report.returns == [10.0, 10.0]
+
+
+def test_the_status_has_the_newest_evaluation_of_a_run(tmp_path: Path) -> None:
+    given = experiment(
+        config=quick(), stop={"training_iteration": 5}, evaluation={"interval": 2, "episodes": 3}, checkpoint={}
+    )
+    run = Run(given, tmp_path)
+    assert run.status().evaluation is None
+    train.drive(run)
+    evaluation = run.status().evaluation
+    assert evaluation is not None
+    assert (evaluation.iteration, evaluation.timesteps_total) == (5, run.row["timesteps_total"])
+    assert evaluation.model_dump(exclude={"iteration", "timesteps_total"}) == run.row["evaluation"]
