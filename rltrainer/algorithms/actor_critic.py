@@ -90,7 +90,8 @@ def predict(nets: ActorCritic, part: Columns) -> tuple[Tensor, Tensor]:
 
 
 def minibatches(columns: Columns, size: int, rng: torch.Generator) -> Iterator[Columns]:
-    """All samples once, in random order, in equal parts of about `size`: none is left over, none is tiny.
+    """All samples once, in random order, in equal parts of about `size`: none is left over, none is tiny. Where there is
+    one part, its order is of no matter and stays as it is.
 
     For a recurrent policy whole environments are drawn, so that their sequences stay whole: at least one in each part.
     """
@@ -100,8 +101,11 @@ def minibatches(columns: Columns, size: int, rng: torch.Generator) -> Iterator[C
         yield from (sequences(columns, part) for part in order.tensor_split(equal_parts(width, size / length)))
         return
     count = len(columns["adv"])
-    order = torch.randperm(count, generator=rng).to(columns["adv"].device)
     parts = equal_parts(count, size)
+    if parts == 1:
+        yield columns
+        return
+    order = torch.randperm(count, generator=rng).to(columns["adv"].device)
     shuffled = [(name, column[order].tensor_split(parts)) for name, column in columns.items()]
     for i in range(parts):
         yield {name: split[i] for name, split in shuffled}

@@ -187,13 +187,14 @@ class Pass:
         learns = id(plan.first) in wanted
         if gradient.shape != read[-1].shape:
             gradient = gradient.reshape(read[-1].shape)
+        ones = gradient.new_ones(*gradient.shape[:-2], 1, gradient.shape[-2])  # a sum of rows, quicker than by `sum`
         for i in range(len(plan.parts) - 1, -1, -1):
             part = plan.parts[i]
             if part.bend is not None:
                 gradient = part.bend.back(gradient, read[i + 1])
             if learns:
                 plan.gather(part.weight_gradient, read[i].mT, gradient)
-                part.bias_gradient.add_(gradient.sum(-2, keepdim=True))
+                plan.gather(part.bias_gradient, ones, gradient)
             if i or further:
                 gradient = plan.product(gradient, part.transposed)
         if further:
