@@ -90,8 +90,8 @@ def predict(nets: ActorCritic, part: Columns) -> tuple[Tensor, Tensor]:
 
 
 def minibatches(columns: Columns, size: int, rng: torch.Generator) -> Iterator[Columns]:
-    """All samples once, in random order, in equal parts of about `size`: none is left over, none is tiny. Where there is
-    one part, its order is of no matter and stays as it is.
+    """All samples once, in random order, in equal parts of about `size`: none is left over, none is tiny. One alone stays
+    in order, for its mean has none.
 
     For a recurrent policy whole environments are drawn, so that their sequences stay whole: at least one in each part.
     """

@@ -6,6 +6,7 @@ not even an encoder, so that each can have an optimiser of its own.
 
 import math
 from functools import partial
+from typing import Any
 
 import torch
 from gymnasium import spaces as gym
@@ -126,16 +127,25 @@ class DiscreteCritic(nn.Module):
 
 
 class Temperature(nn.Module):
-    """SAC's alpha, kept as its logarithm so that it stays positive: arXiv 1812.05905, section 5."""
+    """SAC's alpha, kept as its logarithm so that it stays positive: arXiv 1812.05905, section 5.
+
+    Where the options fix it, it is theirs, whatever a checkpoint says.
+    """
 
     def __init__(self, options: SACOptions) -> None:
         super().__init__()
+        self.fixed = options.alpha is not None
         first = options.initial_alpha if options.alpha is None else options.alpha
         self.log_alpha = nn.Parameter(torch.tensor(math.log(first)))
 
     def forward(self) -> Tensor:
         """alpha, a scalar, in units of reward per nat."""
         return self.log_alpha.exp()
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        if self.fixed:
+            state_dict[f"{prefix}log_alpha"] = self.log_alpha.detach()
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 class ActorAndCritic(nn.Module):

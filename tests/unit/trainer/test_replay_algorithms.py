@@ -355,6 +355,14 @@ def test_the_temperature_moves_towards_the_entropy_aimed_at() -> None:
     assert subject.nets.alpha().item() == pytest.approx(0.5), "given, it stays"
 
 
+def test_a_temperature_that_is_given_is_not_the_checkpoints() -> None:
+    saved, _ = pendulum("SAC", initial_alpha=0.7)
+    for config, alpha in (({"alpha": 0.1}, 0.1), ({"initial_alpha": 0.2}, 0.7)):
+        subject, _ = pendulum("SAC", **config)
+        subject.load(saved.policy(), saved.state())
+        assert subject.nets.alpha().item() == pytest.approx(alpha)
+
+
 def test_the_entropy_aimed_at() -> None:
     """Minus the number of continuous actions; of discrete ones a share of the largest that the legal ones can have."""
     assert sac.target_entropy(SquashedGaussian(torch.zeros(2, 6)), SACOptions()) == -3
