@@ -90,7 +90,7 @@ def predict(nets: ActorCritic, part: Columns) -> tuple[Tensor, Tensor]:
 
 
 def minibatches(columns: Columns, size: int, rng: torch.Generator) -> Iterator[Columns]:
-    """All samples once, in random order, in equal parts of about `size`: none is left over, none is tiny. One alone stays
+    """All samples once, in random order, in equal parts of about `size`: none is left over, none tiny. One alone stays
     in order, for its mean has none.
 
     For a recurrent policy whole environments are drawn, so that their sequences stay whole: at least one in each part.
