@@ -388,7 +388,8 @@ class Document(Model):
             parsed.check()
         except ValidationError as error:
             problems = ((problem, place(_field(problem))) for problem in error.errors())
-            raise DocumentError("\n".join(describe(problem, f"{there}: ") for problem, there in problems)) from None
+            said = (describe(problem, f"{there}: ", cls) for problem, there in problems)
+            raise DocumentError("\n".join(said)) from None
         except OptionError as error:
             raise DocumentError(f"{place(error.field)}: {error}") from None
         return parsed

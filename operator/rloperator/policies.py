@@ -68,7 +68,9 @@ def parse(spec: Manifest) -> ExperimentSpec | Refusal:
     try:
         return ExperimentSpec.model_validate(spec)
     except ValidationError as error:
-        return Refusal("InvalidDocument", "; ".join(describe(problem, "spec") for problem in error.errors()))
+        return Refusal(
+            "InvalidDocument", "; ".join(describe(problem, "spec", ExperimentSpec) for problem in error.errors())
+        )
 
 
 def parse_rollout(spec: Manifest) -> RolloutSpec | Refusal:
@@ -76,7 +78,9 @@ def parse_rollout(spec: Manifest) -> RolloutSpec | Refusal:
     try:
         return RolloutSpec.model_validate(spec)
     except ValidationError as error:
-        return Refusal("InvalidDocument", "; ".join(describe(problem, "spec") for problem in error.errors()))
+        return Refusal(
+            "InvalidDocument", "; ".join(describe(problem, "spec", RolloutSpec) for problem in error.errors())
+        )
 
 
 def _options(subject: Subject) -> Refusal | None:

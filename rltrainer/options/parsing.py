@@ -1,9 +1,10 @@
 """Options checked against the vocabulary, with errors for whoever wrote them."""
 
 import difflib
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from rltrainer.options.base import Options
 from rltrainer.options.registry import OPTIONS, VOCABULARY
@@ -55,12 +56,34 @@ def parse_options(run: str, config: dict[str, Any], where: str = "spec.config") 
         raise OptionError("; ".join(describe(problem, where) for problem in error.errors()), first) from None
 
 
-def describe(problem: Any, where: str) -> str:
-    """One line for one problem that pydantic found below `where`."""
+def describe(problem: Any, where: str, model: type[BaseModel] | None = None) -> str:
+    """What pydantic found wrong, in one line that begins with the field; of a field that `model` does not know, the
+    nearest name that it does."""
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"])
     path = path.removeprefix(".") if where.endswith(" ") else path
+    if problem["type"] == "extra_forbidden":
+        *parents, name = problem["loc"]
+        return f"{where}{path}: there is no such field.{_nearest(str(name), _fields(model, parents))}"
     value = "" if isinstance(problem["input"], dict | list) else f", got {problem['input']!r}"
     return f"{where}{path}: {problem['msg'].removeprefix('Value error, ')}{value}"
+
+
+def _fields(model: Any, path: Sequence[str | int]) -> list[str]:
+    """The names of the fields that a document may have at `path` of `model`, as far as can be told."""
+    for key in path:
+        if isinstance(key, str):
+            fields = model.model_fields.items() if model else ()
+            annotations = (field.annotation for name, field in fields if key in (name, field.alias))
+            model = next((found for each in annotations for found in _models(each)), None)
+    return [field.alias or name for name, field in model.model_fields.items()] if model else []
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models that an annotation is made of."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)
 
 
 def _unknown(run: str, name: str, known: dict[str, str], where: str) -> str:

@@ -51,8 +51,12 @@ def document(tmp_path: Path) -> Path:
         ("[64, 64]", "[64, 0]", "10: spec.config.hiddens[1]: Input should be greater than or equal to 1, got 0"),
         ("[64, 64]", "[\n      64,\n      0]", "12: spec.config.hiddens[1]"),
         ("PPO", "PPX", '6: spec: unknown algorithm "PPX". Did you mean "PPO"?'),
-        ("timesteps_total", "timestep_total", "12: spec.stop.timestep_total: Extra inputs"),
-        ("stop:", "stopp:", "11: spec.stopp: Extra inputs"),
+        (
+            "timesteps_total",
+            "timestep_total",
+            '12: spec.stop.timestep_total: there is no such field. Did you mean "timesteps_total"?',
+        ),
+        ("stop:", "stopp:", '11: spec.stopp: there is no such field. Did you mean "stop"?'),
         ("  env: CartPole-v1\n", "", "5: spec.env: Field required"),
         ("name: cartpole", "name: Cart_Pole", "4: metadata.name: String should match"),
         ("kind: RLExperiment", "kind: RLExperimen", "2: kind RLExperimen is none of RLExperiment, RLRollout"),
@@ -75,7 +79,7 @@ def test_a_mistake_in_a_document_is_told_with_its_line(
 def test_every_mistake_of_the_schema_is_told(rltrainer: Command, document: Path) -> None:
     document.write_text(DOCUMENT.replace("timesteps_total: 1000", "a: 1\n    b: 2"))
     err = rltrainer("validate", "-f", document, code=2)
-    assert [line.partition(" Extra")[0] for line in err.splitlines()] == [
+    assert [line.partition(" there is no such")[0] for line in err.splitlines()] == [
         f"error: {document}:12: spec.stop.a:",
         f"{document}:13: spec.stop.b:",
     ]

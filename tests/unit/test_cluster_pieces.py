@@ -174,7 +174,8 @@ def daemon_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_daemon_is_started_found_and_stopped(daemon_program: Path, tmp_path: Path) -> None:
-    loop = "while :; do read -t 1 <> <(:); done"
+    os.mkfifo(tmp_path / "nothing")  # to wait for without a child, which would be a second process of the program
+    loop = f"exec 3<> {tmp_path / 'nothing'}; while :; do read -t 1 -u 3; done"
     processes.start("daemon", [daemon_program, "-c", f"echo started; {loop}", str(tmp_path / "state")])
     assert processes.alive("daemon")
     assert [str(pid) for pid in processes.ours()] == [(tmp_path / "state/pid/daemon").read_text()]
