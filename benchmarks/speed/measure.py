@@ -61,7 +61,7 @@ def _(row: Scaling, rounds: int, seconds: float) -> Figures:
     for _ in range(rounds):
         for count, name in zip((1, row.many), found, strict=True):
             few = {"num_workers": count, "num_cpus_per_worker": 0.1}
-            work = Throughput(row.name, row.run, SLEEPING, {**row.config, **few}, (), {}, warmup=2000 * count).work()
+            work = Throughput(row.name, row.run, SLEEPING, {**row.config, **few}, (), {}, warmup=10_000 * count).work()
             found[name] += rates(("ours",), work, 1, 2 * seconds)["ours"]
     return found
 
