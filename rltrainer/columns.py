@@ -30,8 +30,9 @@ EMPTY = 255
 class Column(Protocol):
     """One part of each step."""
 
-    def write(self, slots: Indices, values: Array) -> None:
-        """Puts `values` [n, B, ...] into `slots` [n, B], rows that follow one another."""
+    def write(self, slots: Indices, values: Array, known: NDArray[np.bool_]) -> None:
+        """Puts `values` [n, B, ...] into `slots` [n, B], rows that follow one another. Where an environment is `known`,
+        [B], its first observation is there already."""
 
     def at(self, index: Indices) -> Tensor:
         """What lies at `index` [N]: [N, ...], where the column keeps it."""
@@ -49,7 +50,7 @@ class Here:
     def __init__(self, slots: int, width: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self.width, self.values = width, np.zeros((slots, *shape), dtype)
 
-    def write(self, slots: Indices, values: Array) -> None:
+    def write(self, slots: Indices, values: Array, known: NDArray[np.bool_]) -> None:
         """See Column."""
         self.values[slots] = values
 
@@ -75,7 +76,7 @@ class There:
         self.width = width
         self.values = torch.zeros(slots, *shape, dtype=torch.from_numpy(np.zeros(0, dtype)).dtype, device=device)
 
-    def write(self, slots: Indices, values: Array) -> None:
+    def write(self, slots: Indices, values: Array, known: NDArray[np.bool_]) -> None:
         """See Column."""
         device = self.values.device
         given = torch.from_numpy(np.ascontiguousarray(values)).to(device)
@@ -109,20 +110,17 @@ class Stacked:
         self.ring = rows * frames.width
         self.since = np.full(len(frames.values), EMPTY, np.uint8)  # rows since a stack began anew, S - 1 at most
         self.older: dict[int, Array] = {}  # what stacks that begin anew show before their newest frame, by slot
-        self.newest: dict[int, Array] = {}  # the stacks of the last row written to each stream, by its first slot
 
-    def write(self, slots: Indices, values: Array) -> None:
+    def write(self, slots: Indices, values: Array, known: NDArray[np.bool_]) -> None:
         """See Column."""
-        self._make_oldest(self._moved(slots[-1], 1))
-        before, goes_on = self.newest.pop(int(slots[0, 0]), None), follows(values)
-        known = before is not None and (before == values[0]).reshape(self.width, -1).all(1)
+        self._make_oldest(later(slots[-1], 1, self.ring, self.width))
+        goes_on = follows(values)
         since = np.where(known, self.since[slots[0]], 0)
         self._note(slots[0], values[0], since, (since > 0) | known)
         for i in range(1, len(slots)):
             since = np.where(goes_on[i - 1], np.minimum(since + 1, self.depth - 1), 0)
             self._note(slots[i], values[i], since, since > 0)
-        self.newest[int(slots[-1, 0])] = values[-1].copy()
-        self.frames.write(slots, values[:, :, -1])
+        self.frames.write(slots, values[:, :, -1], known)
 
     def _note(self, row: Indices, stacks: Array, since: Array, kept: Array) -> None:
         """Notes for a row of slots when their `stacks` [B, S, ...] began anew: now, unless they are `kept` up."""
@@ -140,20 +138,14 @@ class Stacked:
         stacks = self.at(row).cpu().numpy()
         self.older.update(zip(row.tolist(), stacks[:, :-1].copy(), strict=True))
         for rows in range(self.depth - 1):
-            later = self._moved(row, rows)
-            filled = later[self.since[later] != EMPTY]
+            following = later(row, rows, self.ring, self.width)
+            filled = following[self.since[following] != EMPTY]
             self.since[filled] = np.minimum(self.since[filled], rows)
-
-    def _moved(self, slots: Indices, rows: int | Indices) -> Indices:
-        """The slots so many rows later, round the ring of their stream."""
-        stream = slots // self.ring * self.ring
-        moved: Indices = stream + (slots - stream + rows * self.width) % self.ring
-        return moved
 
     def at(self, index: Indices) -> Tensor:
         """See Column."""
         back = np.arange(1 - self.depth, 1)
-        slots = self._moved(index[:, None], back)
+        slots = later(index[:, None], back, self.ring, self.width)
         frames = self.frames.at(slots.reshape(-1))
         stacks = frames.view(*slots.shape, *frames.shape[1:])
         since = self.since[index]
@@ -172,7 +164,6 @@ class Stacked:
             "since": self.since[first:last],
             "began": np.array(began, np.int64) - first,
             "older": np.stack([self.older[slot] for slot in began]),
-            "newest": np.array([slot for slot in self.newest if first <= slot < last], np.int64) - first,
         }
 
     def load(self, first: int, rows: int, state: dict[str, Array]) -> None:
@@ -180,8 +171,13 @@ class Stacked:
         self.frames.load(first, rows, state["frames"])
         self.since[first : first + rows * self.width] = state["since"]
         self.older.update(zip((state["began"] + first).tolist(), np.array(state["older"]), strict=True))
-        for slot in (state["newest"] + first).tolist():
-            self.newest[slot] = self.at(slot + np.arange(self.width)).cpu().numpy()
+
+
+def later(slots: Indices, rows: int | Indices, ring: int, width: int) -> Indices:
+    """The slots so many `rows` of `width` later, round the `ring` of as many slots that is their stream."""
+    stream = slots // ring * ring
+    moved: Indices = stream + (slots - stream + rows * width) % ring
+    return moved
 
 
 def follows(values: Array) -> NDArray[np.bool_]:

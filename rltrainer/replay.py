@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from rltrainer.columns import Column, Kind, kind_in, kind_of, make_columns
+from rltrainer.columns import Column, Kind, kind_in, kind_of, later, make_columns
 from rltrainer.fragment import CPU, Array, Fragment
 from rltrainer.sum_tree import Floats, Indices, SumTree
 
@@ -117,13 +118,13 @@ class Replay:
                 f"a fragment of {steps} steps of {width} environments does not fit a replay stream "
                 f"of {self.rows - 1} steps of {self.width}"
             )
-        self._disconnect(fragment, stream)
+        known = self._connect(fragment, stream)
         rows = (self.head[stream] + np.arange(steps + 1)) % self.rows
         slots = self._slots(stream, rows)
         held = self.order["valid"]
         self.count += int(np.count_nonzero(fragment.valid)) - int(np.count_nonzero(held[slots]))
         for name, values in columns.items():
-            self.columns[name].write(slots[: len(values)], values)
+            self.columns[name].write(slots[: len(values)], values, known)
         for name in ORDER:
             self.order[name][slots[:-1]] = getattr(fragment, name)
         held[slots[-1]] = False
@@ -240,22 +241,26 @@ class Replay:
         self.columns = make_columns(kinds, self.streams, self.rows, width, self.device)
         self.tree = SumTree(slots) if self.prioritized else None
 
-    def _disconnect(self, fragment: Fragment, stream: int) -> None:
-        """Gives up the newest steps of environments whose fragment does not begin with what followed those steps."""
+    def _connect(self, fragment: Fragment, stream: int) -> NDArray[np.bool_]:
+        """Gives up the newest steps of environments whose fragment does not begin with what followed those steps.
+
+        Returns which environments begin with the observation that is at the head, [B].
+        """
         if not self.written[stream]:
-            return
+            return np.zeros(self.width, np.bool_)
         last = (self.head[stream] - 1) % self.rows
         valid = self._order(stream, "valid")[last]
-        differs = (self.newest[stream] != fragment.obs[0]).reshape(self.width, -1).any(1)
+        known: NDArray[np.bool_] = (self.newest[stream] == fragment.obs[0]).reshape(self.width, -1).all(1)
         # where the first and the last observations are alike, only this shows another episode
         restarts = self._order(stream, "terminated")[last] & fragment.valid[0]
-        lost = valid & (differs | restarts)
+        lost = valid & (~known | restarts)
         if lost.any():
             valid[lost] = False
             self.count -= int(np.count_nonzero(lost))
             if self.tree is not None:
                 slots = self._slots(stream, np.array([last]))[0, lost]
                 self.tree.set(slots, np.zeros(len(slots)))
+        return known
 
     def _slots(self, stream: int, rows: Indices) -> Indices:
         """Indices [n, width] of all steps in `rows` [n] of `stream`."""
@@ -300,10 +305,7 @@ class Replay:
 
     def _after(self, index: Indices) -> Indices:
         """Where the steps after those at `index` [N] lie: one row on, round the ring of their stream."""
-        ring = self.rows * self.width
-        following = index + self.width
-        wrapped: Indices = np.where(following % ring < self.width, following - ring, following)
-        return wrapped
+        return later(index, 1, self.rows * self.width, self.width)
 
 
 def _columns(fragment: Fragment) -> dict[str, Array]:
