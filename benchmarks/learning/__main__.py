@@ -15,7 +15,6 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from itertools import cycle
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -44,16 +43,19 @@ def main() -> int:
 
 def complete(tasks: list[tuple[Task, int]], jobs: int) -> None:
     """Runs the seeds that are missing of each task, `jobs` at a time; the first that fails ends all."""
-    missing = [(task, seed) for task, seeds in tasks for seed in range(seeds) if str(seed) not in stored(task)["seeds"]]
+    missing: list[tuple[Task, int]] = []
+    for task, seeds in tasks:
+        done = stored(task)["seeds"]
+        missing += [(task, seed) for seed in range(seeds) if str(seed) not in done]
     shares: Queue[set[int]] = Queue()
     for share in split(os.sched_getaffinity(0), jobs):
         shares.put(share)
     with ThreadPoolExecutor(jobs) as pool:
         running = {pool.submit(one, task.name, seed, shares): (task, seed) for task, seed in missing}
-        for done in as_completed(running):
-            task, seed = running[done]
+        for ended in as_completed(running):
+            task, seed = running[ended]
             try:
-                outcome = done.result()
+                outcome = ended.result()
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
@@ -65,9 +67,8 @@ def complete(tasks: list[tuple[Task, int]], jobs: int) -> None:
 
 def split(cpus: set[int], jobs: int) -> list[set[int]]:
     """An equal share of `cpus` for each job: with more jobs than CPUs, some have the same one."""
-    if jobs >= len(cpus):
-        return [{cpu} for cpu, _ in zip(cycle(sorted(cpus)), range(jobs), strict=False)]
-    return [set(sorted(cpus)[job::jobs]) for job in range(jobs)]
+    ordered = sorted(cpus)
+    return [set(ordered[job::jobs]) or {ordered[job % len(ordered)]} for job in range(jobs)]
 
 
 def one(name: str, seed: int, shares: Queue[set[int]]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from benchmarks.learning.table import TUNED
 from benchmarks.speed.peers import python
 from benchmarks.speed.processes import end, megabytes
 from benchmarks.speed.race import QUIET, rates, started
-from benchmarks.speed.table import LIMIT, Memory, Published, Scaling, Threshold, Throughput
+from benchmarks.speed.table import LIMIT, Memory, Published, Scaling, Threshold, Throughput, work
 from rltrainer.spec import Experiment
 
 Figures = dict[str, list[float]]
@@ -33,18 +33,20 @@ def measured(row: Any, rounds: int, seconds: float) -> Figures:
 
 @measured.register
 def _(row: Throughput, rounds: int, seconds: float) -> Figures:
-    return rates(("ours", *row.peers, LIMIT), row.work(), rounds, seconds)
+    return rates(
+        ("ours", *row.peers, LIMIT), work(row.run, row.env, row.config, row.warmup, row.threads), rounds, seconds
+    )
 
 
 @measured.register
 def _(row: Memory, rounds: int, seconds: float) -> Figures:
-    work = Throughput(row.name, row.run, row.env, row.config, row.peers, {}).work()
-    return {name: [held(name, work) for _ in range(rounds)] for name in ("ours", *row.peers)}
+    given = work(row.run, row.env, row.config)
+    return {name: [held(name, given) for _ in range(rounds)] for name in ("ours", *row.peers)}
 
 
-def held(name: str, work: dict[str, Any]) -> float:
+def held(name: str, given: dict[str, Any]) -> float:
     """The most megabytes that a contender holds while it trains."""
-    with started(name, work) as contender:
+    with started(name, given) as contender:
         contender.answer()
         contender.begin(WATCHED_SECONDS)
         most = 0.0
@@ -61,15 +63,14 @@ def _(row: Scaling, rounds: int, seconds: float) -> Figures:
     for _ in range(rounds):
         for count, name in zip((1, row.many), found, strict=True):
             few = {"num_workers": count, "num_cpus_per_worker": 0.1}
-            work = Throughput(row.name, row.run, SLEEPING, {**row.config, **few}, (), {}, warmup=10_000 * count).work()
-            found[name] += rates(("ours",), work, 1, 2 * seconds)["ours"]
+            given = work(row.run, SLEEPING, {**row.config, **few}, warmup=10_000 * count)
+            found[name] += rates(("ours",), given, 1, 2 * seconds)["ours"]
     return found
 
 
 @measured.register
 def _(row: Published, rounds: int, seconds: float) -> Figures:
-    work = Throughput(row.name, row.run, row.env, row.config, (), {}, warmup=row.warmup).work()
-    return rates(("ours",), work, rounds, seconds)
+    return rates(("ours",), work(row.run, row.env, row.config, row.warmup), rounds, seconds)
 
 
 @measured.register
@@ -101,10 +102,10 @@ def peer_command(row: Threshold, seed: int, folder: str) -> list[str]:
     """The peer's script, told to go on until the threshold."""
     options = dict(row.options)
     if row.peer == "rllib":
-        options = Throughput(row.name, row.run, row.env, row.options, (), {}).work()["options"]
-    work = {"run": row.run, "env": row.env, "options": options, "seed": seed}
+        options = work(row.run, row.env, row.options)["options"]
+    given = {"run": row.run, "env": row.env, "options": options, "seed": seed}
     goal = {"reward": row.reward, "evaluated": row.evaluated}
-    return [python(row.peer), "-m", f"benchmarks.speed.{row.peer}", json.dumps({**work, **goal})]
+    return [python(row.peer), "-m", f"benchmarks.speed.{row.peer}", json.dumps({**given, **goal})]
 
 
 def timed(row: Threshold, command: Callable[[str], list[str]]) -> float:

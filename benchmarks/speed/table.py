@@ -6,6 +6,16 @@ from typing import Any
 
 from rltrainer.options import parse_options
 
+WARMUP = 1500
+"""Environment steps before the first window, where a row needs no more."""
+
+
+def work(run: str, env: str, config: Mapping[str, Any], warmup: int = WARMUP, threads: int = 1) -> dict[str, Any]:
+    """What a contender is started with."""
+    options = parse_options(run, dict(config)).model_dump(by_alias=True, mode="json")
+    given = {"run": run, "env": env, "config": dict(config), "options": options}
+    return {**given, "warmup": warmup, "threads": threads}
+
 
 @dataclass(frozen=True)
 class Throughput:
@@ -19,16 +29,10 @@ class Throughput:
     peers: tuple[str, ...]
     bars: Mapping[str, float]
     """How many times faster than a peer, and at what share of the limit."""
-    warmup: int = 1500
+    warmup: int = WARMUP
     """Environment steps before the first window: until updates have begun, and workers are there."""
     threads: int = 1
     """Threads of PyTorch for the peers: those that they are fastest with, of 1 and 2. Ours chooses for itself."""
-
-    def work(self) -> dict[str, Any]:
-        """What a contender is started with."""
-        options = parse_options(self.run, dict(self.config), where=self.name).model_dump(by_alias=True, mode="json")
-        given = {"run": self.run, "env": self.env, "config": dict(self.config), "options": options}
-        return {**given, "warmup": self.warmup, "threads": self.threads}
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ class Published:
     config: Mapping[str, Any]
     rate: float
     """What was published, in environment steps a second on one H100."""
-    warmup: int = 1500
+    warmup: int = WARMUP
 
 
 Row = Throughput | Threshold | Scaling | Memory | Published

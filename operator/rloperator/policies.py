@@ -6,6 +6,7 @@ Each gives a reason and a message for whoever wrote the document, or nothing.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from pydantic import ValidationError
 
@@ -41,6 +42,7 @@ class Subject:
 
 
 Policy = Callable[[Subject], Refusal | None]
+Spec = TypeVar("Spec", ExperimentSpec, RolloutSpec)
 
 
 def quantity(text: str) -> float:
@@ -65,22 +67,19 @@ def storage_of_run(spec: ExperimentSpec, status: Manifest, settings: Settings) -
 
 def parse(spec: Manifest) -> ExperimentSpec | Refusal:
     """The document's spec, or why it is none."""
-    try:
-        return ExperimentSpec.model_validate(spec)
-    except ValidationError as error:
-        return Refusal(
-            "InvalidDocument", "; ".join(describe(problem, "spec", ExperimentSpec) for problem in error.errors())
-        )
+    return _parsed(ExperimentSpec, spec)
 
 
 def parse_rollout(spec: Manifest) -> RolloutSpec | Refusal:
     """A rollout's spec, or why it is none."""
+    return _parsed(RolloutSpec, spec)
+
+
+def _parsed(kind: type[Spec], spec: Manifest) -> Spec | Refusal:
     try:
-        return RolloutSpec.model_validate(spec)
+        return kind.model_validate(spec)
     except ValidationError as error:
-        return Refusal(
-            "InvalidDocument", "; ".join(describe(problem, "spec", RolloutSpec) for problem in error.errors())
-        )
+        return Refusal("InvalidDocument", "; ".join(describe(problem, "spec", kind) for problem in error.errors()))
 
 
 def _options(subject: Subject) -> Refusal | None:
