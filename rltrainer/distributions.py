@@ -14,6 +14,8 @@ from torch.nn.functional import logsigmoid, softplus
 LOG_TWO_PI = math.log(2 * math.pi)
 ILLEGAL = -1e9
 """Logit of an action that may not be taken: its probability is exactly 0, and yet no entropy or KL is infinite."""
+LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
+"""Bounds of a squashed Gaussian's log standard deviations, before the tanh."""
 
 
 class Distribution(Protocol):
@@ -89,6 +91,15 @@ class Categorical:
     def kl_gradient(self, other: "Categorical", by_kl: float) -> Tensor:
         """See Distribution."""
         return by_kl * (other.logp.exp() - self.logp.exp())
+
+    def expectation(self, x: Tensor) -> Tensor:
+        """The mean [...] of what is `x` [..., n] of each action."""
+        return (self.logp.exp() * x).sum(-1)
+
+    def expectation_gradient(self, x: Tensor, by_expectation: float) -> Tensor:
+        """The gradient [..., n], by the logits, of a loss whose derivative by each `expectation(x)` is
+        `by_expectation`: p (x - E x)."""
+        return self.logp.exp() * (x - self.expectation(x).unsqueeze(-1)) * by_expectation
 
 
 class MultiCategorical:
@@ -215,11 +226,13 @@ class SquashedGaussian:
     """tanh of independent normal variates, from their means and log standard deviations side by side [..., 2 A].
 
     Haarnoja et al. 2018, arXiv 1812.05905, appendix C. Actions are in [-1, 1]^A, and densities are over that cube.
-    The entropy has no closed form: it is the mean of -log_prob.
+    The entropy has no closed form: it is the mean of -log_prob. Log standard deviations are kept within LOG_STD_MIN and
+    LOG_STD_MAX, as in the reference code of SAC.
     """
 
     def __init__(self, parameters: Tensor) -> None:
-        self.mean, self.log_std = parameters.chunk(2, -1)
+        self.mean, self.unbounded = parameters.chunk(2, -1)
+        self.log_std = self.unbounded.clamp(LOG_STD_MIN, LOG_STD_MAX)
 
     def sample(self, rng: torch.Generator) -> Tensor:
         """Actions [..., A] drawn with `rng`."""
@@ -229,11 +242,22 @@ class SquashedGaussian:
         """The tanh of the means [..., A], which is the median of each action."""
         return self.mean.tanh()
 
-    def rsample(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Actions [..., A], differentiable in the parameters, and their log-densities [...], in nats."""
-        noise = standard_normal(self.mean, rng)
+    def drawn(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """The actions [..., A] that standard normal variates [..., A] stand for, and their log-densities [...], in
+        nats; both differentiable in the parameters."""
         u = self.mean + noise * self.log_std.exp()
         return u.tanh(), self._log_density(noise, u)
+
+    def drawn_gradient(self, noise: Tensor, action: Tensor, by_action: Tensor, by_logp: Tensor | float) -> Tensor:
+        """The gradient [..., 2 A], by the parameters, of a loss whose derivatives by what `drawn` gave for `noise`,
+        `action` and the log-densities, are `by_action` [..., A] and `by_logp`, [...] or one for all.
+
+        With u for the action before the tanh, da/du is 1 - a^2 and dlog pi/du is 2 a.
+        """
+        by_logp = _each(by_logp)
+        by_u = by_action * (1 - action.square()) + 2 * action * by_logp
+        by_log_std = by_u * noise * self.log_std.exp() - by_logp
+        return torch.cat([by_u, by_log_std.masked_fill_(self.log_std != self.unbounded, 0.0)], -1)
 
     def log_prob(self, action: Tensor) -> Tensor:
         """Log-density [...] of actions [..., A], in nats. Those on the edge of the cube count as just inside it."""

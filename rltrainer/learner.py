@@ -183,6 +183,12 @@ class Learner:
             self.peers.average(flat.gradient, self.weight)
         return self._step(part)
 
+    def slope(self, output: Tensor, gradient: Tensor, by: Tensor) -> Tensor:
+        """The gradient of a loss by what was given to the networks, `by`, a leaf, from that by what they put out."""
+        self.tape.backward([output], [gradient], [by], frozenset())
+        found, by.grad = by.grad, None
+        return torch.zeros_like(by) if found is None else found
+
     def _step(self, part: str) -> Tensor:
         """One step of the optimiser of `part` down the gradient found, which is clipped before. Returns its norm."""
         flat = self.flats[part]

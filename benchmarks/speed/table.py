@@ -271,7 +271,8 @@ THRESHOLDS = (
             },
             "total": 1_000_000,
         },
-        cap=300,
+        cap=600,
+        evaluated=20_000,
     ),
 )
 ON_GPU: dict[str, Any] = {"num_gpus": 1}

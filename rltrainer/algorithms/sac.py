@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rltrainer.algorithm import Actor, Algorithm
 from rltrainer.algorithms.ddpg import fit_critic
-from rltrainer.distributions import ILLEGAL, Categorical, SquashedGaussian, masked
+from rltrainer.distributions import ILLEGAL, Categorical, SquashedGaussian, masked, standard_normal
 from rltrainer.execution.synchronous import synchronous
 from rltrainer.families import Family, family, squashed_family
 from rltrainer.learner import Learner
@@ -51,19 +51,43 @@ def best(policy: SoftPolicy | CategoricalPolicy, obs: Tensor, actor: Actor) -> T
     return policy.act(obs).mode()
 
 
+@torch.no_grad()
 def expectation(
     critic: nn.Module, dist: SquashedGaussian | Categorical, obs: Tensor, rng: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """The smaller critic's value and the log-probability, both [N] and in expectation over the policy's actions.
 
-    Of continuous actions one is drawn for each observation, and gradients flow through it: eq. 11. Over discrete ones
-    it is a sum: Christodoulou 2019, eq. 10 and 12.
+    Of continuous actions one is drawn for each observation: eq. 3. Over discrete ones it is a sum: Christodoulou 2019,
+    eq. 10.
     """
     if isinstance(dist, Categorical):
-        p = dist.logp.exp()
-        return (p * critic(obs).min(0).values).sum(-1), (p * dist.logp).sum(-1)
-    a, logp = dist.rsample(rng)
+        return dist.expectation(critic(obs).min(0).values), dist.expectation(dist.logp)
+    a, logp = dist.drawn(standard_normal(dist.mean, rng))
     return critic(obs, a).min(0).values, logp
+
+
+def policy_gradient(
+    learner: Learner, dist: SquashedGaussian | Categorical, obs: Tensor, alpha: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradient [N, P], by the parameters of the policy's `dist`, of the mean of alpha log pi - Q, whose terms Q and
+    log pi, both [N] as of `expectation`, come first.
+
+    Section 4.2: it goes through the actions drawn, and the smaller critic of each. Discrete actions: Christodoulou
+    2019, eq. 12.
+    """
+    critic, share = learner.nets.critic, 1 / len(obs)
+    if isinstance(dist, Categorical):
+        with torch.no_grad():
+            q = critic(obs).min(0).values
+        gradient = dist.expectation_gradient(alpha * dist.logp - q, share)
+        return dist.expectation(q), dist.expectation(dist.logp), gradient
+    noise = standard_normal(dist.mean, learner.rng)
+    a, logp = dist.drawn(noise)
+    q = critic(obs, a.requires_grad_())
+    least = q.detach().min(0)
+    pull = torch.zeros_like(q).scatter_(0, least.indices[None], -share)
+    by_a = learner.slope(q, pull, a)
+    return least.values, logp, dist.drawn_gradient(noise, a.detach(), by_a, alpha * share)
 
 
 def taken(critic: nn.Module, batch: Transitions) -> Tensor:
@@ -96,17 +120,17 @@ def update(learner: Learner, batch: Transitions, cfg: SACOptions) -> dict[str, T
         q, logp = expectation(learner.targets["critic"], nets.policy.act(batch.next_obs), batch.next_obs, learner.rng)
         y = batch.r + batch.discount * (q - alpha * logp)
     metrics = {**fit_critic(learner, batch, taken(nets.critic, batch), y), "alpha": alpha}
-    dist = nets.policy.act(batch.obs)
-    q, logp = expectation(nets.critic, dist, batch.obs, learner.rng)
-    policy_loss = (alpha * logp - q).mean()
+    parameters = nets.policy(batch.obs)
+    dist = nets.policy.make(parameters.detach())
+    q, logp, gradient = policy_gradient(learner, dist, batch.obs, alpha)
     metrics |= {
-        "policy_loss": policy_loss,
-        "grad_norm": learner.minimise(policy_loss, "policy"),
+        "policy_loss": (alpha * logp - q).mean(),
+        "grad_norm": learner.descend([parameters], [gradient], "policy"),
         "entropy": -logp.mean(),
     }
-    if cfg.alpha is None:
-        alpha_loss = -(nets.alpha.log_alpha * (logp.detach() + target_entropy(dist, cfg))).mean()
-        learner.minimise(alpha_loss, "alpha")
+    if cfg.alpha is None:  # section 5, by the logarithm
+        excess = -(logp + target_entropy(dist, cfg)).mean()
+        learner.descend([nets.alpha.log_alpha], [excess], "alpha")
     updates = learner.count_update()
     if updates % cfg.target_update_freq == 0:
         learner.follow(cfg.tau)

@@ -23,9 +23,6 @@ from rltrainer.networks.q_network import discrete_actions
 from rltrainer.networks.tower import Stacked, Tower
 from rltrainer.options.replay import ContinuousOptions, DDPGOptions, SACOptions
 
-LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
-"""Bounds of the log standard deviation before the tanh, as in the reference code of SAC."""
-
 
 class Policy(nn.Module):
     """A deterministic policy: observations [..., *shape] to actions [..., A] in [-1, 1], the Box's bounds.
@@ -52,6 +49,8 @@ class SoftPolicy(nn.Module):
     Raises RunError, permanent, unless actions are a Box of floats with finite bounds.
     """
 
+    make = SquashedGaussian
+
     def __init__(self, spaces: Spaces, options: ContinuousOptions) -> None:
         super().__init__()
         (size,) = squashed_family(spaces.actions).shape
@@ -59,13 +58,16 @@ class SoftPolicy(nn.Module):
         self.layers = dense(self.encoder.outputs, options.hiddens, options.activation, 2 * size)
 
     def forward(self, obs: Tensor) -> Tensor:
-        """Means and log standard deviations before the tanh, side by side [..., 2 A]."""
-        mean, log_std = self.layers(self.encoder(obs)).chunk(2, -1)
-        return torch.cat([mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)], -1)
+        """Means and log standard deviations before the tanh, side by side [..., 2 A], for observations [..., *shape].
+
+        The deviations are not bounded yet: SquashedGaussian does it.
+        """
+        out: Tensor = self.layers(self.encoder(obs))
+        return out
 
     def act(self, obs: Tensor) -> SquashedGaussian:
         """Distributions over actions [..., A] in [-1, 1]."""
-        return SquashedGaussian(self(obs))
+        return self.make(self(obs))
 
 
 class CategoricalPolicy(nn.Module):
@@ -73,6 +75,8 @@ class CategoricalPolicy(nn.Module):
 
     Raises RunError, permanent, unless actions are Discrete.
     """
+
+    make = Categorical
 
     def __init__(self, spaces: Spaces, options: ContinuousOptions) -> None:
         super().__init__()
@@ -88,7 +92,7 @@ class CategoricalPolicy(nn.Module):
 
     def act(self, obs: Tensor) -> Categorical:
         """Distributions over actions [...]."""
-        return Categorical(self(obs))
+        return self.make(self(obs))
 
 
 class Critic(nn.Module):

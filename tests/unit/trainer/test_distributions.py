@@ -23,6 +23,7 @@ from rltrainer.distributions import (
     SquashedGaussian,
     log_slope,
     masked,
+    standard_normal,
 )
 from rltrainer.errors import RunError
 from rltrainer.families import Family, family, squashed_family
@@ -149,7 +150,7 @@ def squashed(parameters: Tensor) -> Any:
 
 
 def test_squashed_gaussian_is_pytorchs() -> None:
-    parameters = drawn(50, 6).double() * 0.7
+    parameters = drawn(50, 6).double() * 0.5
     dist = SquashedGaussian(parameters)
     a = dist.sample(generator())
     assert (a.abs() < 1).all()
@@ -158,20 +159,35 @@ def test_squashed_gaussian_is_pytorchs() -> None:
 
 
 def test_actions_and_their_densities_come_in_one_call() -> None:
-    dist = SquashedGaussian(drawn(50, 6).double() * 0.7)
-    a, logp = dist.rsample(generator(3))
+    dist = SquashedGaussian(drawn(50, 6).double() * 0.5)
+    noise = standard_normal(dist.mean, generator(3))
+    a, logp = dist.drawn(noise)
     assert torch.equal(a, dist.sample(generator(3)))
     torch.testing.assert_close(logp, dist.log_prob(a), rtol=1e-5, atol=1e-5)  # near 1, a itself has lost digits
 
 
-def test_the_gradient_of_a_sample_is_pytorchs() -> None:
-    ours, theirs = (drawn(8, 4).double().mul(0.7).requires_grad_() for _ in range(2))
-    a, logp = SquashedGaussian(ours).rsample(generator())
+def test_the_gradient_of_what_is_drawn_is_pytorchs() -> None:
+    ours, theirs = (drawn(8, 4).double().mul(0.5).requires_grad_() for _ in range(2))
+    noise, by_logp = drawn(8, 2).double(), drawn(8).double()
+    dist = SquashedGaussian(ours)
+    a, logp = dist.drawn(noise)
     mean, log_std = theirs.chunk(2, -1)
-    u = mean + torch.empty_like(mean).normal_(generator=generator()) * log_std.exp()
+    u = mean + noise * log_std.exp()
     density = squashed(theirs).log_prob(u.tanh())
-    expected = torch.autograd.grad(density.sum() + u.tanh().square().sum(), theirs)[0]
-    torch.testing.assert_close(torch.autograd.grad(logp.sum() + a.square().sum(), ours)[0], expected)
+    expected = torch.autograd.grad((by_logp * density).sum() + u.tanh().square().sum(), theirs)[0]
+    torch.testing.assert_close(torch.autograd.grad((by_logp * logp).sum() + a.square().sum(), ours)[0], expected)
+    torch.testing.assert_close(dist.drawn_gradient(noise, a, 2 * a, by_logp).detach(), expected)
+
+
+def test_deviations_are_bounded_and_beyond_the_bounds_have_no_gradient() -> None:
+    parameters = torch.tensor([[0.1, -0.2, 0.3, -50.0, 0.5, 3.0]], requires_grad=True)
+    dist, noise = SquashedGaussian(parameters), drawn(1, 3)
+    assert dist.log_std.tolist() == [[-20.0, 0.5, 2.0]]
+    a, logp = dist.drawn(noise)
+    expected = torch.autograd.grad(a.sum() + 0.5 * logp.sum(), parameters)[0]
+    found = dist.drawn_gradient(noise, a, torch.ones(1, 3), 0.5).detach()
+    torch.testing.assert_close(found, expected)
+    assert [bool(each) for each in found[0]] == [True, True, True, False, True, False]
 
 
 def test_a_squashed_density_integrates_to_one() -> None:
@@ -188,9 +204,11 @@ def test_the_slope_of_tanh_is_exact_where_the_plain_formula_cancels(u: float) ->
 
 def test_extreme_actions_have_finite_densities_and_gradients() -> None:
     parameters = torch.tensor([[30.0, -30.0, 2.0, -5.0]], requires_grad=True)
-    a, logp = SquashedGaussian(parameters).rsample(generator())
+    dist = SquashedGaussian(parameters)
+    noise = standard_normal(dist.mean, generator())
+    a, logp = dist.drawn(noise)
     assert a.abs().max().item() == 1.0, "single precision has no number between this tanh and 1"
-    gradient = torch.autograd.grad(logp.sum() + a.sum(), parameters)[0]
+    gradient = dist.drawn_gradient(noise, a, torch.ones_like(a), 1.0)
     assert logp.isfinite().all()
     assert gradient.isfinite().all()
     assert SquashedGaussian(parameters).log_prob(a).isfinite().all()
@@ -353,6 +371,14 @@ def test_gradients_are_autograds(space: spaces.Space[Any], each: bool) -> None:
     torch.testing.assert_close(dist.gradient(a, by_logp, by_entropy).detach(), expected)
     (expected,) = torch.autograd.grad(0.7 * old.kl(dist).sum(), parameters)
     torch.testing.assert_close(old.kl_gradient(dist, 0.7).detach(), expected)
+
+
+def test_the_gradient_of_an_expectation_is_autograds() -> None:
+    legal = torch.tensor([[1, 1, 1], [1, 0, 1]])
+    logits, x = drawn(2, 3).double().requires_grad_(), drawn(2, 3, seed=1).double()
+    dist = Categorical(masked(logits, legal))
+    expected = torch.autograd.grad(0.7 * dist.expectation(x).sum(), logits)[0]
+    torch.testing.assert_close(dist.expectation_gradient(x, 0.7).detach(), expected)
 
 
 def test_gradients_leave_illegal_actions_alone() -> None:

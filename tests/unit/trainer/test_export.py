@@ -200,7 +200,8 @@ def outputs_of(found: Policy, obs: torch.Tensor, memory: dict[str, Any]) -> dict
         mean, logits, bits, log_std = raw.split([2, 5, 2, 2], -1)
         named = {"mean_0": mean, "log_std_0": log_std, "logits_1": logits, "logits_2": bits}
     elif isinstance(found.spaces.actions, spaces.Box):
-        named = dict(zip(("mean", "log_std"), raw.chunk(2, -1), strict=True))
+        mean, log_std = raw.chunk(2, -1)
+        named = {"mean": mean, "log_std": log_std.clamp(-20, 2) if found.run == "SAC" else log_std}
     else:
         named = {"logits": raw}
     return {name: value.numpy() for name, value in named.items()}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rltrainer.algorithm import Actor
 from rltrainer.algorithms import ddpg, dqn, sac
-from rltrainer.distributions import Categorical, SquashedGaussian, masked
+from rltrainer.distributions import Categorical, SquashedGaussian, masked, standard_normal
 from rltrainer.learner import Learner
 from rltrainer.options.replay import ApexDQNOptions, DDPGOptions, DQNOptions, SACOptions
 from rltrainer.replay import Transitions
@@ -336,12 +336,36 @@ def test_sacs_goal_counts_the_entropy() -> None:
     rng = torch.Generator()
     rng.set_state(subject.rng.get_state())
     with torch.no_grad():
-        a, logp = nets.policy.act(x.next_obs).rsample(rng)
+        dist = nets.policy.act(x.next_obs)
+        a, logp = dist.drawn(standard_normal(dist.mean, rng))
         y = x.r + x.discount * (subject.targets["critic"](x.next_obs, a).min(0).values - 0.3 * logp)
         errors = (nets.critic(x.obs, x.a) - y).abs().mean(0)
     subject.algorithm.update(subject, x, subject.options)
     assert x.td_error is not None
     torch.testing.assert_close(x.td_error, errors)
+
+
+@pytest.mark.parametrize("make", [cartpole, pendulum])
+def test_sacs_policy_follows_its_loss(make: Callable[..., tuple[Learner, Transitions]]) -> None:
+    """alpha log pi - min Q, by autograd through both networks."""
+    subject, x = make("SAC")
+    subject.withhold = True
+    nets: Any = subject.nets
+    alpha, rng = nets.alpha().detach(), torch.Generator()
+    rng.set_state(subject.rng.get_state())
+
+    def loss() -> Tensor:
+        dist = nets.policy.act(x.obs)
+        if isinstance(dist, Categorical):
+            q = nets.critic(x.obs).min(0).values
+            expected: Tensor = (dist.logp.exp() * (alpha * dist.logp - q)).sum(-1).mean()
+            return expected
+        _, noise = (standard_normal(dist.mean, rng) for _ in range(2))  # the first is the goal's
+        a, logp = dist.drawn(noise)
+        found: Tensor = (alpha * logp - nets.critic(x.obs, a).min(0).values).mean()
+        return found
+
+    follows(subject, "policy", lambda: subject.algorithm.update(subject, x, subject.options), loss)
 
 
 def test_the_temperature_moves_towards_the_entropy_aimed_at() -> None:
