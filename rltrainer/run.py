@@ -24,7 +24,7 @@ from rltrainer.evaluation import Evaluator
 from rltrainer.execution import Iteration
 from rltrainer.interrupt import Interrupt
 from rltrainer.learner import Weights, copies
-from rltrainer.options import Options, describe
+from rltrainer.options import Options, complaint
 from rltrainer.paths import CHECKPOINTS, EXPORTS, LOG, RESULTS
 from rltrainer.progress import Progress
 from rltrainer.rows import Row
@@ -333,8 +333,7 @@ def own_options(algorithm: Algorithm, spec: ExperimentSpec) -> Options:
     try:
         return algorithm.options.model_validate(spec.config)
     except ValidationError as error:
-        problems = "; ".join(describe(problem, "spec.config") for problem in error.errors())
-        raise RunError("InvalidOption", problems, permanent=True) from None
+        raise RunError("InvalidOption", complaint(error, "spec.config", algorithm.options), permanent=True) from None
 
 
 def fetched(weights: Any, check: Callable[[], None]) -> Weights:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from rloperator.cluster import Cluster, connect
 from rloperator.config import Settings
-from rltrainer.options import describe
+from rltrainer.options import complaint
 from rltrainer.spec import API_VERSION, Storage
 
 log = logging.getLogger("rloperator")
@@ -81,7 +81,7 @@ def _storage(args: argparse.Namespace) -> Storage | None:
     try:
         return Storage.model_validate(given)
     except ValidationError as error:
-        raise ValueError("; ".join(describe(problem, "--storage") for problem in error.errors())) from None
+        raise ValueError(complaint(error, "--storage", Storage)) from None
 
 
 def wait_for_kinds(cluster: Cluster, every: float = 10.0) -> None:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from rloperator.config import Settings
 from rloperator.names import Manifest, storage_of
-from rltrainer.options import OptionError, describe
+from rltrainer.options import OptionError, complaint
 from rltrainer.spec import Cluster, ExperimentSpec, Pods, RolloutSpec, Storage
 
 _SCALE = {"": 1.0, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15} | {
@@ -79,7 +79,7 @@ def _parsed(kind: type[Spec], spec: Manifest) -> Spec | Refusal:
     try:
         return kind.model_validate(spec)
     except ValidationError as error:
-        return Refusal("InvalidDocument", "; ".join(describe(problem, "spec", kind) for problem in error.errors()))
+        return Refusal("InvalidDocument", complaint(error, "spec", kind))
 
 
 def _options(subject: Subject) -> Refusal | None:

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from rltrainer.classic.config import GROUPS, Outcome, Reading, read, spoken, translated
-from rltrainer.options import OptionError, describe, for_algorithm, option_names
+from rltrainer.options import OptionError, complaint, for_algorithm, option_names
 from rltrainer.tune_spec import Domain
 
 Path = tuple[str, ...]
@@ -74,7 +74,7 @@ def domain_of(value: dict[str, Any], where: str) -> Domain:
     try:
         return Domain.model_validate(value)
     except ValidationError as error:
-        raise OptionError("; ".join(describe(problem, where) for problem in error.errors())) from None
+        raise OptionError(complaint(error, where, Domain)) from None
 
 
 def replaced(config: Mapping[str, Any], path: Path, value: Any) -> dict[str, Any]:

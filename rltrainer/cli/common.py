@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from rltrainer.options import describe
+from rltrainer.options import complaint
 from rltrainer.spec import Storage
 
 Command = Callable[[argparse.Namespace], int]
@@ -51,7 +51,7 @@ def storage_of(arguments: argparse.Namespace, *uris: str | None) -> Storage | No
     try:
         return Storage(uri=remote[0], endpoint=arguments.endpoint, region=arguments.region)
     except ValidationError as error:
-        raise UsageError("; ".join(describe(problem, "storage") for problem in error.errors())) from None
+        raise UsageError(complaint(error, "storage", Storage)) from None
 
 
 def positive(text: str) -> int:

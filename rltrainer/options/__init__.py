@@ -5,7 +5,7 @@ union, the command line and the operator check the exact set of the algorithm na
 """
 
 from rltrainer.options.base import Count, Natural, Options
-from rltrainer.options.parsing import OptionError, describe, for_algorithm, option_names, parse_options
+from rltrainer.options.parsing import OptionError, complaint, describe, for_algorithm, option_names, parse_options
 from rltrainer.options.policy_gradient import A2COptions, ActorCriticOptions, PolicyGradientOptions, PPOOptions
 from rltrainer.options.registry import OPTIONS
 from rltrainer.options.replay import ReplayOptions
@@ -21,6 +21,7 @@ __all__ = [
     "PPOOptions",
     "PolicyGradientOptions",
     "ReplayOptions",
+    "complaint",
     "describe",
     "for_algorithm",
     "option_names",

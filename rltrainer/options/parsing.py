@@ -53,10 +53,15 @@ def parse_options(run: str, config: dict[str, Any], where: str = "spec.config") 
         return options.model_validate(config)
     except ValidationError as error:
         first = (*where.split("."), *error.errors()[0]["loc"])
-        raise OptionError("; ".join(describe(problem, where) for problem in error.errors()), first) from None
+        raise OptionError(complaint(error, where, options), first) from None
 
 
-def describe(problem: Any, where: str, model: type[BaseModel] | None = None) -> str:
+def complaint(error: ValidationError, where: str, model: type[BaseModel]) -> str:
+    """All that pydantic found wrong with a `model` that stands at `where`, in one line."""
+    return "; ".join(describe(problem, where, model) for problem in error.errors())
+
+
+def describe(problem: Any, where: str, model: type[BaseModel]) -> str:
     """What pydantic found wrong, in one line that begins with the field; of a field that `model` does not know, the
     nearest name that it does."""
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"])

@@ -44,6 +44,13 @@ def test_an_algorithm_of_ones_own_is_a_value_in_a_module(tmp_path: Path) -> None
     assert result.row["info"]["learner"]["epochs"] == 3, "its own default"
 
 
+def test_an_option_that_ones_own_algorithm_has_not_is_named(tmp_path: Path) -> None:
+    given = experiment(run=f"{__name__}:MINE", config=small("PPO", vtrace_clip_rho=1.0))
+    with pytest.raises(RunError, match=r"^spec.config.vtrace_clip_rho: there is no such field\.") as caught:
+        train.run(given, tmp_path)
+    assert caught.value.permanent
+
+
 def learnt(run: str, env: str = "CartPole-v1", iterations: int = 6, **config: Any) -> dict[str, Tensor]:
     """The networks after some iterations."""
     backend, strategy = serial(blueprint(env, run, **config))
