@@ -24,12 +24,12 @@ from benchmarks.speed import ours
 from benchmarks.speed.table import CONTINUOUS, DQN_PONG, PPO_PONG, TWO_WORKERS, ZOO_DQN, ZOO_PPO
 from rltrainer import algorithms, learner, sampling, train
 from rltrainer.algorithm import Algorithm
+from rltrainer.backend.ray_backend import RayBackend
 from rltrainer.errors import Interrupted
 from rltrainer.interrupt import Interrupt
-from rltrainer.progress import Progress
-from rltrainer.ray_backend import RayBackend
-from rltrainer.replay import Replay
-from rltrainer.results import Results
+from rltrainer.replay.buffer import Replay
+from rltrainer.reporting.progress import Progress
+from rltrainer.reporting.results import Results
 from rltrainer.spec import API_VERSION, Experiment
 from rltrainer.tape import Tape
 

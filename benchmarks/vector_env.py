@@ -1,4 +1,4 @@
-"""What a step in another process costs more than one in this: the figure behind rltrainer/vectorize.py.
+"""What a step in another process costs more than one in this: the figure behind rltrainer/envs/vectorize.py.
 
 python -m benchmarks.vector_env
 """
@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from rltrainer.vectorize import Member, Sequential, Subprocesses
+from rltrainer.envs.vectorize import Member, Sequential, Subprocesses
 
 
 class Busy(gymnasium.Env[Any, Any]):

@@ -8,7 +8,7 @@ import torch
 from gymnasium import Space
 from torch import Tensor, nn
 
-from rltrainer.envs import Spaces
+from rltrainer.envs.source import Spaces
 from rltrainer.families import Family, family
 from rltrainer.optimizer import Optimizer
 from rltrainer.options import Options

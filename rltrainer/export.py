@@ -15,7 +15,7 @@ from gymnasium import Space, spaces
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rltrainer import __version__, checkpoint, policy
+from rltrainer import __version__, policy
 from rltrainer.algorithm import Actor, State
 from rltrainer.algorithms import actor_critic, dqn, sac
 from rltrainer.distributions import (
@@ -26,13 +26,14 @@ from rltrainer.distributions import (
     Product,
     SquashedGaussian,
 )
+from rltrainer.envs.layout import Part, layout
 from rltrainer.errors import RunError
 from rltrainer.families import family
-from rltrainer.layout import Part, layout
 from rltrainer.networks.encoders import OneHot
 from rltrainer.networks.noisy import NoisyLinear
 from rltrainer.policy import Policy
 from rltrainer.sampling import observation_dtype
+from rltrainer.storage import checkpoint
 
 ONNX, MODEL = "policy.onnx", "model"
 """What the export is called in the folder that it goes to."""

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from rltrainer.algorithm import Algorithm, Metrics
-from rltrainer.envs import Spaces
+from rltrainer.envs.source import Spaces
 from rltrainer.errors import RunError
 from rltrainer.fragment import Array, Batch, Fragment, collate
 from rltrainer.learner_group import Peers
 from rltrainer.normalize import ObservationNormalizer, RewardNormalizer
 from rltrainer.options import Options, ReplayOptions
-from rltrainer.replay import Replay, Transitions
+from rltrainer.replay.buffer import Replay, Transitions
+from rltrainer.replay.shards import beta_at, new_replay, shard_count
 from rltrainer.schedules import at
 from rltrainer.seeding import Role, derived_seed
-from rltrainer.shards import beta_at, new_replay, shard_count
 from rltrainer.tape import Tape
 
 log = logging.getLogger(__name__)

@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from gymnasium import Space
 
-from rltrainer import algorithms, checkpoint, classic
+from rltrainer import algorithms, classic
 from rltrainer.algorithm import Actor, Algorithm
-from rltrainer.checkpoint import CorruptCheckpointError
-from rltrainer.envs import EnvSource, Spaces
+from rltrainer.envs.source import EnvSource, Spaces
 from rltrainer.errors import RunError
 from rltrainer.evaluation import evaluate
 from rltrainer.families import Family
@@ -21,6 +20,8 @@ from rltrainer.learner import load_policy
 from rltrainer.options import OptionError, Options, option_names, parse_options
 from rltrainer.sampling import Blueprint, Report, observation_dtype
 from rltrainer.seeding import Role, derived_seed
+from rltrainer.storage import checkpoint
+from rltrainer.storage.checkpoint import CorruptCheckpointError
 
 log = logging.getLogger(__name__)
 

@@ -14,15 +14,15 @@ import imageio.v2 as imageio
 import numpy as np
 from gymnasium import Env
 
-from rltrainer import locate
 from rltrainer import policy as trained
-from rltrainer.envs import EnvSource
+from rltrainer.envs.source import EnvSource
 from rltrainer.errors import RunError
 from rltrainer.policy import Policy
 from rltrainer.sampling import Report
 from rltrainer.spec import Storage
 from rltrainer.statuses import RolloutResults
-from rltrainer.storage import open_store, patiently
+from rltrainer.storage import locate
+from rltrainer.storage.store import open_store, patiently
 
 log = logging.getLogger(__name__)
 

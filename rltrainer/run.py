@@ -13,26 +13,28 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from rltrainer import algorithms, restore, results
-from rltrainer import checkpoint as ckpt
+from rltrainer import algorithms
 from rltrainer.algorithm import Algorithm
-from rltrainer.backend import Backend, open_backend
-from rltrainer.checkpoint import Tree
-from rltrainer.envs import EnvSource, Spaces
+from rltrainer.backend.serial import Backend, open_backend
+from rltrainer.envs.source import EnvSource, Spaces
 from rltrainer.errors import Interrupted, RunError
 from rltrainer.evaluation import Evaluator
 from rltrainer.execution import Iteration
 from rltrainer.interrupt import Interrupt
 from rltrainer.learner import Weights, copies
 from rltrainer.options import Options, complaint
-from rltrainer.paths import CHECKPOINTS, EXPORTS, LOG, RESULTS
-from rltrainer.progress import Progress
-from rltrainer.rows import Row
+from rltrainer.reporting import results
+from rltrainer.reporting.progress import Progress
+from rltrainer.reporting.rows import Row
 from rltrainer.sampling import Blueprint
 from rltrainer.spec import Experiment, ExperimentSpec
 from rltrainer.statuses import Evaluated, TrainingStatus
-from rltrainer.storage import SPEAK_EVERY, StorageError, Store, open_store, patiently
-from rltrainer.sync import Uploader
+from rltrainer.storage import checkpoint as ckpt
+from rltrainer.storage import restore
+from rltrainer.storage.checkpoint import Tree
+from rltrainer.storage.paths import CHECKPOINTS, EXPORTS, LOG, RESULTS
+from rltrainer.storage.store import SPEAK_EVERY, StorageError, Store, open_store, patiently
+from rltrainer.storage.sync import Uploader
 from rltrainer.threads import set_threads
 
 log = logging.getLogger(__name__)
@@ -340,7 +342,7 @@ def fetched(weights: Any, check: Callable[[], None]) -> Weights:
     """The weights that a backend's reference stands for. Raises RunError if they are lost, and what `check` raises."""
     if isinstance(weights, dict):
         return weights
-    from rltrainer.ray_cluster import LOST, awaited, summary  # noqa: PLC0415 - seconds that a serial run has no use for
+    from rltrainer.backend.ray_cluster import LOST, awaited, summary  # noqa: PLC0415 - seconds that a serial run has no use for
 
     try:
         (received,) = awaited([weights], check, "the learner's weights")

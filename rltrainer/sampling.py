@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from gymnasium import spaces as gym_spaces
 
-from rltrainer import env_state, threads
+from rltrainer import threads
 from rltrainer.algorithm import Actor, Algorithm, State
-from rltrainer.envs import EnvSource, Spaces
+from rltrainer.envs import state as env_state
+from rltrainer.envs.source import EnvSource, Spaces
 from rltrainer.errors import RunError
 from rltrainer.fragment import CPU, Array, Fragment
 from rltrainer.learner import Flat, Weights, load_weights

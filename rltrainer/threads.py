@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from rltrainer.envs import Spaces
+from rltrainer.envs.source import Spaces
 from rltrainer.networks import is_image
 from rltrainer.options import Options
 

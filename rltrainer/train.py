@@ -9,15 +9,15 @@ from datetime import datetime
 from itertools import count
 from pathlib import Path
 
-from rltrainer import results
 from rltrainer.errors import Interrupted, RunError
 from rltrainer.interrupt import Interrupt
-from rltrainer.paths import run_uri
-from rltrainer.rows import Row
+from rltrainer.reporting import results
+from rltrainer.reporting.rows import Row
+from rltrainer.reporting.status import EXPERIMENT, Reporter, Target, earlier
 from rltrainer.run import Run
 from rltrainer.spec import Experiment
-from rltrainer.status import EXPERIMENT, Reporter, Target, earlier
 from rltrainer.statuses import Problem
+from rltrainer.storage.paths import run_uri
 
 log = logging.getLogger(__name__)
 

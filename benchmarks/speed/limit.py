@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.speed.meter import Meter, given
-from rltrainer.envs import EnvSource, Spaces
+from rltrainer.envs.source import EnvSource, Spaces
 from rltrainer.optimizer import Adam
 from rltrainer.threads import cpus, keep_memory
 

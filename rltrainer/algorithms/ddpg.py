@@ -18,7 +18,7 @@ from rltrainer.networks.continuous import ActorAndCritic, Policy
 from rltrainer.noise import gaussian, ornstein_uhlenbeck
 from rltrainer.optimizer import adam
 from rltrainer.options.replay import ApexDDPGOptions, DDPGOptions, TD3Options
-from rltrainer.replay import Transitions
+from rltrainer.replay.buffer import Transitions
 
 
 def explore(policy: Policy, obs: Tensor, actor: Actor) -> tuple[Tensor, dict[str, Tensor]]:

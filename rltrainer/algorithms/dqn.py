@@ -25,7 +25,7 @@ from rltrainer.options.replay import (
     QLearningOptions,
     RainbowOptions,
 )
-from rltrainer.replay import Transitions
+from rltrainer.replay.buffer import Transitions
 from rltrainer.returns import n_step_returns
 from rltrainer.schedules import at
 

@@ -23,7 +23,7 @@ from rltrainer.networks.continuous import (
 )
 from rltrainer.optimizer import adam
 from rltrainer.options.replay import SACOptions
-from rltrainer.replay import Transitions
+from rltrainer.replay.buffer import Transitions
 
 
 def either_family(space: Space[Any]) -> Family[Any]:

@@ -23,9 +23,9 @@ def arguments(sub: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Exports a policy and prints where it is."""
-    from rltrainer import locate  # noqa: PLC0415 - PyTorch comes with it
     from rltrainer.cli.speaking import speaking  # noqa: PLC0415
     from rltrainer.export import export  # noqa: PLC0415
+    from rltrainer.storage import locate  # noqa: PLC0415 - PyTorch comes with it
 
     with tempfile.TemporaryDirectory(prefix="rltrainer-") as scratch, speaking():
         place, source = Path(scratch) / "checkpoint", source_of(arguments)

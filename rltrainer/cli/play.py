@@ -9,13 +9,13 @@ from rltrainer.cli.checkpoints import policy_request, source_of
 from rltrainer.cli.common import UsageError
 from rltrainer.errors import RunError
 from rltrainer.options import OptionError
-from rltrainer.paths import run_uri
-from rltrainer.results import log_to, on_terminal, stop_logging
+from rltrainer.reporting.results import log_to, on_terminal, stop_logging
+from rltrainer.reporting.status import ROLLOUT, Reporter, Target
 from rltrainer.rollout import Request, run
 from rltrainer.spec import DocumentError, Rollout
-from rltrainer.status import ROLLOUT, Reporter, Target
 from rltrainer.statuses import Problem, RolloutResults
-from rltrainer.storage import StorageError
+from rltrainer.storage.paths import run_uri
+from rltrainer.storage.store import StorageError
 
 log = logging.getLogger(__name__)
 

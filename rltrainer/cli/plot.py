@@ -12,8 +12,8 @@ from types import ModuleType
 from typing import Any
 
 from rltrainer.cli.common import UsageError, storage_arguments, storage_of
-from rltrainer.paths import RESULTS
-from rltrainer.rows import flattened
+from rltrainer.reporting.rows import flattened
+from rltrainer.storage.paths import RESULTS
 
 X = ("timesteps_total", "training_iteration", "time_total_s")
 MEAN = "episode_reward_mean"
@@ -73,7 +73,7 @@ def package(name: str) -> ModuleType:
 
 def found(arguments: argparse.Namespace) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Each run that the command line names, and its rows. Raises UsageError for what holds none, or cannot be read."""
-    from rltrainer.storage import StorageError, open_store  # noqa: PLC0415 - boto3 comes with it
+    from rltrainer.storage.store import StorageError, open_store  # noqa: PLC0415 - boto3 comes with it
 
     for given in arguments.runs:
         uri = given.rstrip("/").removesuffix("/" + RESULTS)

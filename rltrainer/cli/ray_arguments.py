@@ -3,8 +3,8 @@
 import argparse
 import sys
 
+from rltrainer.backend.ray_settings import CURRENT
 from rltrainer.cli.common import UsageError, natural, positive
-from rltrainer.ray_settings import CURRENT
 
 GONE = {
     "eager": "--eager: updates run eagerly as it is; docs/performance.md says what compiling them would give",

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rltrainer.errors import RunError
-from rltrainer.results import log_to, on_terminal, stop_logging
-from rltrainer.storage import StorageError
+from rltrainer.reporting.results import log_to, on_terminal, stop_logging
+from rltrainer.storage.store import StorageError
 
 
 @contextmanager

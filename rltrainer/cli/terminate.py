@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from rltrainer.cli.common import complain
-from rltrainer.paths import pid_file
+from rltrainer.storage.paths import pid_file
 
 
 def arguments(sub: argparse.ArgumentParser) -> None:

@@ -10,10 +10,10 @@ from rltrainer.cli.document import EXPORTS, SCHEDULER_NAMES, Job, jobs
 from rltrainer.errors import Interrupted, RunError
 from rltrainer.interrupt import Interrupt
 from rltrainer.options import OptionError
-from rltrainer.paths import pid_file
+from rltrainer.reporting.status import EXPERIMENT, Reporter, Target, earlier
 from rltrainer.spec import DocumentError
-from rltrainer.status import EXPERIMENT, Reporter, Target, earlier
 from rltrainer.statuses import Problem
+from rltrainer.storage.paths import pid_file
 
 
 def arguments(sub: argparse.ArgumentParser) -> None:

@@ -6,10 +6,10 @@ from torch import Tensor, nn
 
 from rltrainer.algorithm import State
 from rltrainer.distributions import Distribution, masked
-from rltrainer.envs import Spaces
+from rltrainer.envs.layout import ACTION_MASK, find
+from rltrainer.envs.source import Spaces
 from rltrainer.errors import RunError
 from rltrainer.families import family
-from rltrainer.layout import ACTION_MASK, find
 from rltrainer.networks.dense import mlp
 from rltrainer.networks.encoders import encoder
 from rltrainer.networks.layers import orthogonal

@@ -13,9 +13,9 @@ from gymnasium import spaces as gym
 from torch import Tensor, nn
 
 from rltrainer.distributions import Categorical, SquashedGaussian, masked
-from rltrainer.envs import Spaces
+from rltrainer.envs.layout import ACTION_MASK
+from rltrainer.envs.source import Spaces
 from rltrainer.families import squashed_family
-from rltrainer.layout import ACTION_MASK
 from rltrainer.networks.actor_critic import mask_of
 from rltrainer.networks.dense import Dense, dense
 from rltrainer.networks.encoders import encoder

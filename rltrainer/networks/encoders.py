@@ -10,9 +10,9 @@ import torch
 from gymnasium import Space, spaces
 from torch import Tensor, nn
 
-from rltrainer.envs import Spaces
+from rltrainer.envs.layout import ACTION_MASK, AVAIL_ACTIONS, Part, layout, unsupported
+from rltrainer.envs.source import Spaces
 from rltrainer.errors import RunError
-from rltrainer.layout import ACTION_MASK, AVAIL_ACTIONS, Part, layout, unsupported
 from rltrainer.networks.layers import orthogonal
 from rltrainer.normalize import ObservationNormalizer
 from rltrainer.options import Options

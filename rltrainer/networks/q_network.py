@@ -7,9 +7,9 @@ import torch
 from gymnasium import spaces as gym
 from torch import Tensor, nn
 
-from rltrainer.envs import Spaces
+from rltrainer.envs.layout import AVAIL_ACTIONS, Part, find
+from rltrainer.envs.source import Spaces
 from rltrainer.errors import RunError
-from rltrainer.layout import AVAIL_ACTIONS, Part, find
 from rltrainer.networks.actor_critic import mask_of
 from rltrainer.networks.dense import MakeLayer, dense
 from rltrainer.networks.encoders import encoder

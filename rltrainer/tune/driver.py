@@ -12,20 +12,22 @@ from typing import Any
 from ray import tune
 from ray.tune.execution import class_cache
 
-from rltrainer import algorithms, results, sync
-from rltrainer import checkpoint as ckpt
-from rltrainer.envs import EnvSource
+from rltrainer import algorithms
+from rltrainer.backend.ray_cluster import connect, disconnect
+from rltrainer.envs.source import EnvSource
 from rltrainer.errors import Interrupted, RunError
 from rltrainer.interrupt import Interrupt
 from rltrainer.options import OptionError, Options, parse_options
-from rltrainer.paths import CHECKPOINTS, LOG, RESULTS, SEARCH
-from rltrainer.ray_cluster import connect, disconnect
+from rltrainer.reporting import results
+from rltrainer.reporting.status import EXPERIMENT, Reporter, Target, earlier
 from rltrainer.run import STORAGE_PATIENCE, check_trainable, own_options
 from rltrainer.spec import Checkpoint, Experiment, ExperimentSpec
-from rltrainer.status import EXPERIMENT, Reporter, Target, earlier
 from rltrainer.statuses import Problem, TrainingStatus
-from rltrainer.storage import Store, open_store, patiently
-from rltrainer.sync import Uploader
+from rltrainer.storage import checkpoint as ckpt
+from rltrainer.storage import sync
+from rltrainer.storage.paths import CHECKPOINTS, LOG, RESULTS, SEARCH
+from rltrainer.storage.store import Store, open_store, patiently
+from rltrainer.storage.sync import Uploader
 from rltrainer.train import claim_folder, mark, storage_uri
 from rltrainer.tune.driver_only import DriverOnly
 from rltrainer.tune.journal import Entry, Journal, read, trial_name

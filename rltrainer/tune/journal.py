@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rltrainer.checkpoint import sync_to_disk
-from rltrainer.paths import SEARCH
 from rltrainer.statuses import BestTrial, CheckpointRef, TrialCounts
+from rltrainer.storage.checkpoint import sync_to_disk
+from rltrainer.storage.paths import SEARCH
 
 Status = Literal["pending", "running", "terminated", "failed"]
 DONE = ("terminated", "failed")

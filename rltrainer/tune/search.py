@@ -21,9 +21,9 @@ from ray.tune.schedulers import (
 from ray.tune.search import Searcher
 
 from rltrainer.errors import RunError
-from rltrainer.paths import RESULTS
-from rltrainer.rows import Row, flattened
+from rltrainer.reporting.rows import Row, flattened
 from rltrainer.spec import ExperimentSpec
+from rltrainer.storage.paths import RESULTS
 from rltrainer.tune.driver_only import DriverOnly
 from rltrainer.tune.journal import Entry, Journal, trial_name
 from rltrainer.tune.space import checked, clamped, domain, mutations, plain

@@ -15,17 +15,18 @@ from typing import Any
 from ray import tune
 from ray.train._internal.session import _TrainingResult
 
-from rltrainer import checkpoint as ckpt
-from rltrainer import results, sync
-from rltrainer.checkpoint import CorruptCheckpointError
 from rltrainer.errors import RunError
 from rltrainer.model import EVALUATED
-from rltrainer.paths import CHECKPOINTS, checkpoint_key
-from rltrainer.restore import Restored
-from rltrainer.rows import Row
+from rltrainer.reporting import results
+from rltrainer.reporting.rows import Row
 from rltrainer.run import Run
 from rltrainer.spec import Experiment
-from rltrainer.storage import open_store
+from rltrainer.storage import checkpoint as ckpt
+from rltrainer.storage import sync
+from rltrainer.storage.checkpoint import CorruptCheckpointError
+from rltrainer.storage.paths import CHECKPOINTS, checkpoint_key
+from rltrainer.storage.restore import Restored
+from rltrainer.storage.store import open_store
 
 log = logging.getLogger(__name__)
 

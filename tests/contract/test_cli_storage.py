@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from rltrainer import sync
-from rltrainer.storage import S3Store
+from rltrainer.storage import sync
+from rltrainer.storage.store import S3Store
 from tests.contract.minio import PASSWORD, USER, Minio
 from tests.unit.api_server import EXPERIMENTS, api_server
 from tests.unit.command import Command

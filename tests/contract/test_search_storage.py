@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rltrainer import sync
-from rltrainer.storage import S3Store
+from rltrainer.storage import sync
+from rltrainer.storage.store import S3Store
 from rltrainer.tune.journal import Journal
 from tests.contract.minio import PASSWORD, USER, Minio
 from tests.unit.trainer.test_cli import QUICK

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from rltrainer import checkpoint as ckpt
-from rltrainer import sync
-from rltrainer.checkpoint import CorruptCheckpointError
-from rltrainer.storage import FolderStore, S3Store, StorageError, Store, open_store
+from rltrainer.storage import checkpoint as ckpt
+from rltrainer.storage import sync
+from rltrainer.storage.checkpoint import CorruptCheckpointError
+from rltrainer.storage.store import FolderStore, S3Store, StorageError, Store, open_store
 from tests.contract.minio import PASSWORD, Minio, free_port
 
 NUMBER = itertools.count()

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from rltrainer import sync, train
+from rltrainer import train
 from rltrainer.interrupt import Interrupt
 from rltrainer.run import Run
 from rltrainer.spec import Experiment
 from rltrainer.statuses import SyncStatus
-from rltrainer.storage import S3Store
+from rltrainer.storage import sync
+from rltrainer.storage.store import S3Store
 from tests.contract.minio import Minio, running
 from tests.unit.trainer.helpers import experiment, quick
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from rltrainer import checkpoint
 from rltrainer.learner import module_state
 from rltrainer.normalize import ObservationNormalizer
+from rltrainer.storage import checkpoint
 from tests.unit.trainer.helpers import blueprint, learner, small
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from rltrainer import algorithms
-from rltrainer.backend import SerialBackend
-from rltrainer.envs import EnvSource
+from rltrainer.backend.serial import SerialBackend
+from rltrainer.envs.source import EnvSource
 from rltrainer.execution import Iteration
 from rltrainer.learner import Learner
 from rltrainer.options import OPTIONS, option_names

@@ -12,7 +12,7 @@ from rltrainer import train
 from rltrainer.algorithms import ALGORITHMS
 from rltrainer.algorithms.actor_critic import minibatches
 from rltrainer.algorithms.ppo import PPO
-from rltrainer.backend import SerialBackend
+from rltrainer.backend.serial import SerialBackend
 from rltrainer.errors import RunError
 from rltrainer.options import OPTIONS, PPOOptions
 from tests.unit.trainer.helpers import blueprint, equal, experiment, nothing, quick, serial, small

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from rltrainer import checkpoint as ckpt
-from rltrainer.checkpoint import CorruptCheckpointError, FileEntry, Manifest
+from rltrainer.storage import checkpoint as ckpt
+from rltrainer.storage.checkpoint import CorruptCheckpointError, FileEntry, Manifest
 
 TREE = {
     "policy": {"layer.weight": torch.arange(6.0).reshape(2, 3)},

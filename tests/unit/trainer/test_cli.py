@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rltrainer import checkpoint as ckpt
+from rltrainer.storage import checkpoint as ckpt
 from tests.unit.command import Command
 
 RLTRAINER = [sys.executable, "-W", "error", "-m", "rltrainer.cli"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rltrainer.cli.evaluate import statistics
-from rltrainer.envs import EnvSource
+from rltrainer.envs.source import EnvSource
 from tests.unit.command import Command
 from tests.unit.trainer.checkpoints import written, written_run
 from tests.unit.trainer.helpers import TOYS

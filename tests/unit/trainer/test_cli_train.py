@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from rltrainer import checkpoint as ckpt
+from rltrainer.storage import checkpoint as ckpt
 from rltrainer.tune.journal import Journal, read
 from tests.unit.trainer.test_cli import CARTPOLE, QUICK, RLTRAINER, ROOT, rltrainer
 

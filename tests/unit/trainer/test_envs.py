@@ -15,11 +15,11 @@ import pytest
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
-from rltrainer import vectorize
-from rltrainer.envs import EnvSource
+from rltrainer.envs import vectorize
+from rltrainer.envs.source import EnvSource
+from rltrainer.envs.vectorize import Sequential, Subprocesses, choice, quicker
 from rltrainer.errors import RunError
 from rltrainer.sampling import Worker
-from rltrainer.vectorize import Sequential, Subprocesses, choice, quicker
 from tests.unit.trainer.helpers import TOYS, blueprint, learner
 from tests.unit.trainer.toy_envs import Countdown, Faulty, Parts
 
@@ -192,7 +192,7 @@ def test_a_script_without_a_guard_begins_once_and_its_processes_end_with_it(tmp_
     script = tmp_path / "script.py"
     script.write_text(
         "import os, signal\n"
-        "from rltrainer.envs import EnvSource\n"
+        "from rltrainer.envs.source import EnvSource\n"
         f"envs = EnvSource('{TOYS}Countdown').vector(2, 'subprocess')\n"
         "envs.reset(seed=[1, 2])\n"
         "print(*(process.pid for process in envs.processes), flush=True)\n"

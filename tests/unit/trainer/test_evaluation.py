@@ -14,7 +14,6 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from rltrainer import checkpoint as ckpt
 from rltrainer import rollout, train
 from rltrainer.algorithm import Actor, Algorithm, State
 from rltrainer.errors import Interrupted, RunError
@@ -26,6 +25,7 @@ from rltrainer.run import Run
 from rltrainer.sampling import Blueprint, Report
 from rltrainer.seeding import Role, derived_seed
 from rltrainer.spec import DocumentError, Stop
+from rltrainer.storage import checkpoint as ckpt
 from tests.unit.trainer.helpers import TOYS, blueprint, experiment, learner, quick
 from tests.unit.trainer.toy_envs import Countdown, Identity, Step
 

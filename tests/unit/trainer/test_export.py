@@ -14,7 +14,7 @@ import torch
 from gymnasium import spaces
 from gymnasium.spaces.utils import flatten
 
-from rltrainer import algorithms, checkpoint, policy
+from rltrainer import algorithms, policy
 from rltrainer.algorithm import Actor, Algorithm
 from rltrainer.algorithms.ppo import PPO
 from rltrainer.distributions import SquashedGaussian
@@ -22,6 +22,7 @@ from rltrainer.errors import RunError
 from rltrainer.export import FORMATS, export, load_model
 from rltrainer.learner import module_state
 from rltrainer.policy import Policy
+from rltrainer.storage import checkpoint
 from tests.unit.command import Command
 from tests.unit.trainer.checkpoints import written
 from tests.unit.trainer.helpers import TASKS, TOYS, blueprint, learner, small

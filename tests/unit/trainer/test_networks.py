@@ -8,9 +8,9 @@ from gymnasium import Space, spaces
 from gymnasium.spaces.utils import flatten, flatten_space
 from torch import Tensor
 
-from rltrainer.envs import Spaces
+from rltrainer.envs.layout import ACTION_MASK, AVAIL_ACTIONS, find, layout
+from rltrainer.envs.source import Spaces
 from rltrainer.errors import RunError
-from rltrainer.layout import ACTION_MASK, AVAIL_ACTIONS, find, layout
 from rltrainer.learner import Flat
 from rltrainer.networks import ActorCritic, Memory, PolicyNetwork, encoder, is_image, orthogonal
 from rltrainer.networks.encoders import Convolutional, OneHot, channels_last, is_picture, minatar, nature, resnet

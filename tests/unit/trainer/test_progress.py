@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from tensorboardX import SummaryWriter  # noqa: F401 - its first import warns, before any test
 
-from rltrainer import results
 from rltrainer.execution import Iteration
 from rltrainer.model import EVALUATED
-from rltrainer.paths import run_uri
-from rltrainer.progress import Progress
-from rltrainer.results import Results, keep_until, summary_of
+from rltrainer.reporting import results
+from rltrainer.reporting.progress import Progress
+from rltrainer.reporting.results import Results, keep_until, summary_of
 from rltrainer.sampling import Report
 from rltrainer.spec import Metadata, Stop
+from rltrainer.storage.paths import run_uri
 from rltrainer.threads import cpus
 
 

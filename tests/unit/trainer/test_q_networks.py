@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from rltrainer.distributions import LOG_STD_MAX, LOG_STD_MIN
-from rltrainer.envs import Spaces
+from rltrainer.envs.source import Spaces
 from rltrainer.errors import RunError
 from rltrainer.networks.continuous import (
     ActorAndCritic,

@@ -13,13 +13,13 @@ import pytest
 import ray
 import torch
 
-from rltrainer import checkpoint as ckpt
 from rltrainer import train
-from rltrainer.backend import Backend, SerialBackend
+from rltrainer.backend.ray_backend import RayBackend
+from rltrainer.backend.serial import Backend, SerialBackend
 from rltrainer.errors import Interrupted, RunError
 from rltrainer.interrupt import Interrupt
-from rltrainer.ray_backend import RayBackend
 from rltrainer.run import Run
+from rltrainer.storage import checkpoint as ckpt
 from tests.unit.trainer.helpers import TASKS, TOYS, blueprint, experiment, nothing, quick, small
 
 pytestmark = pytest.mark.filterwarnings(
@@ -186,7 +186,7 @@ def test_a_lost_shard_is_replaced_and_filled_again(caplog: pytest.LogCaptureFixt
 
 
 def test_a_worker_that_is_lost_again_and_again_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rltrainer.ray_backend.LOSSES", 2)
+    monkeypatch.setattr("rltrainer.backend.ray_backend.LOSSES", 2)
     backend = RayBackend(blueprint(TOYS + "Dies", **quick(num_workers=1)), nothing)
     with pytest.raises(RunError, match="worker 0 was lost 2 times in a row") as caught:
         iterate(backend, 1)
@@ -213,7 +213,7 @@ def test_an_environments_fault_arrives_without_rays_traceback(env: str, message:
 def test_a_worker_that_has_no_place_yet_is_waited_for(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("rltrainer.ray_cluster.SPEAK_EVERY", 1.0)
+    monkeypatch.setattr("rltrainer.backend.ray_cluster.SPEAK_EVERY", 1.0)
     interrupt = Interrupt()
     backend = RayBackend(blueprint(**quick(num_workers=1, num_cpus_per_worker=50)), interrupt.check)
     threading.Timer(3, interrupt.ask, [signal.SIGTERM]).start()

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from rltrainer import checkpoint
-from rltrainer.columns import Here, Kind, Stacked, kind_of
 from rltrainer.fragment import Array, Fragment
-from rltrainer.replay import Replay, Transitions
-from rltrainer.sum_tree import SumTree
+from rltrainer.replay.buffer import Replay, Transitions
+from rltrainer.replay.columns import Here, Kind, Stacked, kind_of
+from rltrainer.replay.sum_tree import SumTree
+from rltrainer.storage import checkpoint
 from tests.unit.trainer.helpers import equal
 
 GAMMA = 0.9
@@ -501,7 +501,7 @@ def test_stacks_are_put_together_again_from_single_frames(
             fragment = screens[stream].fragment(steps)
             replay.add(fragment, stream)
             with monkeypatch.context() as patched:
-                patched.setattr("rltrainer.replay.kind_of", whole)
+                patched.setattr("rltrainer.replay.buffer.kind_of", whole)
                 other.add(fragment, stream)
         if turn == 60:
             before = replay.state()

@@ -15,7 +15,7 @@ from rltrainer.algorithms import ddpg, dqn, sac
 from rltrainer.distributions import Categorical, SquashedGaussian, masked, standard_normal
 from rltrainer.learner import Learner
 from rltrainer.options.replay import ApexDQNOptions, DDPGOptions, DQNOptions, SACOptions
-from rltrainer.replay import Transitions
+from rltrainer.replay.buffer import Transitions
 from rltrainer.sampling import Worker
 from tests.unit.trainer.helpers import TASKS, blueprint, learner, small
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from rltrainer import checkpoint as ckpt
 from rltrainer import train
-from rltrainer.backend import SerialBackend
+from rltrainer.backend.serial import SerialBackend
 from rltrainer.errors import RunError
 from rltrainer.options import OPTIONS
+from rltrainer.storage import checkpoint as ckpt
 from tests.unit.trainer.helpers import TASKS, TOYS, blueprint, equal, experiment, nothing, quick, small
 
 EVERYTHING = {

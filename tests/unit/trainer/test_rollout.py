@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import yaml
 
-from rltrainer import rollout, status, train
+from rltrainer import rollout, train
 from rltrainer.cli import parser, play
 from rltrainer.errors import RunError
+from rltrainer.reporting import status
 from rltrainer.rollout import Episode, Keeper, Request
 from rltrainer.spec import DocumentError
 from tests.unit.trainer.helpers import TOYS, experiment, quick

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from rltrainer.algorithms.actor_critic import evaluate
-from rltrainer.envs import EnvSource
+from rltrainer.envs.source import EnvSource
+from rltrainer.envs.vectorize import Subprocesses
 from rltrainer.errors import RunError
 from rltrainer.fragment import Fragment, collate
 from rltrainer.options import PPOOptions
 from rltrainer.sampling import Blueprint, Report, Worker
-from rltrainer.vectorize import Subprocesses
 from tests.unit.trainer.helpers import TOYS, blueprint, learner
 
 CPU = torch.device("cpu")

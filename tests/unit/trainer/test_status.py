@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from kubernetes import client
 
-from rltrainer import status
-from rltrainer.status import EXPERIMENT, KubernetesClient, Reporter, Target
+from rltrainer.reporting import status
+from rltrainer.reporting.status import EXPERIMENT, KubernetesClient, Reporter, Target
 from rltrainer.statuses import Problem, TrainingStatus
 
 TARGET = Target(*EXPERIMENT, "team", "cartpole", "uid-1")

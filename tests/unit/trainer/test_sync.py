@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from rltrainer import checkpoint as ckpt
-from rltrainer import sync
 from rltrainer.spec import Checkpoint
 from rltrainer.statuses import SyncStatus
-from rltrainer.storage import FolderStore, StorageError
-from rltrainer.sync import Uploader
+from rltrainer.storage import checkpoint as ckpt
+from rltrainer.storage import sync
+from rltrainer.storage.store import FolderStore, StorageError
+from rltrainer.storage.sync import Uploader
 
 
 class Flaky(FolderStore):

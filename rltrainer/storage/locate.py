@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rltrainer import restore
-from rltrainer.checkpoint import MANIFEST, CorruptCheckpointError
 from rltrainer.errors import RunError
-from rltrainer.paths import PARAMS, SEARCH
 from rltrainer.spec import Checkpoint, Storage
-from rltrainer.storage import Store, open_store
+from rltrainer.storage import restore
+from rltrainer.storage.checkpoint import MANIFEST, CorruptCheckpointError
+from rltrainer.storage.paths import PARAMS, SEARCH
+from rltrainer.storage.store import Store, open_store
 
 WHICH = ("best", "latest")
 

@@ -15,19 +15,19 @@ import torch
 from ray import exceptions as rex
 
 from rltrainer.algorithm import Metrics
-from rltrainer.backend import make_learner, start_worker
-from rltrainer.checkpoint import Tree
+from rltrainer.backend.ray_cluster import LOST, POLL, Patience, connect, disconnect, receive, summary
+from rltrainer.backend.ray_learners import Here, Learners, RayLearners
+from rltrainer.backend.ray_shards import RayShards
+from rltrainer.backend.serial import make_learner, start_worker
 from rltrainer.errors import RunError
 from rltrainer.execution import Done, Task
 from rltrainer.fragment import Fragment
 from rltrainer.learner import Gradient, Learner, Weights
 from rltrainer.learner_group import share_of
 from rltrainer.options import ReplayOptions
-from rltrainer.ray_cluster import LOST, POLL, Patience, connect, disconnect, receive, summary
-from rltrainer.ray_learners import Here, Learners, RayLearners
-from rltrainer.ray_shards import RayShards
+from rltrainer.replay.shards import shard_count
 from rltrainer.sampling import Blueprint, Report, Worker
-from rltrainer.shards import shard_count
+from rltrainer.storage.checkpoint import Tree
 
 log = logging.getLogger(__name__)
 

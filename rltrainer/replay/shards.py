@@ -4,12 +4,12 @@ import logging
 
 import torch
 
-from rltrainer.checkpoint import Tree
 from rltrainer.fragment import CPU, Array, Fragment
 from rltrainer.options import Options, ReplayOptions
 from rltrainer.options.replay import ShardedReplayOptions
-from rltrainer.replay import Replay, Transitions
+from rltrainer.replay.buffer import Replay, Transitions
 from rltrainer.schedules import at
+from rltrainer.storage.checkpoint import Tree
 
 log = logging.getLogger(__name__)
 

@@ -15,9 +15,9 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.summary import hparams
 from tqdm import tqdm
 
-from rltrainer.paths import LOG, PARAMS, RESULTS, TABLE
-from rltrainer.rows import Row, flattened
+from rltrainer.reporting.rows import Row, flattened
 from rltrainer.spec import Stop
+from rltrainer.storage.paths import LOG, PARAMS, RESULTS, TABLE
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from rltrainer.execution import Iteration
 from rltrainer.model import EVALUATED
-from rltrainer.rows import Row
+from rltrainer.reporting.rows import Row
 from rltrainer.sampling import Report
 from rltrainer.spec import Stop
 

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from time import monotonic
 
-from rltrainer import checkpoint as ckpt
-from rltrainer.checkpoint import Manifest
-from rltrainer.paths import CHECKPOINTS, checkpoint_key
 from rltrainer.spec import Checkpoint
 from rltrainer.statuses import CheckpointRef, Problem, SyncStatus
-from rltrainer.storage import StorageError, Store
+from rltrainer.storage import checkpoint as ckpt
+from rltrainer.storage.checkpoint import Manifest
+from rltrainer.storage.paths import CHECKPOINTS, checkpoint_key
+from rltrainer.storage.store import StorageError, Store
 
 log = logging.getLogger(__name__)
 

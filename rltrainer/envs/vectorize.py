@@ -21,7 +21,7 @@ from gymnasium import Env
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.vector.async_vector_env import AsyncState, _async_worker
 
-from rltrainer.env_state import State, load, save
+from rltrainer.envs.state import State, load, save
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +148,7 @@ class Subprocesses(AsyncVectorEnv):
 
     def __init__(self, members: list[Make]) -> None:
         # a clean server forks the processes: this one may have threads, whose locks a fork would copy as they are
-        mp.set_forkserver_preload(["rltrainer.envs"])
+        mp.set_forkserver_preload(["rltrainer.envs.source"])
         with childhood():
             super().__init__(
                 members, copy=False, context="forkserver", worker=_child, autoreset_mode=AutoresetMode.NEXT_STEP

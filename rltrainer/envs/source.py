@@ -17,11 +17,11 @@ from gymnasium.spaces.utils import flatten
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from gymnasium.wrappers import vector as vector_wrappers
 
-from rltrainer import atari
-from rltrainer.env_state import layers
+from rltrainer.envs import atari
+from rltrainer.envs.pool import Pool
+from rltrainer.envs.state import layers
+from rltrainer.envs.vectorize import How, vectorized
 from rltrainer.errors import RunError
-from rltrainer.pool import Pool
-from rltrainer.vectorize import How, vectorized
 
 REGISTRARS = {"ALE": "ale_py", "MinAtar": "minatar.gym"}
 """The module that brings the environments of a namespace."""

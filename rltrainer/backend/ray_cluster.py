@@ -9,8 +9,8 @@ from typing import Any
 import ray
 from ray import exceptions as rex
 
+from rltrainer.backend.ray_settings import CURRENT, RaySettings
 from rltrainer.errors import RunError
-from rltrainer.ray_settings import CURRENT, RaySettings
 
 log = logging.getLogger(__name__)
 

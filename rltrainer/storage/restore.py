@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rltrainer import checkpoint as ckpt
-from rltrainer import sync
-from rltrainer.checkpoint import CorruptCheckpointError, Manifest, Tree
 from rltrainer.errors import RunError
-from rltrainer.paths import CHECKPOINTS, checkpoint_key
 from rltrainer.spec import ExperimentSpec
-from rltrainer.storage import Store, open_store
+from rltrainer.storage import checkpoint as ckpt
+from rltrainer.storage import sync
+from rltrainer.storage.checkpoint import CorruptCheckpointError, Manifest, Tree
+from rltrainer.storage.paths import CHECKPOINTS, checkpoint_key
+from rltrainer.storage.store import Store, open_store
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rltrainer.columns import Column, Kind, kind_in, kind_of, later, make_columns
 from rltrainer.fragment import CPU, Array, Fragment
-from rltrainer.sum_tree import Floats, Indices, SumTree
+from rltrainer.replay.columns import Column, Kind, kind_in, kind_of, later, make_columns
+from rltrainer.replay.sum_tree import Floats, Indices, SumTree
 
 EXTRA = "extra."
 """What the names of a fragment's extras begin with, among the columns of the ring."""

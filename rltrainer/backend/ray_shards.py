@@ -7,14 +7,14 @@ from typing import Any
 
 import ray
 
-from rltrainer.checkpoint import Tree
+from rltrainer.backend.ray_cluster import LOST, awaited, summary
 from rltrainer.errors import RunError
-from rltrainer.ray_cluster import LOST, awaited, summary
-from rltrainer.replay import Transitions
+from rltrainer.replay.buffer import Transitions
+from rltrainer.replay.shards import Shard, shard_count
+from rltrainer.replay.sum_tree import Indices
 from rltrainer.sampling import Blueprint
 from rltrainer.seeding import Role, derived_seed
-from rltrainer.shards import Shard, shard_count
-from rltrainer.sum_tree import Indices
+from rltrainer.storage.checkpoint import Tree
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rltrainer.fragment import CPU, Array
-from rltrainer.sum_tree import Indices
+from rltrainer.replay.sum_tree import Indices
 
 log = logging.getLogger(__name__)
 

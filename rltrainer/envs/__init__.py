@@ -1,0 +1,1 @@
+"""Environments: by name, as vectors one way or another, what they show as arrays, and their state."""

@@ -1,0 +1,1 @@
+"""Past steps: where they are kept, and what is drawn from them."""
