@@ -162,7 +162,10 @@ def test_a_runs_folder_in_storage(metadata: dict[str, str], expected: str) -> No
 @pytest.mark.parametrize(
     ("quota", "expected"), [("100000 100000", 1), ("50000 100000", 1), ("max 100000", None), (None, None)]
 )
-def test_threads_stay_within_the_containers_quota(tmp_path: Path, quota: str | None, expected: int | None) -> None:
+def test_threads_stay_within_the_containers_quota(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str | None, expected: int | None
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if quota is not None:
         (tmp_path / "cpu.max").write_text(quota)
     import os
