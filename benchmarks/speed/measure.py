@@ -17,6 +17,7 @@ from benchmarks.speed.peers import python
 from benchmarks.speed.processes import end, megabytes
 from benchmarks.speed.race import QUIET, rates, started
 from benchmarks.speed.table import LIMIT, Memory, Published, Scaling, Threshold, Throughput, work
+from rltrainer.options import parse_options
 from rltrainer.spec import Experiment
 
 Figures = dict[str, list[float]]
@@ -89,13 +90,22 @@ def our_command(row: Threshold, seed: int, folder: str) -> list[str]:
     spec["config"] = {**spec["config"], "seed": seed}
     spec["checkpoint"] = {"atEnd": False}
     if spec.pop("evaluation", None) and row.evaluated:
-        every = max(1, round(row.evaluated / spec["config"].get("timesteps_per_iteration", 1000)))
-        spec["evaluation"] = {"interval": every, "episodes": 10}
+        spec["evaluation"] = {
+            "interval": max(1, round(row.evaluated / iteration(row.run, spec["config"]))),
+            "episodes": 10,
+        }
     spec["stop"] = {("evaluation/" if row.evaluated else "") + "episode_reward_mean": row.reward}
     path = Path(folder) / "document.json"
     path.write_text(json.dumps(experiment))
     rltrainer = Path(sys.executable).parent / "rltrainer"
     return [str(rltrainer), "train", "-f", str(path), "--local-dir", folder]
+
+
+def iteration(run: str, config: dict[str, Any]) -> int:
+    """The least environment steps of an iteration: no fragment is cut."""
+    options = parse_options(run, config)
+    fragments = options.num_envs_per_worker * options.rollout_fragment_length * max(1, options.num_workers)
+    return max(options.timesteps_per_iteration, fragments)
 
 
 def peer_command(row: Threshold, seed: int, folder: str) -> list[str]:
