@@ -11,8 +11,8 @@ from rltrainer.spec import Experiment
 TUNED = Path(__file__).parents[2] / "examples" / "tuned"
 ZOO = "rl-zoo3"
 RLLIB = "RLlib's tuned examples"
-MINATAR = "curves of Young and Tian 2019, arXiv 1903.03176, figure 2"
-TIANSHOU = "Tianshou's MuJoCo benchmark"
+MINATAR = "curves to 5M of Young and Tian 2019, arXiv 1903.03176, figure 2; no numbers"
+TIANSHOU = "Tianshou's MuJoCo benchmark, -v3, mean of 10 seeds"
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,10 @@ TASKS = (
     Task("minatar-impala", None, 1_000_000, MINATAR, seeds=3),
     Task("minatar-dqn", None, 1_000_000, MINATAR, seeds=3),
     Task("minatar-rainbow", None, 1_000_000, MINATAR, seeds=3),
-    Task("halfcheetah-sac", None, 300_000, f"12139 at 1M ({TIANSHOU})", seeds=1),
-    Task("halfcheetah-td3", None, 300_000, f"10201 at 1M ({TIANSHOU})", seeds=1),
+    Task("halfcheetah-sac", None, 300_000, f"9059 at 300k, 12139 at 1M ({TIANSHOU})", seeds=1),
+    Task("halfcheetah-td3", None, 300_000, f"7546 at 300k, 10201 at 1M ({TIANSHOU})", seeds=1),
     Task("halfcheetah-ppo", None, 1_000_000, f"5784 at 1M ({TIANSHOU})", seeds=1),
-    Task("hopper-sac", None, 300_000, f"3542 at 1M ({TIANSHOU})", seeds=1),
-    Task("hopper-td3", None, 300_000, f"3472 at 1M ({TIANSHOU})", seeds=1),
+    Task("hopper-sac", None, 300_000, f"3388 at 300k, 3542 at 1M ({TIANSHOU})", seeds=1),
+    Task("hopper-td3", None, 300_000, f"1583 at 300k, 3472 at 1M ({TIANSHOU})", seeds=1),
     Task("hopper-ppo", None, 1_000_000, f"2609 at 1M ({TIANSHOU})", seeds=1),
 )
