@@ -73,11 +73,11 @@ class Categorical:
 
     def entropy(self) -> Tensor:
         """See Distribution."""
-        return -(self.logp.exp() * self.logp).sum(-1)
+        return -self.expectation(self.logp)
 
     def kl(self, other: "Categorical") -> Tensor:
         """See Distribution."""
-        return (self.logp.exp() * (self.logp - other.logp)).sum(-1)
+        return self.expectation(self.logp - other.logp)
 
     def gradient(self, action: Tensor, by_logp: Tensor, by_entropy: Tensor | float) -> Tensor:
         """See Distribution: of log pi(a) by a logit, 1 - p where it is the action's, else -p; of H, -p (log p + H)."""
