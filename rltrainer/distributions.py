@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
+from rltrainer.noise import standard_normal
+
 LOG_TWO_PI = math.log(2 * math.pi)
 ILLEGAL = -1e9
 """Logit of an action that may not be taken: its probability is exactly 0, and yet no entropy or KL is infinite."""
@@ -184,7 +186,7 @@ class DiagonalGaussian:
 
     def sample(self, rng: torch.Generator) -> Tensor:
         """See Distribution."""
-        return self.mean + standard_normal(self.mean, rng) * self.log_std.exp()
+        return self.mean + standard_normal(self.mean.shape, rng, self.mean) * self.log_std.exp()
 
     def mode(self) -> Tensor:
         """See Distribution."""
@@ -236,7 +238,7 @@ class SquashedGaussian:
 
     def sample(self, rng: torch.Generator) -> Tensor:
         """Actions [..., A] drawn with `rng`."""
-        return (self.mean + standard_normal(self.mean, rng) * self.log_std.exp()).tanh()
+        return (self.mean + standard_normal(self.mean.shape, rng, self.mean) * self.log_std.exp()).tanh()
 
     def mode(self) -> Tensor:
         """The tanh of the means [..., A], which is the median of each action."""
@@ -273,11 +275,6 @@ class SquashedGaussian:
 def log_slope(u: Tensor) -> Tensor:
     """log(1 - tanh(u)^2), elementwise. With 1 - tanh(u)^2 = 4 / (e^u + e^-u)^2 nothing cancels, however large u is."""
     return 2 * (math.log(2) - u - softplus(-2 * u))
-
-
-def standard_normal(like: Tensor, rng: torch.Generator) -> Tensor:
-    """Standard normal variates shaped as `like`, drawn where `rng` lives, so that every device gets the same ones."""
-    return torch.empty_like(like, device=rng.device).normal_(generator=rng).to(like.device)
 
 
 def masked(logits: Tensor, legal: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from statistics import fmean
@@ -15,6 +15,7 @@ from rltrainer.algorithm import Algorithm, Metrics
 from rltrainer.envs.source import Spaces
 from rltrainer.errors import RunError
 from rltrainer.fragment import Array, Batch, Fragment, collate
+from rltrainer.graphs import Graphs, NotRecordedError
 from rltrainer.learner_group import Peers
 from rltrainer.normalize import ObservationNormalizer, RewardNormalizer
 from rltrainer.options import Options, ReplayOptions
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 
 Weights = dict[str, Any]
 """What a worker needs to act: `parameters`, one vector, and `buffers` by name, on the CPU; the run's `timesteps`."""
+Work = Callable[..., dict[str, Tensor]]
+"""A step of learning: what it finds, by name, from a learner, what it is given, the options and numbers."""
 WHOLE = "nets"
 """What a checkpoint calls the part that is all of the networks."""
 
@@ -108,6 +111,8 @@ class Learner:
             self.replay = new_replay(options, device)
         self.memory: dict[str, float] = {}
         self.tape = Tape()
+        alone = device.type == "cuda" and peers is None
+        self.graphs = Graphs() if alone and options.cuda_graphs else None
         self.timesteps = 0
         self.normalizers = [each for each in self.nets.modules() if isinstance(each, ObservationNormalizer)]
         self.reward_normalizer = RewardNormalizer().to(device) if getattr(options, "normalize_rewards", False) else None
@@ -182,6 +187,24 @@ class Learner:
         if self.peers is not None:
             self.peers.average(flat.gradient, self.weight)
         return self._step(part)
+
+    def recorded(self, work: Work, given: Any, *settings: float) -> dict[str, Tensor]:
+        """What `work(self, given, options, *settings)` finds; on a GPU recorded, and replayed from then on.
+
+        `given` is a Batch, Transitions or columns. What the work does must follow from the settings and from the shapes
+        of tensors alone, and all that it finds from tensors: see graphs.py. A part of whole sequences, of which some
+        steps are picked, is never recorded.
+        """
+        if self.graphs is not None and not (isinstance(given, dict) and "state" in given):
+            try:
+                return self.graphs.run(
+                    (work, settings), lambda mine: work(self, mine, self.options, *settings), given, self.rng
+                )
+            except NotRecordedError as error:
+                log.warning("updates go on without CUDA graphs, kernel by kernel: %s", error)
+                self.graphs = None
+                self.tape.forget()
+        return work(self, given, self.options, *settings)
 
     def slope(self, output: Tensor, gradient: Tensor, by: Tensor) -> Tensor:
         """The gradient of a loss by what was given to the networks, `by`, a leaf, from that by what they put out."""

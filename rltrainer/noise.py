@@ -1,12 +1,25 @@
-"""Noise for exploration with continuous actions."""
+"""Numbers drawn from normal distributions, and noise for exploration with continuous actions made of them."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from rltrainer import graphs
+
+
+def standard_normal(shape: Sequence[int], rng: torch.Generator, like: Tensor) -> Tensor:
+    """Standard normal variates of the type and on the device of `like`, drawn where `rng` lives, so that every device
+    gets the same ones."""
+    recording = graphs.current()
+    if recording is not None:
+        return recording.variates(shape, like)
+    return torch.randn(shape, generator=rng, dtype=like.dtype, device=rng.device).to(like.device)
+
 
 def gaussian(like: Tensor, sigma: float, rng: torch.Generator) -> Tensor:
     """Independent normal noise of deviation `sigma`, with the shape, type and device of `like`."""
-    return sigma * torch.randn(like.shape, generator=rng, dtype=like.dtype, device=rng.device).to(like.device)
+    return sigma * standard_normal(like.shape, rng, like)
 
 
 def ornstein_uhlenbeck(x_tm1: Tensor, theta: float, sigma: float, rng: torch.Generator) -> Tensor:

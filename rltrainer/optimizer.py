@@ -1,7 +1,7 @@
 """What moves parameters along a gradient: the learner gives all that it moves together as one vector."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -37,13 +37,27 @@ class Adam:
 
     def __init__(self, vector: nn.Parameter, lr: float, eps: float, betas: tuple[float, float] = (0.9, 0.999)) -> None:
         """`vector` has its gradient already."""
-        self.vector, self.lr, self.eps, self.betas = vector, lr, eps, betas
-        self.steps = 0
+        self.vector, self.eps, self.betas = vector, eps, betas
+        self.steps, self.on_cpu = 0, vector.device.type == "cpu"
+        self._lr, self._rate = lr, lr if self.on_cpu else torch.tensor(lr, device=vector.device)
         self.state = {
             "step": torch.zeros((), device=vector.device),
             "exp_avg": torch.zeros_like(vector.data),
             "exp_avg_sq": torch.zeros_like(vector.data),
         }
+
+    @property
+    def lr(self) -> float:
+        """See Optimizer. A device has it in its memory, where recorded steps read it."""
+        return self._lr
+
+    @lr.setter
+    def lr(self, lr: float) -> None:
+        if isinstance(self._rate, float):
+            self._rate = lr
+        elif lr != self._lr:
+            self._rate.fill_(lr)
+        self._lr = lr
 
     @torch.no_grad()
     def step(self) -> None:
@@ -59,7 +73,7 @@ class Adam:
             [state["exp_avg_sq"]],
             [],
             [state["step"]],
-            lr=self.lr,
+            lr=cast(float, self._rate),  # or a tensor, as the kernel knows, and PyTorch's hints do not
             beta1=beta1,
             beta2=beta2,
             weight_decay=0.0,
@@ -67,7 +81,7 @@ class Adam:
             amsgrad=False,
             maximize=False,
         )
-        if self.steps % SWEEP == 0:
+        if self.on_cpu and self.steps % SWEEP == 0:
             for average in (state["exp_avg"], state["exp_avg_sq"]):
                 average.copy_(hardshrink(average, TINY))
 

@@ -57,7 +57,11 @@ class Tape:
             yield
         finally:
             _current = before
-            self.entries, self._cuts = [], {}
+            self.forget()
+
+    def forget(self) -> None:
+        """Drops all that was recorded."""
+        self.entries, self._cuts = [], {}
 
     def add(self, entry: Entry) -> Tensor:
         """Records what was computed; returns the leaf that it is handed on as."""

@@ -99,6 +99,7 @@ def ratios(row: Row, figures: Mapping[str, list[float]]) -> Iterable[str]:
             yield judged("one worker", many / one, row.bar)
         case Published():
             yield judged(f"LeanRL's {row.rate:,.0f}", middle["ours"] / row.rate, 1.0)
+            yield judged("kernel by kernel", middle["ours"] / middle["kernel by kernel"], None)
         case Memory():
             if row.most is not None:
                 yield f"{'' if middle['ours'] <= row.most else '**missed** '}at most {row.most:.0f}"

@@ -75,7 +75,7 @@ def update(learner: Learner, batch: Batch, cfg: APPOOptions) -> dict[str, Tensor
     kl_coeff = learner.memory.setdefault("kl_coeff", cfg.kl_coeff)
     for _ in range(cfg.epochs):
         for part in minibatches(columns, cfg.minibatch_size, learner.rng):
-            found = step(learner, part, cfg, entropy_coeff, kl_coeff)
+            found = learner.recorded(step, part, entropy_coeff, kl_coeff)
             updates += 1
     learner.memory["updates"] = updates
     if cfg.kl_coeff:

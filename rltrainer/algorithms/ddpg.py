@@ -56,29 +56,36 @@ def goal(learner: Learner, batch: Transitions, cfg: DDPGOptions) -> Tensor:
 
 def fit_critic(learner: Learner, batch: Transitions, q: Tensor, y: Tensor) -> dict[str, Tensor]:
     """One step of part `critic`, whose values of the actions taken are `q` [k, N], towards `y` [N]; their mean squared
-    errors, weighted and summed over the critics. Returns what to report."""
+    errors, weighted and summed over the critics. Returns what to report, and the `errors` [N] found."""
     with torch.no_grad():
         error = q - y
         pull = batch.weight * error
         loss = (pull * error).mean(1).sum()
-        batch.td_error = error.abs().mean(0)
-    return {"vf_loss": loss, "vf_grad_norm": learner.descend([q], [pull * (2 / len(y))], "critic"), "q": y.mean()}
+    norm = learner.descend([q], [pull * (2 / len(y))], "critic")
+    return {"vf_loss": loss, "vf_grad_norm": norm, "q": y.mean(), "errors": error.abs().mean(0)}
+
+
+def step(learner: Learner, batch: Transitions, cfg: DDPGOptions, improves: bool) -> dict[str, Tensor]:
+    """One step of the critic, and if it `improves` that too, one of the policy. Returns as `fit_critic`."""
+    nets: ActorAndCritic = learner.nets
+    with torch.no_grad():
+        y = goal(learner, batch, cfg)
+    found = fit_critic(learner, batch, nets.critic(batch.obs, batch.a), y)
+    if improves:
+        q = nets.critic(batch.obs, nets.policy(batch.obs), count=1)
+        norm = learner.descend([q], [torch.full_like(q, -1 / q.numel())], "policy")
+        found |= {"policy_loss": -q.detach().mean(), "grad_norm": norm}
+    return found
 
 
 def update(learner: Learner, batch: Transitions, cfg: DDPGOptions) -> dict[str, Tensor]:
     """One step of the critic, and every `policy_delay` one of the policy and the targets: algorithm 1 of either."""
-    nets: ActorAndCritic = learner.nets
-    with torch.no_grad():
-        y = goal(learner, batch, cfg)
-    metrics = fit_critic(learner, batch, nets.critic(batch.obs, batch.a), y)
     updates = learner.count_update()
-    if updates % cfg.policy_delay == 0:
-        q = nets.critic(batch.obs, nets.policy(batch.obs), count=1)
-        norm = learner.descend([q], [torch.full_like(q, -1 / q.numel())], "policy")
-        metrics |= {"policy_loss": -q.detach().mean(), "grad_norm": norm}
+    found = learner.recorded(step, batch, updates % cfg.policy_delay == 0)
+    batch.td_error = found.pop("errors")
     if updates % (cfg.policy_delay * cfg.target_update_freq) == 0:
         learner.follow(cfg.tau)
-    return metrics
+    return found
 
 
 DDPG = Algorithm(

@@ -100,8 +100,8 @@ def distribution_errors(
     return losses, (losses.detach() - entropy).clamp_min(0)
 
 
-def update(learner: Learner, batch: Transitions, cfg: QLearningOptions) -> dict[str, Tensor]:
-    """One step of Q-learning from replayed transitions, and now and then the target network: algorithm 1."""
+def step(learner: Learner, batch: Transitions, cfg: QLearningOptions) -> dict[str, Tensor]:
+    """One step of Q-learning from replayed transitions. Returns what to report, and the `errors` [N] found."""
     nets: QNetwork = learner.nets
     target: QNetwork = learner.targets[""]
     nets.resample(learner.rng)
@@ -112,11 +112,17 @@ def update(learner: Learner, batch: Transitions, cfg: QLearningOptions) -> dict[
         norm = learner.minimise(loss)
     else:
         loss, errors, norm = descend_mean(learner, batch, cfg)
-    batch.td_error = errors
+    return {"loss": loss.detach(), "td_error": errors.mean(), "grad_norm": norm, "errors": errors}
+
+
+def update(learner: Learner, batch: Transitions, cfg: QLearningOptions) -> dict[str, Tensor]:
+    """One step of Q-learning, and now and then the target network: algorithm 1."""
+    found = learner.recorded(step, batch)
+    batch.td_error = found.pop("errors")
     updates = learner.count_update()
     if updates % cfg.target_update_freq == 0:
         learner.follow(cfg.tau)
-    return {"loss": loss, "td_error": errors.mean(), "grad_norm": norm}
+    return found
 
 
 @torch.no_grad()

@@ -47,10 +47,10 @@ def surrogate_gradient(
 
 def step(
     learner: Learner, part: Columns, cfg: PPOOptions, clip: float, entropy: float, kl_coeff: float
-) -> tuple[Tensor, Columns]:
+) -> dict[str, Tensor]:
     """One step down eq. 9 with the penalty of eq. 8, over a minibatch of [N, ...].
 
-    Returns the gradient's norm, and what `judged` is to see of each sample.
+    Returns what `judged` is to see of each sample, and `grad_norm`, that of the gradient.
     """
     nets: ActorCritic = learner.nets
     parameters, v = predict(nets, part)
@@ -64,8 +64,7 @@ def step(
         else:
             by_v = clipped_value_slope(v, part["v"], part["target"], cfg.vf_clip)
     norm = learner.descend([parameters, v], [gradient, cfg.vf_coeff * by_v])
-    seen = {"parameters": parameters.detach(), "v": v.detach(), "log_ratio": log_ratio, "adv": adv}
-    return norm, {**seen, "v_old": part["v"], "old": part["parameters"], "target": part["target"]}
+    return {"parameters": parameters.detach(), "v": v.detach(), "log_ratio": log_ratio, "adv": adv, "grad_norm": norm}
 
 
 @torch.no_grad()
@@ -120,15 +119,15 @@ def update(learner: Learner, batch: Batch, cfg: PPOOptions) -> Metrics:
     epochs = 0
     while epochs < cfg.epochs:
         for part in minibatches(columns, cfg.minibatch_size, learner.rng):
-            norm, samples = step(learner, part, cfg, clip, entropy, kl_coeff)
-            norms.append(norm)
-            seen.append(samples)
+            found = learner.recorded(step, part, clip, entropy, kl_coeff)
+            norms.append(found.pop("grad_norm"))
+            seen.append({**found, "v_old": part["v"], "old": part["parameters"], "target": part["target"]})
         epochs += 1
         if cfg.kl_stop is not None and epochs < cfg.epochs and divergence(nets, columns) > cfg.kl_stop:
             break
     together = {name: torch.cat([samples[name] for samples in seen]) for name in seen[0]}
-    found = {**judged(nets, together, cfg, clip, entropy, kl_coeff), "grad_norm": torch.stack(norms).mean()}
-    metrics = dict(zip(found, torch.stack(list(found.values())).tolist(), strict=True))
+    told = {**judged(nets, together, cfg, clip, entropy, kl_coeff), "grad_norm": torch.stack(norms).mean()}
+    metrics = dict(zip(told, torch.stack(list(told.values())).tolist(), strict=True))
     if cfg.kl_coeff:
         metrics["kl"] = divergence(nets, columns)
         learner.memory["kl_coeff"] = adapted(kl_coeff, metrics["kl"], cfg.kl_target)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rltrainer.algorithm import Actor, Algorithm
 from rltrainer.algorithms.ddpg import fit_critic
-from rltrainer.distributions import ILLEGAL, Categorical, SquashedGaussian, masked, standard_normal
+from rltrainer.distributions import ILLEGAL, Categorical, SquashedGaussian, masked
 from rltrainer.execution.synchronous import synchronous
 from rltrainer.families import Family, family, squashed_family
 from rltrainer.learner import Learner
@@ -21,6 +21,7 @@ from rltrainer.networks.continuous import (
     SoftActorAndCritic,
     SoftPolicy,
 )
+from rltrainer.noise import standard_normal
 from rltrainer.optimizer import adam
 from rltrainer.options.replay import SACOptions
 from rltrainer.replay.buffer import Transitions
@@ -62,7 +63,7 @@ def expectation(
     """
     if isinstance(dist, Categorical):
         return dist.expectation(critic(obs).min(0).values), dist.expectation(dist.logp)
-    a, logp = dist.drawn(standard_normal(dist.mean, rng))
+    a, logp = dist.drawn(standard_normal(dist.mean.shape, rng, dist.mean))
     return critic(obs, a).min(0).values, logp
 
 
@@ -81,7 +82,7 @@ def policy_gradient(
             q = critic(obs).min(0).values
         gradient = dist.expectation_gradient(alpha * dist.logp - q, share)
         return dist.expectation(q), dist.expectation(dist.logp), gradient
-    noise = standard_normal(dist.mean, learner.rng)
+    noise = standard_normal(dist.mean.shape, learner.rng, dist.mean)
     a, logp = dist.drawn(noise)
     q = critic(obs, a.requires_grad_())
     least = q.detach().min(0)
@@ -112,18 +113,18 @@ def target_entropy(dist: SquashedGaussian | Categorical, cfg: SACOptions) -> Ten
     return -float(dist.mean.shape[-1])
 
 
-def update(learner: Learner, batch: Transitions, cfg: SACOptions) -> dict[str, Tensor]:
-    """One step each of critics, policy and temperature, then the targets: algorithm 1."""
+def step(learner: Learner, batch: Transitions, cfg: SACOptions) -> dict[str, Tensor]:
+    """One step each of critics, policy and temperature. Returns what to report, and the `errors` [N] found."""
     nets: SoftActorAndCritic = learner.nets
     alpha = nets.alpha().detach()
     with torch.no_grad():
         q, logp = expectation(learner.targets["critic"], nets.policy.act(batch.next_obs), batch.next_obs, learner.rng)
         y = batch.r + batch.discount * (q - alpha * logp)
-    metrics = {**fit_critic(learner, batch, taken(nets.critic, batch), y), "alpha": alpha}
+    found = {**fit_critic(learner, batch, taken(nets.critic, batch), y), "alpha": alpha}
     parameters = nets.policy(batch.obs)
     dist = nets.policy.make(parameters.detach())
     q, logp, gradient = policy_gradient(learner, dist, batch.obs, alpha)
-    metrics |= {
+    found |= {
         "policy_loss": (alpha * logp - q).mean(),
         "grad_norm": learner.descend([parameters], [gradient], "policy"),
         "entropy": -logp.mean(),
@@ -131,10 +132,17 @@ def update(learner: Learner, batch: Transitions, cfg: SACOptions) -> dict[str, T
     if cfg.alpha is None:  # section 5, by the logarithm
         excess = -(logp + target_entropy(dist, cfg)).mean()
         learner.descend([nets.alpha.log_alpha], [excess], "alpha")
+    return found
+
+
+def update(learner: Learner, batch: Transitions, cfg: SACOptions) -> dict[str, Tensor]:
+    """One step of all three, then the targets: algorithm 1."""
+    found = learner.recorded(step, batch)
+    batch.td_error = found.pop("errors")
     updates = learner.count_update()
     if updates % cfg.target_update_freq == 0:
         learner.follow(cfg.tau)
-    return metrics
+    return found
 
 
 SAC = Algorithm(

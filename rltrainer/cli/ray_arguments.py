@@ -7,7 +7,8 @@ from rltrainer.backend.ray_settings import CURRENT
 from rltrainer.cli.common import UsageError, natural, positive
 
 GONE = {
-    "eager": "--eager: updates run eagerly as it is; docs/performance.md says what compiling them would give",
+    "eager": "--eager: updates run eagerly as it is; docs/performance.md says what compiling them would give. On a GPU "
+    "cuda_graphs: false in --config has kernels launched one by one",
     "queue_trials": "--queue-trials: trials always wait for resources now, and a cluster that can grow grows for them",
     "ray_redis_max_memory": "--ray-redis-max-memory: Ray keeps its tables in its own head process now, without Redis; "
     "--ray-object-store-memory bounds what it holds of data",

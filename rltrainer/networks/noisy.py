@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from rltrainer.noise import standard_normal
+
 
 class NoisyLinear(nn.Module):
     """A linear layer [..., inputs] -> [..., outputs] with factorised Gaussian noise on its weights and bias.
@@ -33,9 +35,9 @@ class NoisyLinear(nn.Module):
         self.quiet = False
 
     def resample(self, rng: torch.Generator) -> None:
-        """Draws the noise anew, on the device of `rng`: f(e) = sgn(e) sqrt(|e|) of standard normal e."""
+        """Draws the noise anew: f(e) = sgn(e) sqrt(|e|) of standard normal e."""
         inputs, outputs = len(self.noise_in), len(self.noise_out)
-        e = torch.randn(inputs + outputs, generator=rng, device=rng.device)
+        e = standard_normal((inputs + outputs,), rng, self.noise_in)
         noise = e.abs().sqrt_().copysign_(e)
         self.noise_in.copy_(noise[:inputs])
         self.noise_out.copy_(noise[inputs:])

@@ -51,6 +51,12 @@ class Options(BaseModel):
         "float32",
         description="Number format of the learner's matrix products. Weights, losses and acting stay in float32.",
     )
+    cuda_graphs: bool = Field(
+        True,
+        description="Record the steps of learning on a GPU once and replay them as CUDA graphs, with DQN's and DDPG's "
+        "families, SAC, PPO and APPO. Not with num_learners or recurrent policies. Without, kernels are launched one "
+        "by one.",
+    )
     num_envs_per_worker: Annotated[int, Field(ge=1, le=65536)] = Field(
         8, description="Environments that one worker steps together, as one vector."
     )

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rltrainer.fragment import CPU, Array, Fragment
+from rltrainer.graphs import changed
 from rltrainer.replay.columns import Column, Kind, kind_in, kind_of, later, make_columns
 from rltrainer.replay.sum_tree import Floats, Indices, SumTree
 
@@ -43,21 +44,10 @@ class Transitions:
 
     def to(self, device: torch.device) -> "Transitions":
         """The same on `device`; nothing is copied where they are there already."""
-
-        def moved(tensor: Tensor) -> Tensor:
-            return tensor.to(device, non_blocking=True)
-
-        return Transitions(
-            obs=moved(self.obs),
-            a=moved(self.a),
-            r=moved(self.r),
-            discount=moved(self.discount),
-            next_obs=moved(self.next_obs),
-            weight=moved(self.weight),
-            index=self.index,
-            extras={name: moved(value) for name, value in self.extras.items()},
-            td_error=None if self.td_error is None else moved(self.td_error),
-        )
+        if self.obs.device == self.r.device == device:  # columns lie where obs does, all else where r does
+            return self
+        moved: Transitions = changed(self, lambda tensor: tensor.to(device, non_blocking=True))
+        return moved
 
 
 class Replay:

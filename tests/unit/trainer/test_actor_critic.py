@@ -201,7 +201,8 @@ def test_ppo_follows_equation_9(env: str, config: dict[str, Any]) -> None:
 
     weights = (cfg.clip, cfg.entropy_coeff, cfg.kl_coeff)
     followed(subject, lambda: ppo.step(subject, rows, cfg, *weights), loss)
-    _, seen = ppo.step(subject, rows, cfg, *weights)
+    found = ppo.step(subject, rows, cfg, *weights)
+    seen = {**found, "v_old": rows["v"], "old": rows["parameters"], "target": rows["target"]}
     torch.testing.assert_close(ppo.judged(subject.nets, seen, cfg, *weights)["loss"], loss().detach())
 
 

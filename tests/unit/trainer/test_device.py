@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from rltrainer import train
 from rltrainer.algorithm import Metrics
 from rltrainer.backend.ray_settings import CURRENT as RAY
-from rltrainer.backend.serial import SerialBackend, open_backend
+from rltrainer.backend.serial import SerialBackend, make_learner, open_backend
+from rltrainer.learner import Learner
 from rltrainer.options import OPTIONS
 from rltrainer.replay.buffer import Replay
 from rltrainer.storage import checkpoint as ckpt
@@ -44,6 +45,12 @@ CASES = [
 ]
 
 
+RECORDED = {"PPO", "APPO", "DQN", "Rainbow", "ParametricDQN", "ApexDQN", "DDPG", "TD3", "ApexDDPG", "SAC"}
+"""Algorithms whose steps are recorded; but for recurrent policies'."""
+LR = 2**-9
+"""A learning rate that is the same number in the device's memory as in Python's."""
+
+
 def learnt(plan: Any, device: torch.device) -> tuple[list[Metrics], dict[str, Tensor]]:
     """What some iterations report, and the networks after them."""
     learning = SerialBackend(plan, nothing, device)
@@ -54,8 +61,10 @@ def learnt(plan: Any, device: torch.device) -> tuple[list[Metrics], dict[str, Te
 
 
 @pytest.mark.parametrize(("run", "env", "config"), CASES)
-def test_a_device_learns_the_same_and_mixes_nothing_up(run: str, env: str, config: dict[str, Any]) -> None:
-    plan = blueprint(env, run, **{**small(run), **config})
+def test_a_device_learns_the_same_and_mixes_nothing_up(
+    caplog: pytest.LogCaptureFixture, run: str, env: str, config: dict[str, Any]
+) -> None:
+    plan = blueprint(env, run, **{**small(run, lr=LR), **config})
     expected = learnt(plan, CPU)
     assert any(expected[0]), "something was learnt"
     with SimulatedDevice() as device:
@@ -63,6 +72,47 @@ def test_a_device_learns_the_same_and_mixes_nothing_up(run: str, env: str, confi
         assert device.waits
     assert equal(found[1], expected[1])
     assert found[0] == expected[0]
+    replays = sum(graph.replays for graph in device.graphs)
+    assert (replays > 0) == (run in RECORDED and "recurrent" not in config)
+    assert "CUDA graphs" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("run", "least", "config"),
+    [
+        ("TD3", 2, {"policy_delay": 3, "lr_schedule": [[0, LR], [200, LR / 2]]}),
+        ("SAC", 1, {"lr": LR, "critic_lr": LR / 2, "grad_clip": 0.5}),
+        ("PPO", 3, {"lr": LR, "clip_schedule": [[0, 0.2], [200, 0.1]], "minibatch_size": 8}),
+    ],
+)
+def test_recordings_follow_what_changes(run: str, least: int, config: dict[str, Any]) -> None:
+    """As without them: learning rates in the device's memory, all else as other recordings, of which few are kept."""
+    plans = [blueprint("Pendulum-v1", run, **{**small(run), **config, "cuda_graphs": each}) for each in (True, False)]
+    with SimulatedDevice() as device:
+        found, recorded = learnt(plans[0], DEVICE), len(device.graphs)
+        assert recorded >= least
+        plain = learnt(plans[1], DEVICE)
+        assert len(device.graphs) == recorded, "cuda_graphs: false"
+    assert plain[0] == found[0]
+    assert equal(plain[1], found[1])
+
+
+def test_what_cannot_be_recorded_is_done_without(caplog: pytest.LogCaptureFixture) -> None:
+    def step(learner: Learner, given: dict[str, Tensor], options: Any) -> dict[str, Tensor]:
+        v = learner.nets(given["obs"])[1].mean()
+        return {"norm": learner.minimise(v.square()) * v.item()}
+
+    plan = blueprint(lr=LR)
+    obs = torch.ones(3, 4)
+    alone = make_learner(plan)
+    expected = [alone.recorded(step, {"obs": obs}) for _ in range(4)]
+    with SimulatedDevice():
+        learner = make_learner(plan, DEVICE)
+        found = [learner.recorded(step, {"obs": obs.to(DEVICE)}) for _ in range(4)]
+        assert equal([{"norm": each["norm"].cpu()} for each in found], expected)
+        assert equal(learner.policy(), alone.policy())
+    assert caplog.text.count("updates go on without CUDA graphs") == 1
+    assert "not permitted when stream is capturing" in caplog.text
 
 
 def waits(run: str, env: str, **config: Any) -> Counter[str]:
@@ -98,9 +148,9 @@ def test_steps_of_ppo_do_not_wait_for_the_device() -> None:
 @pytest.mark.parametrize(
     ("run", "env", "config"),
     [
-        ("PPO", TASKS + "Recall", quick(recurrent="lstm", recurrent_size=8, normalize_rewards=True)),
-        ("DQN", TOYS + "IdentityImage", {**small("DQN"), **IMAGE, **PRIORITIZED}),
-        ("SAC", "Pendulum-v1", small("SAC", normalize_observations=True)),
+        ("PPO", TASKS + "Recall", quick(lr=LR, recurrent="lstm", recurrent_size=8, normalize_rewards=True)),
+        ("DQN", TOYS + "IdentityImage", {**small("DQN", lr=LR), **IMAGE, **PRIORITIZED}),
+        ("SAC", "Pendulum-v1", small("SAC", lr=LR, normalize_observations=True)),
     ],
 )
 def test_a_run_on_a_device_can_be_saved_restored_and_evaluated(

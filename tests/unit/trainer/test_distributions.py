@@ -23,10 +23,10 @@ from rltrainer.distributions import (
     SquashedGaussian,
     log_slope,
     masked,
-    standard_normal,
 )
 from rltrainer.errors import RunError
 from rltrainer.families import Family, family, squashed_family
+from rltrainer.noise import standard_normal
 
 pytorch: Any = torch.distributions  # without types of its own
 
@@ -160,7 +160,7 @@ def test_squashed_gaussian_is_pytorchs() -> None:
 
 def test_actions_and_their_densities_come_in_one_call() -> None:
     dist = SquashedGaussian(drawn(50, 6).double() * 0.5)
-    noise = standard_normal(dist.mean, generator(3))
+    noise = standard_normal(dist.mean.shape, generator(3), dist.mean)
     a, logp = dist.drawn(noise)
     assert torch.equal(a, dist.sample(generator(3)))
     torch.testing.assert_close(logp, dist.log_prob(a), rtol=1e-5, atol=1e-5)  # near 1, a itself has lost digits
@@ -205,7 +205,7 @@ def test_the_slope_of_tanh_is_exact_where_the_plain_formula_cancels(u: float) ->
 def test_extreme_actions_have_finite_densities_and_gradients() -> None:
     parameters = torch.tensor([[30.0, -30.0, 2.0, -5.0]], requires_grad=True)
     dist = SquashedGaussian(parameters)
-    noise = standard_normal(dist.mean, generator())
+    noise = standard_normal(dist.mean.shape, generator(), dist.mean)
     a, logp = dist.drawn(noise)
     assert a.abs().max().item() == 1.0, "single precision has no number between this tanh and 1"
     gradient = dist.drawn_gradient(noise, a, torch.ones_like(a), 1.0)

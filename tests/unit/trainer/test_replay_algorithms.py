@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from rltrainer.algorithm import Actor
 from rltrainer.algorithms import ddpg, dqn, sac
-from rltrainer.distributions import Categorical, SquashedGaussian, masked, standard_normal
+from rltrainer.distributions import Categorical, SquashedGaussian, masked
 from rltrainer.learner import Learner
+from rltrainer.noise import standard_normal
 from rltrainer.options.replay import ApexDQNOptions, DDPGOptions, DQNOptions, SACOptions
 from rltrainer.replay.buffer import Transitions
 from rltrainer.sampling import Worker
@@ -337,7 +338,7 @@ def test_sacs_goal_counts_the_entropy() -> None:
     rng.set_state(subject.rng.get_state())
     with torch.no_grad():
         dist = nets.policy.act(x.next_obs)
-        a, logp = dist.drawn(standard_normal(dist.mean, rng))
+        a, logp = dist.drawn(standard_normal(dist.mean.shape, rng, dist.mean))
         y = x.r + x.discount * (subject.targets["critic"](x.next_obs, a).min(0).values - 0.3 * logp)
         errors = (nets.critic(x.obs, x.a) - y).abs().mean(0)
     subject.algorithm.update(subject, x, subject.options)
@@ -360,7 +361,7 @@ def test_sacs_policy_follows_its_loss(make: Callable[..., tuple[Learner, Transit
             q = nets.critic(x.obs).min(0).values
             expected: Tensor = (dist.logp.exp() * (alpha * dist.logp - q)).sum(-1).mean()
             return expected
-        _, noise = (standard_normal(dist.mean, rng) for _ in range(2))  # the first is the goal's
+        _, noise = (standard_normal(dist.mean.shape, rng, dist.mean) for _ in range(2))  # the first is the goal's
         a, logp = dist.drawn(noise)
         found: Tensor = (alpha * logp - nets.critic(x.obs, a).min(0).values).mean()
         return found
