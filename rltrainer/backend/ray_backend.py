@@ -81,7 +81,7 @@ class Request:
     task: Task
     weights: Any
     product: Any
-    """Where the answer will be."""
+    """Where the product will be, apart from the report; None where it is read here, and comes with it."""
 
 
 class RayBackend:
@@ -127,9 +127,13 @@ class RayBackend:
 
     def begin(self, worker: int, task: Task, weights: Any) -> None:
         """See Sampler."""
-        actor = self.actors[worker]
-        product, report = getattr(actor, task).options(num_returns=2).remote(weights, self.starts[worker])
-        self.requests[report] = Request(worker, actor, task, weights, product)
+        actor, product = self.actors[worker], None
+        call = getattr(actor, task)
+        if task == "gradient" or not (self.learners.remote or self.shards):
+            answer = call.remote(weights, self.starts[worker])
+        else:
+            product, answer = call.options(num_returns=2).remote(weights, self.starts[worker])
+        self.requests[answer] = Request(worker, actor, task, weights, product)
 
     def finished(self) -> list[Done]:
         """See Sampler."""
@@ -153,16 +157,15 @@ class RayBackend:
     def _receive(self, reference: Any) -> Done | None:
         """What a request has brought, or None where it was lost and begun again."""
         request = self.requests.pop(reference)
-        here = request.task == "gradient" or not (self.learners.remote or self.shards)
         try:
-            report = receive(reference)
-            product = receive(request.product) if here else request.product
+            answer = receive(reference)
         except LOST as error:
             if request.actor is self.actors[request.worker]:
                 self._replace(request.worker, error)
             self.begin(request.worker, request.task, request.weights)
             return None
         self.losses[request.worker] = 0
+        product, report = answer if request.product is None else (request.product, answer)
         return Done(request.worker, product, report)
 
     def _replace(self, index: int, error: Exception) -> None:

@@ -22,12 +22,14 @@ log = logging.getLogger(__name__)
 
 OWN = ("rng", "memory")
 """What of a learner's state differs from one to the next, and stands under its number."""
+SMALL = 64 << 10
+"""Bytes of weights that Ray hands over within a request, without shared memory: it does so up to 100 kB in all."""
 Part = list[tuple[Any, slice]]
 """References to fragments, and which of their environments a learner takes."""
 
 
 class Learners(Protocol):
-    """Where learning happens. Fragments and batches come as references, and weights go as one."""
+    """Where learning happens. Fragments and batches come as references, and weights go as one, or as themselves."""
 
     count: int
     """Learners that share the work."""
@@ -65,8 +67,10 @@ class Here:
         self.learner = make_learner(blueprint)
 
     def weights(self, timesteps: int) -> Any:
-        """See Learners."""
-        return ray.put(self.learner.weights(timesteps))
+        """See Learners. Small ones are sent along with each request: to put them costs more than to copy them."""
+        weights = self.learner.weights(timesteps)
+        size = sum(array.nbytes for array in (weights["parameters"], *weights["buffers"].values()))
+        return weights if size <= SMALL else ray.put(weights)
 
     def improve(self, fragments: Sequence[Any], timesteps: int) -> Metrics:
         """See Learners."""

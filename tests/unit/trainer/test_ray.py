@@ -58,11 +58,13 @@ def policy(backend: Backend) -> dict[str, torch.Tensor]:
     return weights
 
 
-@pytest.mark.parametrize("num_gpus", [0, 1])
-def test_serial_and_ray_give_the_same_numbers(num_gpus: int) -> None:
-    config = quick(num_workers=2, normalize_observations=True, normalize_rewards=True)
+@pytest.mark.parametrize(("num_gpus", "width", "put"), [(0, 64, False), (0, 256, True), (1, 64, True)])
+def test_serial_and_ray_give_the_same_numbers(num_gpus: int, width: int, put: bool) -> None:
+    """Whether weights go along with the requests, or are put, or come from a learner that is an actor."""
+    config = quick(num_workers=2, hiddens=[width, 64], normalize_observations=True, normalize_rewards=True)
     serial = SerialBackend(blueprint(**config), nothing)
     remote = RayBackend(blueprint(**config, num_gpus=num_gpus), nothing)
+    assert isinstance(remote.weights(0), ray.ObjectRef) == put
     assert iterate(serial, 4) == iterate(remote, 4)
     here, there = policy(serial), policy(remote)
     assert here.keys() == there.keys()
