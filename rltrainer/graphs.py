@@ -30,7 +30,8 @@ class Graphs:
 
     def __init__(self) -> None:
         self.known: OrderedDict[Hashable, Recording | None] = OrderedDict()  # None: was done, but not recorded
-        self.stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call] # the engine goes back on the stream that it came by
+        # one for all, for PyTorch's engine goes back on the stream that it came by
+        self.stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self.pool = torch.cuda.graph_pool_handle()
 
     def run(self, name: Hashable, work: Work, given: Any, rng: torch.Generator) -> Found:

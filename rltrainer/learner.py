@@ -112,7 +112,7 @@ class Learner:
         self.memory: dict[str, float] = {}
         self.tape = Tape()
         alone = device.type == "cuda" and peers is None
-        self.graphs = Graphs() if alone and options.cuda_graphs else None
+        self.graphs = Graphs() if alone and getattr(options, "cuda_graphs", False) else None
         self.timesteps = 0
         self.normalizers = [each for each in self.nets.modules() if isinstance(each, ObservationNormalizer)]
         self.reward_normalizer = RewardNormalizer().to(device) if getattr(options, "normalize_rewards", False) else None

@@ -16,7 +16,7 @@ from benchmarks.learning.table import TUNED
 from benchmarks.speed.peers import python
 from benchmarks.speed.processes import end, megabytes
 from benchmarks.speed.race import QUIET, rates, started
-from benchmarks.speed.table import LIMIT, Memory, Published, Scaling, Threshold, Throughput, work
+from benchmarks.speed.table import APART, LIMIT, Memory, Published, Scaling, Threshold, Throughput, work
 from rltrainer.options import parse_options
 from rltrainer.spec import Experiment
 
@@ -34,9 +34,8 @@ def measured(row: Any, rounds: int, seconds: float) -> Figures:
 
 @measured.register
 def _(row: Throughput, rounds: int, seconds: float) -> Figures:
-    return rates(
-        ("ours", *row.peers, LIMIT), work(row.run, row.env, row.config, row.warmup, row.threads), rounds, seconds
-    )
+    contenders = ("ours", *row.peers, LIMIT, *({APART} & row.bars.keys()))
+    return rates(contenders, work(row.run, row.env, row.config, row.warmup, row.threads), rounds, seconds)
 
 
 @measured.register

@@ -10,6 +10,7 @@ from typing import IO, Any
 
 from benchmarks.speed.peers import LISTS, python
 from benchmarks.speed.processes import end
+from benchmarks.speed.table import APART
 
 START_SECONDS = 240.0
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "PYTHONWARNINGS": "ignore", "TQDM_DISABLE": "1"}
@@ -37,12 +38,6 @@ class Contender:
         self.process.stdin.write(f"{seconds}\n")
         self.process.stdin.flush()
 
-    def rate(self, seconds: float) -> float:
-        """Steps a second over one window."""
-        self.begin(seconds)
-        found = self.answer()
-        return float(found["steps"] / found["seconds"])
-
 
 @contextmanager
 def started(name: str, work: Mapping[str, Any]) -> Iterator[Contender]:
@@ -69,11 +64,27 @@ def rates(names: tuple[str, ...], work: Mapping[str, Any], rounds: int, seconds:
     """Steps a second of each contender, round by round. They are made ready one after the other."""
     found: dict[str, list[float]] = {name: [] for name in names}
     with ExitStack() as stack:
-        contenders = []
-        for name in names:
-            contenders.append(stack.enter_context(started(name, work)))
-            contenders[-1].answer()
+        teams: dict[str, list[Contender]] = {name: [] for name in names}
+        for name, team in teams.items():
+            for module, its in processes(name, work):
+                team.append(stack.enter_context(started(module, its)))
+                team[-1].answer()
         for _ in range(rounds):
-            for contender in contenders:
-                found[contender.name].append(contender.rate(seconds))
+            for name, team in teams.items():
+                found[name].append(together(team, seconds))
     return found
+
+
+def processes(name: str, work: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The processes that a contender is, by module, and what each is started with."""
+    if name != APART:
+        return [(name, work)]
+    return [("ours", {**work, "config": {**work["config"], "num_workers": 0}})] * work["config"]["num_workers"]
+
+
+def together(team: list[Contender], seconds: float) -> float:
+    """Steps a second of a team over one window, which all its processes work in."""
+    for contender in team:
+        contender.begin(seconds)
+    answers = [contender.answer() for contender in team]
+    return float(sum(answer["steps"] / answer["seconds"] for answer in answers))

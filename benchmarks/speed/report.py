@@ -10,10 +10,10 @@ from statistics import median
 from typing import Any
 
 from benchmarks.speed import peers
-from benchmarks.speed.table import LIMIT, ROWS, Memory, Published, Row, Scaling, Threshold, Throughput
+from benchmarks.speed.table import APART, LIMIT, ROWS, Memory, Published, Row, Scaling, Threshold, Throughput
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
-NAMES = {"sb3": "SB3", "rllib": "RLlib", "cleanrl": "CleanRL's way", LIMIT: "the limit"}
+NAMES = {"sb3": "SB3", "rllib": "RLlib", "cleanrl": "CleanRL's way", LIMIT: "the limit", APART: "runs apart"}
 HEAD = """# Speed
 
 Written by `make bench`; [performance.md](../../docs/performance.md) says how it is measured and what was
@@ -24,7 +24,8 @@ done about it.
 Figures are medians over the rounds, with the least and the most. In a round every contender works for one window while
 the others stand still, so that ratios compare what was measured within seconds. "CleanRL's way" is a loop in the manner
 of its scripts, written for this benchmark; "the limit" are the environment's steps and the networks' passes alone, as
-PyTorch does them. A row is as old as its date.
+PyTorch does them; "runs apart" are as many runs of ours at once as there are workers, without Ray, together. A row is
+as old as its date.
 """
 
 

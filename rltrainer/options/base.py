@@ -51,12 +51,6 @@ class Options(BaseModel):
         "float32",
         description="Number format of the learner's matrix products. Weights, losses and acting stay in float32.",
     )
-    cuda_graphs: bool = Field(
-        True,
-        description="Record the steps of learning on a GPU once and replay them as CUDA graphs, with DQN's and DDPG's "
-        "families, SAC, PPO and APPO. Not with num_learners or recurrent policies. Without, kernels are launched one "
-        "by one.",
-    )
     num_envs_per_worker: Annotated[int, Field(ge=1, le=65536)] = Field(
         8, description="Environments that one worker steps together, as one vector."
     )
@@ -103,6 +97,16 @@ class Options(BaseModel):
                 "each learner takes what as many workers sample"
             )
         return self
+
+
+class RecordedOptions(Options):
+    """What the algorithms share whose steps of learning can be recorded."""
+
+    cuda_graphs: bool = Field(
+        True,
+        description="On a GPU, record the steps of learning once and replay them as CUDA graphs, unless there are "
+        "several learners or the policy is recurrent. false launches their kernels one by one.",
+    )
 
 
 class TargetOptions(Options):

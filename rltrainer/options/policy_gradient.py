@@ -11,6 +11,7 @@ from rltrainer.options.base import (
     Options,
     Positive,
     Rate,
+    RecordedOptions,
     Schedule,
     TargetOptions,
     default,
@@ -87,7 +88,7 @@ class A3COptions(A2COptions):
         return self
 
 
-class SurrogateOptions(ActorCriticOptions, StandardizedOptions):
+class SurrogateOptions(ActorCriticOptions, StandardizedOptions, RecordedOptions):
     """What the algorithms with PPO's clipped surrogate share."""
 
     clip: Positive = Field(

@@ -12,6 +12,7 @@ from rltrainer.options.base import (
     Options,
     Positive,
     Rate,
+    RecordedOptions,
     Schedule,
     TargetOptions,
     default,
@@ -20,7 +21,7 @@ from rltrainer.options.base import (
 Width = Annotated[list[Count], Field(max_length=16)]
 
 
-class ReplayOptions(TargetOptions):
+class ReplayOptions(TargetOptions, RecordedOptions):
     """What the algorithms that learn from a replay buffer share."""
 
     rollout_fragment_length: Count = default(Options, "rollout_fragment_length", 1)

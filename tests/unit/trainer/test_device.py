@@ -87,7 +87,7 @@ def test_a_device_learns_the_same_and_mixes_nothing_up(
 )
 def test_recordings_follow_what_changes(run: str, least: int, config: dict[str, Any]) -> None:
     """As without them: learning rates in the device's memory, all else as other recordings, of which few are kept."""
-    plans = [blueprint("Pendulum-v1", run, **{**small(run), **config, "cuda_graphs": each}) for each in (True, False)]
+    plans = [blueprint("Pendulum-v1", run, **small(run, **config, cuda_graphs=each)) for each in (True, False)]
     with SimulatedDevice() as device:
         found, recorded = learnt(plans[0], DEVICE), len(device.graphs)
         assert recorded >= least

@@ -106,6 +106,7 @@ ROWS = {
 """By the option's name in a document. None turns around what is true or false."""
 
 ELSEWHERE = {
+    "cuda_graphs": "test_device.py",
     "custom": "test_algorithms.py",
     "num_cpus_per_worker": "test_ray.py",
     "num_gpus": "test_ray.py",
