@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from rltrainer.algorithm import Actor, Algorithm
 from rltrainer.errors import RunError
-from rltrainer.learner import Weights
 from rltrainer.sampling import Blueprint, Report, Worker
 from rltrainer.seeding import Role, derived_seed
+from rltrainer.weights import Weights
 
 log = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from statistics import fmean
@@ -15,7 +15,7 @@ from rltrainer.algorithm import Algorithm, Metrics
 from rltrainer.envs.source import Spaces
 from rltrainer.errors import RunError
 from rltrainer.fragment import Array, Batch, Fragment, collate
-from rltrainer.graphs import Graphs, NotRecordedError
+from rltrainer.graphs import Found, Graphs, NotRecordedError
 from rltrainer.learner_group import Peers
 from rltrainer.normalize import ObservationNormalizer, RewardNormalizer
 from rltrainer.options import Options, ReplayOptions
@@ -24,15 +24,12 @@ from rltrainer.replay.shards import beta_at, new_replay, shard_count
 from rltrainer.schedules import at
 from rltrainer.seeding import Role, derived_seed
 from rltrainer.tape import Tape
+from rltrainer.weights import WHOLE, Flat, Weights, load_policy, load_weights, module_state
 
 log = logging.getLogger(__name__)
 
-Weights = dict[str, Any]
-"""What a worker needs to act: `parameters`, one vector, and `buffers` by name, on the CPU; the run's `timesteps`."""
-Work = Callable[..., dict[str, Tensor]]
+Step = Callable[..., Found]
 """A step of learning: what it finds, by name, from a learner, what it is given, the options and numbers."""
-WHOLE = "nets"
-"""What a checkpoint calls the part that is all of the networks."""
 
 
 @dataclass(frozen=True)
@@ -43,35 +40,6 @@ class Gradient:
     """Of all parameters, as one."""
     observations: Array | None
     """The observations it was found in, [N, *shape], where they are to be normalised."""
-
-
-class Flat:
-    """All parameters of a module as views of one vector, and their gradients of another.
-
-    One vector means one kernel for each of the optimiser's steps, for the clipping and for sending weights, where a
-    small network would otherwise spend most of its time on a dozen each.
-    """
-
-    def __init__(self, module: nn.Module) -> None:
-        self.parameters = list(module.parameters())
-        self.vector = nn.Parameter(torch.cat([p.detach().reshape(-1) for p in self.parameters]))
-        self.gradient = torch.zeros_like(self.vector)
-        self.vector.grad = self.gradient
-        begin = 0
-        for parameter in self.parameters:
-            end = begin + parameter.numel()
-            parameter.data = self.vector.data[begin:end].view_as(parameter)
-            parameter.grad = self.gradient[begin:end].view_as(parameter)
-            begin = end
-        self.identities = frozenset(map(id, self.parameters))
-        self.buffers = dict(module.named_buffers())
-
-
-def load_weights(flat: Flat, weights: Weights) -> None:
-    """Fills the module that `flat` was made of with what `Learner.weights` gave."""
-    flat.vector.data.copy_(torch.tensor(weights["parameters"]))
-    for name, buffer in flat.buffers.items():
-        buffer.copy_(torch.tensor(weights["buffers"][name]))
 
 
 class Learner:
@@ -111,8 +79,9 @@ class Learner:
             self.replay = new_replay(options, device)
         self.memory: dict[str, float] = {}
         self.tape = Tape()
-        alone = device.type == "cuda" and peers is None
-        self.graphs = Graphs() if alone and getattr(options, "cuda_graphs", False) else None
+        same = getattr(options, "recurrent", None) is None and peers is None  # whatever the numbers are
+        recorded = same and getattr(options, "cuda_graphs", False)
+        self.graphs = Graphs() if recorded and device.type == "cuda" else None
         self.timesteps = 0
         self.normalizers = [each for each in self.nets.modules() if isinstance(each, ObservationNormalizer)]
         self.reward_normalizer = RewardNormalizer().to(device) if getattr(options, "normalize_rewards", False) else None
@@ -188,23 +157,24 @@ class Learner:
             self.peers.average(flat.gradient, self.weight)
         return self._step(part)
 
-    def recorded(self, work: Work, given: Any, *settings: float) -> dict[str, Tensor]:
-        """What `work(self, given, options, *settings)` finds; on a GPU recorded, and replayed from then on.
+    def recorded(self, step: Step, given: Any, *settings: float) -> Found:
+        """What `step(self, given, options, *settings)` finds; on a GPU recorded, and replayed from then on.
 
-        `given` is a Batch, Transitions or columns. What the work does must follow from the settings and from the shapes
-        of tensors alone, and all that it finds from tensors: see graphs.py. A part of whole sequences, of which some
-        steps are picked, is never recorded.
+        `given` is a Batch, Transitions or columns. What the step does must follow from the settings and from the shapes
+        of tensors alone, and all that it finds from tensors: see graphs.py.
         """
-        if self.graphs is not None and not (isinstance(given, dict) and "state" in given):
+
+        def work(mine: Any) -> Found:
+            return step(self, mine, self.options, *settings)
+
+        if self.graphs is not None:
             try:
-                return self.graphs.run(
-                    (work, settings), lambda mine: work(self, mine, self.options, *settings), given, self.rng
-                )
+                return self.graphs.run((step, settings), work, given, self.rng)
             except NotRecordedError as error:
                 log.warning("updates go on without CUDA graphs, kernel by kernel: %s", error)
                 self.graphs = None
                 self.tape.forget()
-        return work(self, given, self.options, *settings)
+        return work(given)
 
     def slope(self, output: Tensor, gradient: Tensor, by: Tensor) -> Tensor:
         """The gradient of a loss by what was given to the networks, `by`, a leaf, from that by what they put out."""
@@ -390,30 +360,3 @@ def averaged(found: Sequence[Mapping[str, Tensor | float]]) -> Metrics:
         name: fmean(next(numbers) if isinstance(value, Tensor) else value for value in column)
         for name, column in columns.items()
     }
-
-
-def module_state(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by name, on the CPU."""
-    return {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
-
-
-def copies(policy: dict[str, Tensor], parts: Iterable[str]) -> dict[str, dict[str, Tensor]]:
-    """The tensors of some `parts` of a policy, as `state()` names them."""
-    prefixes = {part: "" if part == WHOLE else f"{part}." for part in parts}
-    return {
-        part: {name.removeprefix(prefix): tensor for name, tensor in policy.items() if name.startswith(prefix)}
-        for part, prefix in prefixes.items()
-    }
-
-
-def load_policy(nets: nn.Module, policy: dict[str, Tensor]) -> None:
-    """Fills `nets` with `policy`. Raises RunError, permanent, where they are of different shapes."""
-    try:
-        nets.load_state_dict(policy)
-    except RuntimeError as error:
-        detail = " ".join(str(error).split())
-        raise RunError(
-            "InvalidOption",
-            f"the checkpoint does not fit the networks of these options (hiddens, vf_share_layers) and env: {detail}",
-            permanent=True,
-        ) from None

@@ -53,7 +53,7 @@ class Adam:
 
     @lr.setter
     def lr(self, lr: float) -> None:
-        if isinstance(self._rate, float):
+        if not isinstance(self._rate, Tensor):
             self._rate = lr
         elif lr != self._lr:
             self._rate.fill_(lr)

@@ -16,12 +16,12 @@ from rltrainer.envs.source import EnvSource, Spaces
 from rltrainer.errors import RunError
 from rltrainer.evaluation import evaluate
 from rltrainer.families import Family
-from rltrainer.learner import load_policy
 from rltrainer.options import OptionError, Options, option_names, parse_options
 from rltrainer.sampling import Blueprint, Report, observation_dtype
 from rltrainer.seeding import Role, derived_seed
 from rltrainer.storage import checkpoint
 from rltrainer.storage.checkpoint import CorruptCheckpointError
+from rltrainer.weights import load_policy
 
 log = logging.getLogger(__name__)
 

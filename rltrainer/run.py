@@ -21,7 +21,6 @@ from rltrainer.errors import Interrupted, RunError
 from rltrainer.evaluation import Evaluator
 from rltrainer.execution import Iteration
 from rltrainer.interrupt import Interrupt
-from rltrainer.learner import Weights, copies
 from rltrainer.options import Options, complaint
 from rltrainer.reporting import results
 from rltrainer.reporting.progress import Progress
@@ -36,6 +35,7 @@ from rltrainer.storage.paths import CHECKPOINTS, EXPORTS, LOG, RESULTS
 from rltrainer.storage.store import SPEAK_EVERY, StorageError, Store, open_store, patiently
 from rltrainer.storage.sync import Uploader
 from rltrainer.threads import set_threads
+from rltrainer.weights import Weights, copies
 
 log = logging.getLogger(__name__)
 

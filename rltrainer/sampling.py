@@ -14,10 +14,10 @@ from rltrainer.envs import state as env_state
 from rltrainer.envs.source import EnvSource, Spaces
 from rltrainer.errors import RunError
 from rltrainer.fragment import CPU, Array, Fragment
-from rltrainer.learner import Flat, Weights, load_weights
 from rltrainer.normalize import discounted_so_far
 from rltrainer.options import Options
 from rltrainer.seeding import Role, derived_seed
+from rltrainer.weights import Flat, Weights, load_weights
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial, singledispatch
 from pathlib import Path
 from time import perf_counter, sleep
@@ -59,21 +59,29 @@ def held(name: str, given: dict[str, Any]) -> float:
 
 @measured.register
 def _(row: Scaling, rounds: int, seconds: float) -> Figures:
-    found: Figures = {"1 worker": [], f"{row.many} workers": []}
-    for _ in range(rounds):
-        for count, name in zip((1, row.many), found, strict=True):
-            few = {"num_workers": count, "num_cpus_per_worker": 0.1}
-            given = work(row.run, SLEEPING, {**row.config, **few}, warmup=10_000 * count)
-            found[name] += rates(("ours",), given, 1, 2 * seconds)["ours"]
-    return found
+    few = {
+        name: work(
+            row.run, SLEEPING, {**row.config, "num_workers": count, "num_cpus_per_worker": 0.1}, warmup=10_000 * count
+        )
+        for name, count in (("1 worker", 1), (f"{row.many} workers", row.many))
+    }
+    return versions(few, rounds, 2 * seconds)
 
 
 @measured.register
 def _(row: Published, rounds: int, seconds: float) -> Figures:
-    found: Figures = {"ours": [], "kernel by kernel": []}
+    both = {
+        name: work(row.run, row.env, {**row.config, "cuda_graphs": graphs}, row.warmup)
+        for name, graphs in (("ours", True), ("kernel by kernel", False))
+    }
+    return versions(both, rounds, seconds)
+
+
+def versions(works: Mapping[str, dict[str, Any]], rounds: int, seconds: float) -> Figures:
+    """Steps a second of ours at each of several `works`, by name, each started anew in every round."""
+    found: Figures = {name: [] for name in works}
     for _ in range(rounds):
-        for graphs, name in zip((True, False), found, strict=True):
-            given = work(row.run, row.env, {**row.config, "cuda_graphs": graphs}, row.warmup)
+        for name, given in works.items():
             found[name] += rates(("ours",), given, 1, seconds)["ours"]
     return found
 

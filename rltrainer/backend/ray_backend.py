@@ -22,12 +22,13 @@ from rltrainer.backend.serial import make_learner, start_worker
 from rltrainer.errors import RunError
 from rltrainer.execution import Done, Task
 from rltrainer.fragment import Fragment
-from rltrainer.learner import Gradient, Learner, Weights
+from rltrainer.learner import Gradient, Learner
 from rltrainer.learner_group import share_of
 from rltrainer.options import ReplayOptions
 from rltrainer.replay.shards import shard_count
 from rltrainer.sampling import Blueprint, Report, Worker
 from rltrainer.storage.checkpoint import Tree
+from rltrainer.weights import Weights
 
 log = logging.getLogger(__name__)
 

@@ -12,11 +12,12 @@ from rltrainer.backend.ray_cluster import LOST, awaited, receive, summary
 from rltrainer.backend.serial import learner_state, load_learner, make_learner
 from rltrainer.errors import RunError
 from rltrainer.fragment import Array
-from rltrainer.learner import Gradient, Learner, Weights
+from rltrainer.learner import Gradient, Learner
 from rltrainer.learner_group import TIMEOUT, Address, Peers, columns, dealt, meeting, share_of
 from rltrainer.sampling import Blueprint
 from rltrainer.storage.checkpoint import Tree
 from rltrainer.threads import set_threads
+from rltrainer.weights import Weights
 
 log = logging.getLogger(__name__)
 

@@ -13,13 +13,14 @@ from rltrainer.algorithm import Metrics
 from rltrainer.backend.ray_settings import CURRENT as RAY
 from rltrainer.execution import Done, Sampler, Task
 from rltrainer.fragment import CPU, Fragment
-from rltrainer.learner import Gradient, Learner, Weights
+from rltrainer.learner import Gradient, Learner
 from rltrainer.networks import is_image
 from rltrainer.options import ReplayOptions
 from rltrainer.replay.shards import Shard, load_replay, shard_count
 from rltrainer.sampling import Blueprint, Report, Worker
 from rltrainer.seeding import Role, derived_seed
 from rltrainer.storage.checkpoint import Tree
+from rltrainer.weights import Weights
 
 log = logging.getLogger(__name__)
 

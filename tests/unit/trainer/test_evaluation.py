@@ -19,13 +19,13 @@ from rltrainer.algorithm import Actor, Algorithm, State
 from rltrainer.errors import Interrupted, RunError
 from rltrainer.evaluation import STEPS, Evaluator
 from rltrainer.interrupt import Interrupt
-from rltrainer.learner import Weights
 from rltrainer.model import EVALUATED
 from rltrainer.run import Run
 from rltrainer.sampling import Blueprint, Report
 from rltrainer.seeding import Role, derived_seed
 from rltrainer.spec import DocumentError, Stop
 from rltrainer.storage import checkpoint as ckpt
+from rltrainer.weights import Weights
 from tests.unit.trainer.helpers import TOYS, blueprint, experiment, learner, quick
 from tests.unit.trainer.toy_envs import Countdown, Identity, Step
 

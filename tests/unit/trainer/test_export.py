@@ -20,9 +20,9 @@ from rltrainer.algorithms.ppo import PPO
 from rltrainer.distributions import SquashedGaussian
 from rltrainer.errors import RunError
 from rltrainer.export import FORMATS, export, load_model
-from rltrainer.learner import module_state
 from rltrainer.policy import Policy
 from rltrainer.storage import checkpoint
+from rltrainer.weights import module_state
 from tests.unit.command import Command
 from tests.unit.trainer.checkpoints import written
 from tests.unit.trainer.helpers import TASKS, TOYS, blueprint, learner, small

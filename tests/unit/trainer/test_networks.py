@@ -11,12 +11,12 @@ from torch import Tensor
 from rltrainer.envs.layout import ACTION_MASK, AVAIL_ACTIONS, find, layout
 from rltrainer.envs.source import Spaces
 from rltrainer.errors import RunError
-from rltrainer.learner import Flat
 from rltrainer.networks import ActorCritic, Memory, PolicyNetwork, encoder, is_image, orthogonal
 from rltrainer.networks.encoders import Convolutional, OneHot, channels_last, is_picture, minatar, nature, resnet
 from rltrainer.normalize import ObservationNormalizer
 from rltrainer.optimizer import SWEEP, Adam
 from rltrainer.options import Options, PPOOptions
+from rltrainer.weights import Flat
 
 VECTOR = spaces.Box(-1, 1, (4,), np.float32)
 IMAGE = spaces.Box(0, 255, (36, 40, 3), np.uint8)

@@ -1,0 +1,70 @@
+"""Networks as what they are handed on as: one vector for those who act, tensors by name for checkpoints."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rltrainer.errors import RunError
+
+Weights = dict[str, Any]
+"""What a worker needs to act: `parameters`, one vector, and `buffers` by name, on the CPU; the run's `timesteps`."""
+WHOLE = "nets"
+"""What a checkpoint calls the part that is all of the networks."""
+
+
+class Flat:
+    """All parameters of a module as views of one vector, and their gradients of another.
+
+    One vector means one kernel for each of the optimiser's steps, for the clipping and for sending weights, where a
+    small network would otherwise spend most of its time on a dozen each.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.parameters = list(module.parameters())
+        self.vector = nn.Parameter(torch.cat([p.detach().reshape(-1) for p in self.parameters]))
+        self.gradient = torch.zeros_like(self.vector)
+        self.vector.grad = self.gradient
+        begin = 0
+        for parameter in self.parameters:
+            end = begin + parameter.numel()
+            parameter.data = self.vector.data[begin:end].view_as(parameter)
+            parameter.grad = self.gradient[begin:end].view_as(parameter)
+            begin = end
+        self.identities = frozenset(map(id, self.parameters))
+        self.buffers = dict(module.named_buffers())
+
+
+def load_weights(flat: Flat, weights: Weights) -> None:
+    """Fills the module that `flat` was made of with what `Learner.weights` gave."""
+    flat.vector.data.copy_(torch.tensor(weights["parameters"]))
+    for name, buffer in flat.buffers.items():
+        buffer.copy_(torch.tensor(weights["buffers"][name]))
+
+
+def module_state(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name, on the CPU."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
+
+
+def copies(policy: dict[str, Tensor], parts: Iterable[str]) -> dict[str, dict[str, Tensor]]:
+    """The tensors of some `parts` of a policy, as `state()` names them."""
+    prefixes = {part: "" if part == WHOLE else f"{part}." for part in parts}
+    return {
+        part: {name.removeprefix(prefix): tensor for name, tensor in policy.items() if name.startswith(prefix)}
+        for part, prefix in prefixes.items()
+    }
+
+
+def load_policy(nets: nn.Module, policy: dict[str, Tensor]) -> None:
+    """Fills `nets` with `policy`. Raises RunError, permanent, where they are of different shapes."""
+    try:
+        nets.load_state_dict(policy)
+    except RuntimeError as error:
+        detail = " ".join(str(error).split())
+        raise RunError(
+            "InvalidOption",
+            f"the checkpoint does not fit the networks of these options (hiddens, vf_share_layers) and env: {detail}",
+            permanent=True,
+        ) from None
