@@ -22,16 +22,19 @@ from unittest.mock import patch
 
 from benchmarks.speed import ours
 from benchmarks.speed.table import CONTINUOUS, DQN_PONG, PPO_PONG, TWO_WORKERS, ZOO_DQN, ZOO_PPO
-from rltrainer import algorithms, learner, sampling, train
-from rltrainer.algorithm import Algorithm
-from rltrainer.backend.ray_backend import RayBackend
+from rltrainer import algorithms
+from rltrainer.accel.tape import Tape
+from rltrainer.api.experiment import API_VERSION, Experiment
+from rltrainer.backend.ray.backend import RayBackend
+from rltrainer.core.algorithm import Algorithm
 from rltrainer.errors import Interrupted
-from rltrainer.interrupt import Interrupt
+from rltrainer.learning import learner
 from rltrainer.replay.buffer import Replay
 from rltrainer.reporting.progress import Progress
 from rltrainer.reporting.results import Results
-from rltrainer.spec import API_VERSION, Experiment
-from rltrainer.tape import Tape
+from rltrainer.runs import train
+from rltrainer.runs.interrupt import Interrupt
+from rltrainer.sampling import worker
 
 TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "PG": ("CartPole-v1", {}),
@@ -97,7 +100,7 @@ class Stopwatches:
 
 def places(ray: bool) -> Iterator[tuple[str, Any, str]]:
     """The part, the owner and the name of everything that is timed."""
-    yield from (("copies", sampling.Worker, "_keep"), ("copies", sampling, "load_weights"))
+    yield from (("copies", worker.Worker, "_keep"), ("copies", worker, "load_weights"))
     yield from (("copies", learner.Learner, "weights"), ("copies", learner, "collate"))
     yield from (("buffer", Replay, "add"), ("drawing", Replay, "sample"), ("drawing", Replay, "reprioritise"))
     yield from (("forward", learner.Learner, "_update"), ("backward", Tape, "backward"))
@@ -110,9 +113,9 @@ def places(ray: bool) -> Iterator[tuple[str, Any, str]]:
 @contextmanager
 def timed(run: str, ray: bool) -> Iterator[tuple[Stopwatches, Algorithm]]:
     """Within it the functions are timed, and so are those of the algorithm given, where it is used in this process."""
-    watches, algorithm, begin = Stopwatches(), algorithms.load(run), sampling.Worker.__init__
+    watches, algorithm, begin = Stopwatches(), algorithms.load(run), worker.Worker.__init__
 
-    def began(worker: sampling.Worker, *given: Any, **named: Any) -> None:
+    def began(worker: worker.Worker, *given: Any, **named: Any) -> None:
         begin(worker, *given, **named)
         worker.envs.step = watches.timed("environment", worker.envs.step)  # type: ignore[method-assign]
 
@@ -120,7 +123,7 @@ def timed(run: str, ray: bool) -> Iterator[tuple[Stopwatches, Algorithm]]:
         for part, owner, name in places(ray):
             stack.enter_context(patch.object(owner, name, watches.timed(part, getattr(owner, name))))
         if not ray:
-            stack.enter_context(patch.object(sampling.Worker, "__init__", began))
+            stack.enter_context(patch.object(worker.Worker, "__init__", began))
             act, update = watches.timed("inference", algorithm.act), watches.timed("forward", algorithm.update)
             algorithm = replace(algorithm, act=act, update=update)
         yield watches, algorithm

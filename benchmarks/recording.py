@@ -74,7 +74,8 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 """Algorithm, environment and options by name: each way through the losses, the networks and the replay once."""
 ITERATIONS = 3
-TIMES = ("time", "date", "timestamp", "_s", "per_s")
+TIMES = ("_s", "_per_second", "date", "timestamp", "pid", "hostname", "checkpoint")
+"""Ends of the names of what tells of time or place."""
 
 
 def train(folder: Path, names: list[str]) -> None:
@@ -107,7 +108,7 @@ def leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     """The numbers and words of a JSON value, by the path to each; what tells of time or place is left out."""
     if isinstance(value, dict):
         for key, inner in value.items():
-            if not key.endswith(TIMES) and not key.startswith(TIMES) and key not in ("pid", "hostname", "checkpoint"):
+            if not key.endswith(TIMES):
                 yield from leaves(inner, f"{path}.{key}")
     else:
         yield path, value
@@ -150,7 +151,8 @@ def main() -> None:
     if arguments.command == "train":
         train(arguments.folders[0], arguments.only)
     else:
-        sys.exit(compare(*arguments.folders, arguments.only))
+        before, after = arguments.folders
+        sys.exit(compare(before, after, arguments.only))
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@ import argparse
 import tempfile
 from typing import Any
 
-from rltrainer import train, tune
-from rltrainer.spec import API_VERSION, Experiment
+from rltrainer import tune
+from rltrainer.api.experiment import API_VERSION, Experiment
+from rltrainer.runs import train
 
 TRIALS = 16
 ITERATIONS = 60

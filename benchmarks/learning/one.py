@@ -14,8 +14,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 from benchmarks.learning.table import TASKS, Task
-from rltrainer.rollout import evaluate
-from rltrainer.train import run
+from rltrainer.runs.rollout import evaluate
+from rltrainer.runs.train import run
 
 EPISODES = 100
 STATES = 1_000_000

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.speed.meter import Meter, given
+from rltrainer.core.optimizer import Adam
 from rltrainer.envs.source import EnvSource, Spaces
-from rltrainer.optimizer import Adam
-from rltrainer.threads import cpus, keep_memory
+from rltrainer.machine import cpus, keep_memory
 
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU}
 TRIAL_SECONDS = 0.5

@@ -17,8 +17,8 @@ from benchmarks.speed.peers import python
 from benchmarks.speed.processes import end, megabytes
 from benchmarks.speed.race import QUIET, rates, started
 from benchmarks.speed.table import APART, LIMIT, Memory, Published, Scaling, Threshold, Throughput, work
-from rltrainer.options import parse_options
-from rltrainer.spec import Experiment
+from rltrainer.api.experiment import Experiment
+from rltrainer.api.options import parse_options
 
 Figures = dict[str, list[float]]
 """A contender's figures, one of each round."""

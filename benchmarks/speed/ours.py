@@ -12,10 +12,10 @@ from typing import Any, Protocol
 
 from benchmarks.speed.meter import Meter, given
 from rltrainer import algorithms
-from rltrainer.algorithm import Algorithm
-from rltrainer.execution import Iteration, Strategy
-from rltrainer.spec import Experiment
-from rltrainer.train import run
+from rltrainer.api.experiment import Experiment
+from rltrainer.core.algorithm import Algorithm
+from rltrainer.core.execution import Iteration, Strategy
+from rltrainer.runs.train import run
 
 
 class Ticks(Protocol):

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rltrainer.options import parse_options
+from rltrainer.api.options import parse_options
 
 WARMUP = 1500
 """Environment steps before the first window, where a row needs no more."""

@@ -25,7 +25,7 @@ from rloperator.render import (
     support,
     variables,
 )
-from rltrainer.spec import Cluster, ExperimentSpec, Head, Storage, Workers
+from rltrainer.api.experiment import Cluster, ExperimentSpec, Head, Storage, Workers
 
 _PORTS = {"gcs": 6379, "dashboard": 8265, "client": 10001}
 _AUTOSCALER_RESOURCES = {

@@ -12,8 +12,8 @@ from rloperator.names import Manifest
 from rloperator.observed import Observed, Patch, is_leaving, of, reference
 from rloperator.policies import Refusal
 from rloperator.render import Owner
-from rltrainer.spec import ExperimentSpec, Storage
-from rltrainer.statuses import Attempt, Phase
+from rltrainer.api.experiment import ExperimentSpec, Storage
+from rltrainer.api.status import Attempt, Phase
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from rltrainer.spec import Storage
+from rltrainer.api.experiment import Storage
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from rloperator import names
 from rloperator.names import SUBMITTER_CONTAINER, Manifest
 from rloperator.observed import Observed, of, parse_time
 from rloperator.trouble import out_of_memory
-from rltrainer.statuses import Attempt
+from rltrainer.api.status import Attempt
 
 KEPT = 20
 """Attempts that the status remembers."""

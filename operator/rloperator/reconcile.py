@@ -14,8 +14,8 @@ from rloperator.names import Manifest
 from rloperator.observed import Observed, Outcome, Patch, reference
 from rloperator.trouble import Trouble, is_ready, trouble
 from rloperator.trouble import head as head_of
-from rltrainer.spec import Metadata
-from rltrainer.statuses import Attempt, Phase
+from rltrainer.api.experiment import Metadata
+from rltrainer.api.status import Attempt, Phase
 from rltrainer.storage.paths import run_uri
 
 Check = Callable[[Case], Decision | None]

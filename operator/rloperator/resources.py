@@ -1,4 +1,4 @@
-"""The CustomResourceDefinitions, generated from the pydantic models of rltrainer.spec.
+"""The CustomResourceDefinitions, generated from the pydantic models of rltrainer.api.experiment.
 
 The API server accepts only structural schemas: no $ref, one type a field, `nullable` instead of a null type, and
 exclusive bounds as booleans. `structural` turns what pydantic writes into that.
@@ -8,10 +8,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from rltrainer.model import EVALUATED
-from rltrainer.options import OPTIONS
-from rltrainer.spec import GROUP, MAX_NAME, VERSION, ExperimentSpec, RolloutSpec
-from rltrainer.statuses import ExperimentStatus, RolloutStatus
+from rltrainer.api.base import EVALUATED
+from rltrainer.api.experiment import GROUP, MAX_NAME, VERSION, ExperimentSpec, RolloutSpec
+from rltrainer.api.options import OPTIONS
+from rltrainer.api.status import ExperimentStatus, RolloutStatus
 
 Schema = dict[str, Any]
 

@@ -25,7 +25,7 @@ from rloperator.render import (
     support,
 )
 from rloperator.trouble import TROUBLES, trouble
-from rltrainer.spec import RolloutSpec, Storage
+from rltrainer.api.experiment import RolloutSpec, Storage
 
 Phase = Literal["Pending", "Running", "Succeeded", "Failed", "Invalid"]
 

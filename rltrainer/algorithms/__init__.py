@@ -2,7 +2,6 @@
 
 import importlib
 
-from rltrainer.algorithm import Algorithm
 from rltrainer.algorithms.a2c import A2C
 from rltrainer.algorithms.a3c import A3C
 from rltrainer.algorithms.appo import APPO
@@ -12,6 +11,7 @@ from rltrainer.algorithms.impala import IMPALA
 from rltrainer.algorithms.pg import PG
 from rltrainer.algorithms.ppo import PPO
 from rltrainer.algorithms.sac import SAC
+from rltrainer.core.algorithm import Algorithm
 from rltrainer.errors import RunError
 
 EVERY = (A2C, A3C, APEX_DDPG, APEX_DQN, APPO, DDPG, DQN, IMPALA, PARAMETRIC_DQN, PG, PPO, RAINBOW, SAC, TD3)

@@ -2,20 +2,20 @@
 
 from torch import Tensor
 
-from rltrainer.algorithm import Algorithm
-from rltrainer.algorithms.actor_critic import (
+from rltrainer.algorithms.on_policy import (
     advantages,
     descend,
     memory,
     mode,
     sample,
 )
+from rltrainer.api.options import A2COptions
+from rltrainer.core.algorithm import Algorithm
+from rltrainer.core.fragment import Batch
+from rltrainer.core.optimizer import adam
 from rltrainer.execution.synchronous import synchronous
-from rltrainer.fragment import Batch
-from rltrainer.learner import Learner
+from rltrainer.learning.learner import Learner
 from rltrainer.networks import ActorCritic
-from rltrainer.optimizer import adam
-from rltrainer.options import A2COptions
 
 
 def update(learner: Learner, batch: Batch, cfg: A2COptions) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ A2C whose workers do not wait for each other: each finds the gradient of its own
 from dataclasses import replace
 
 from rltrainer.algorithms.a2c import A2C
+from rltrainer.api.options.on_policy import A3COptions
 from rltrainer.execution.asynchronous import asynchronous_gradients
-from rltrainer.options.policy_gradient import A3COptions
 
 A3C = replace(A2C, name="A3C", options=A3COptions, strategy=asynchronous_gradients)

@@ -8,15 +8,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from rltrainer.algorithms.actor_critic import Columns, minibatches, predict, samples, whole
 from rltrainer.algorithms.impala import IMPALA, corrected
+from rltrainer.algorithms.on_policy import Columns, minibatches, predict, samples, whole
 from rltrainer.algorithms.ppo import adapted, surrogate_gradient
-from rltrainer.fragment import Batch
-from rltrainer.learner import Learner
-from rltrainer.losses import clipped_surrogate, standardize, value_loss, value_slope
+from rltrainer.api.options.on_policy import APPOOptions
+from rltrainer.core.fragment import Batch
+from rltrainer.learning.learner import Learner
 from rltrainer.networks import ActorCritic
-from rltrainer.options.policy_gradient import APPOOptions
-from rltrainer.schedules import at
+from rltrainer.ops.losses import clipped_surrogate, standardize, value_loss, value_slope
+from rltrainer.ops.schedules import at
 
 RHO = 2.0
 """Largest ratio of the worker's policy to the target's, section 3.1."""

@@ -9,15 +9,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from rltrainer.algorithm import Actor, Algorithm
+from rltrainer.api.options.off_policy import ApexDDPGOptions, DDPGOptions, TD3Options
+from rltrainer.core.algorithm import Actor, Algorithm
+from rltrainer.core.optimizer import adam
 from rltrainer.execution.sharded_replay import sharded_replay
 from rltrainer.execution.synchronous import synchronous
-from rltrainer.families import squashed_family
-from rltrainer.learner import Learner
+from rltrainer.learning.learner import Learner
 from rltrainer.networks.continuous import ActorAndCritic, Policy
-from rltrainer.noise import gaussian, ornstein_uhlenbeck
-from rltrainer.optimizer import adam
-from rltrainer.options.replay import ApexDDPGOptions, DDPGOptions, TD3Options
+from rltrainer.ops.action_spaces import squashed_family
+from rltrainer.ops.exploration import gaussian, ornstein_uhlenbeck
 from rltrainer.replay.buffer import Transitions
 
 

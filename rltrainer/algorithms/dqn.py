@@ -9,25 +9,25 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from rltrainer.algorithm import Actor, Algorithm
-from rltrainer.categorical import project
-from rltrainer.execution.sharded_replay import sharded_replay
-from rltrainer.execution.synchronous import synchronous
-from rltrainer.fragment import Fragment, collate
-from rltrainer.learner import Learner
-from rltrainer.losses import huber, huber_slope
-from rltrainer.networks.q_network import QNetwork
-from rltrainer.optimizer import adam
-from rltrainer.options.replay import (
+from rltrainer.api.options.off_policy import (
     ApexDQNOptions,
     DQNOptions,
     ParametricDQNOptions,
     QLearningOptions,
     RainbowOptions,
 )
+from rltrainer.core.algorithm import Actor, Algorithm
+from rltrainer.core.fragment import Fragment, collate
+from rltrainer.core.optimizer import adam
+from rltrainer.execution.sharded_replay import sharded_replay
+from rltrainer.execution.synchronous import synchronous
+from rltrainer.learning.learner import Learner
+from rltrainer.networks.q_network import QNetwork
+from rltrainer.ops.losses import huber, huber_slope
+from rltrainer.ops.projection import project
+from rltrainer.ops.returns import n_step_returns
+from rltrainer.ops.schedules import at
 from rltrainer.replay.buffer import Transitions
-from rltrainer.returns import n_step_returns
-from rltrainer.schedules import at
 
 
 def explore(nets: QNetwork, obs: Tensor, actor: Actor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -2,15 +2,15 @@
 
 from torch import Tensor
 
-from rltrainer.algorithm import Actor, Algorithm
-from rltrainer.algorithms.actor_critic import descend, memory, mode
+from rltrainer.algorithms.on_policy import descend, memory, mode
+from rltrainer.api.options.on_policy import IMPALAOptions
+from rltrainer.core.algorithm import Actor, Algorithm
+from rltrainer.core.fragment import Batch
+from rltrainer.core.optimizer import adam
 from rltrainer.execution.asynchronous import asynchronous
-from rltrainer.fragment import Batch
-from rltrainer.learner import Learner
+from rltrainer.learning.learner import Learner
 from rltrainer.networks import ActorCritic
-from rltrainer.optimizer import adam
-from rltrainer.options.policy_gradient import IMPALAOptions
-from rltrainer.returns import vtrace
+from rltrainer.ops.returns import vtrace
 
 
 def sample(nets: ActorCritic, obs: Tensor, actor: Actor) -> tuple[Tensor, dict[str, Tensor]]:

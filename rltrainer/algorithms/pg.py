@@ -3,17 +3,17 @@
 import torch
 from torch import Tensor
 
-from rltrainer.algorithm import Algorithm
-from rltrainer.algorithms.actor_critic import mode, sample
+from rltrainer.algorithms.on_policy import mode, sample
+from rltrainer.api.options.on_policy import PGOptions
+from rltrainer.core.algorithm import Algorithm
+from rltrainer.core.fragment import Batch
+from rltrainer.core.optimizer import adam
 from rltrainer.execution.synchronous import synchronous
-from rltrainer.fragment import Batch
-from rltrainer.learner import Learner
-from rltrainer.losses import policy_gradient, standardize
+from rltrainer.learning.learner import Learner
 from rltrainer.networks import PolicyNetwork
-from rltrainer.optimizer import adam
-from rltrainer.options.policy_gradient import PGOptions
-from rltrainer.returns import gae
-from rltrainer.schedules import at
+from rltrainer.ops.losses import policy_gradient, standardize
+from rltrainer.ops.returns import gae
+from rltrainer.ops.schedules import at
 
 
 def returns(batch: Batch, gamma: float) -> tuple[Tensor, Tensor]:

@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from rltrainer.algorithm import Algorithm, Metrics
-from rltrainer.algorithms.actor_critic import (
+from rltrainer.algorithms.on_policy import (
     Columns,
     evaluate,
     explained_variance,
@@ -15,11 +14,15 @@ from rltrainer.algorithms.actor_critic import (
     sample,
     whole,
 )
-from rltrainer.distributions import Distribution
+from rltrainer.api.options import PPOOptions
+from rltrainer.core.algorithm import Algorithm, Metrics
+from rltrainer.core.fragment import Batch
+from rltrainer.core.optimizer import adam
 from rltrainer.execution.synchronous import synchronous
-from rltrainer.fragment import Batch
-from rltrainer.learner import Learner
-from rltrainer.losses import (
+from rltrainer.learning.learner import Learner
+from rltrainer.networks import ActorCritic
+from rltrainer.ops.distributions import Distribution
+from rltrainer.ops.losses import (
     clipped_surrogate,
     clipped_surrogate_slope,
     clipped_value_loss,
@@ -28,10 +31,7 @@ from rltrainer.losses import (
     value_loss,
     value_slope,
 )
-from rltrainer.networks import ActorCritic
-from rltrainer.optimizer import adam
-from rltrainer.options import PPOOptions
-from rltrainer.schedules import at
+from rltrainer.ops.schedules import at
 
 
 def surrogate_gradient(

@@ -9,21 +9,21 @@ import torch
 from gymnasium import Space, spaces
 from torch import Tensor, nn
 
-from rltrainer.algorithm import Actor, Algorithm
 from rltrainer.algorithms.ddpg import fit_critic
-from rltrainer.distributions import ILLEGAL, Categorical, SquashedGaussian, masked
+from rltrainer.api.options.off_policy import SACOptions
+from rltrainer.core.algorithm import Actor, Algorithm
+from rltrainer.core.optimizer import adam
 from rltrainer.execution.synchronous import synchronous
-from rltrainer.families import Family, family, squashed_family
-from rltrainer.learner import Learner
+from rltrainer.learning.learner import Learner
 from rltrainer.networks.continuous import (
     CategoricalPolicy,
     DiscreteCritic,
     SoftActorAndCritic,
     SoftPolicy,
 )
-from rltrainer.noise import standard_normal
-from rltrainer.optimizer import adam
-from rltrainer.options.replay import SACOptions
+from rltrainer.ops.action_spaces import Family, family, squashed_family
+from rltrainer.ops.distributions import ILLEGAL, Categorical, SquashedGaussian, masked
+from rltrainer.ops.exploration import standard_normal
 from rltrainer.replay.buffer import Transitions
 
 

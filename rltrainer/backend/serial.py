@@ -9,18 +9,18 @@ from typing import Protocol
 
 import torch
 
-from rltrainer.algorithm import Metrics
-from rltrainer.backend.ray_settings import CURRENT as RAY
-from rltrainer.execution import Done, Sampler, Task
-from rltrainer.fragment import CPU, Fragment
-from rltrainer.learner import Gradient, Learner
+from rltrainer.api.options import ReplayOptions
+from rltrainer.backend.ray.settings import CURRENT as RAY
+from rltrainer.core.algorithm import Metrics
+from rltrainer.core.execution import Done, Sampler, Task
+from rltrainer.core.fragment import CPU, Fragment
+from rltrainer.learning.learner import Gradient, Learner
 from rltrainer.networks import is_image
-from rltrainer.options import ReplayOptions
+from rltrainer.networks.parameters import Weights
 from rltrainer.replay.shards import Shard, load_replay, shard_count
-from rltrainer.sampling import Blueprint, Report, Worker
+from rltrainer.sampling.worker import Blueprint, Report, Worker
 from rltrainer.seeding import Role, derived_seed
 from rltrainer.storage.checkpoint import Tree
-from rltrainer.weights import Weights
 
 log = logging.getLogger(__name__)
 
@@ -174,7 +174,7 @@ def open_backend(blueprint: Blueprint, check: Callable[[], None]) -> Backend:
     if options.num_workers or (options.num_gpus and not here):
         # Ray would start each worker by `uv run` where this process was, which installs the project anew and can hang.
         os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-        from rltrainer.backend.ray_backend import RayBackend  # noqa: PLC0415 - two seconds that a serial run has no use for
+        from rltrainer.backend.ray.backend import RayBackend  # noqa: PLC0415 - two seconds that a serial run has no use for
 
         return RayBackend(blueprint, check)
     if not here:

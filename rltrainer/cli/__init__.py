@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import NoReturn
 
 from rltrainer import __version__
+from rltrainer.api.experiment import DocumentError
+from rltrainer.api.options import OptionError
 from rltrainer.cli import completion, evaluate, export, inspect, plot, rollout, terminate, train
 from rltrainer.cli.common import Command, UsageError, add, complain, nothing
 from rltrainer.errors import RunError
-from rltrainer.options import OptionError
-from rltrainer.spec import DocumentError
 
 Takes = Callable[[argparse.ArgumentParser], None]
 COMMANDS: tuple[tuple[str, Command, Takes, str], ...] = (

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rltrainer.classic import CLASSIC
+from rltrainer.api.experiment import Storage
+from rltrainer.api.options import for_algorithm
 from rltrainer.cli.common import UsageError, as_json, storage_arguments, storage_of
-from rltrainer.options import for_algorithm
-from rltrainer.spec import Storage
+from rltrainer.rllib_compat import CLASSIC
 
 EXPERIMENT = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?(/(best|latest))?")
 

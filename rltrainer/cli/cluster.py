@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
+from rltrainer.api.experiment import GROUP, VERSION, Storage
 from rltrainer.cli.common import UsageError
-from rltrainer.spec import GROUP, VERSION, Storage
 
 log = logging.getLogger(__name__)
 

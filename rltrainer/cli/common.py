@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from rltrainer.options import complaint
-from rltrainer.spec import Storage
+from rltrainer.api.experiment import Storage
+from rltrainer.api.options import complaint
 
 Command = Callable[[argparse.Namespace], int]
 

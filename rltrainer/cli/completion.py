@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from rltrainer.options import OPTIONS
+from rltrainer.api.options import OPTIONS
 
 PATHS = {"FILE", "DIR", "PATH", "CHECKPOINT", "RUN"}
 """Names of arguments that are files or folders."""

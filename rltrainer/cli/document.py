@@ -9,11 +9,11 @@ from typing import Any
 
 import yaml
 
-from rltrainer import classic
-from rltrainer.classic.environments import environment
-from rltrainer.classic.judging import stops
+from rltrainer import rllib_compat
+from rltrainer.api.experiment import API_VERSION, Experiment
 from rltrainer.cli.common import UsageError, as_json
-from rltrainer.spec import API_VERSION, Experiment
+from rltrainer.rllib_compat.environments import environment
+from rltrainer.rllib_compat.judging import stops
 
 LOCAL_DIR = "~/rltrainer_results"
 EXPORTS = ("model", "checkpoint", "onnx")
@@ -49,17 +49,17 @@ def jobs(arguments: argparse.Namespace) -> list[Job]:
     return [_job(each, arguments) for each in _documents(arguments)]
 
 
-def _documents(arguments: argparse.Namespace) -> Iterator[classic.Translated]:
+def _documents(arguments: argparse.Namespace) -> Iterator[rllib_compat.Translated]:
     """The documents of the file, or an empty one."""
     if not arguments.file:
         if not (arguments.run and arguments.env):
             raise UsageError("give a document with -f FILE, or both --run and --env")
-        yield classic.Translated({"apiVersion": API_VERSION, "kind": "RLExperiment", "spec": {}})
-    elif classic.is_classic(_yaml(arguments.file)):
-        yield from classic.documents(arguments.file)
+        yield rllib_compat.Translated({"apiVersion": API_VERSION, "kind": "RLExperiment", "spec": {}})
+    elif rllib_compat.is_classic(_yaml(arguments.file)):
+        yield from rllib_compat.documents(arguments.file)
     else:
         content = Experiment.from_yaml(arguments.file).model_dump(by_alias=True, exclude_unset=True)
-        yield classic.Translated(content)
+        yield rllib_compat.Translated(content)
 
 
 def _yaml(path: str) -> Any:
@@ -70,7 +70,7 @@ def _yaml(path: str) -> Any:
         return None
 
 
-def _job(given: classic.Translated, arguments: argparse.Namespace) -> Job:
+def _job(given: rllib_compat.Translated, arguments: argparse.Namespace) -> Job:
     """The document with what the command line says over it."""
     content, notes = given.document, list(given.notes)
     spec: Content = content["spec"]
@@ -116,8 +116,8 @@ def _put_environment(spec: Content, name: str, notes: list[str]) -> None:
 def _put_config(spec: Content, config: Content, notes: list[str]) -> None:
     """Options by our names or RLlib's, and what is searched over."""
     before = spec.get("config", {})
-    known = classic.CLASSIC.get(spec["run"])
-    options, space, said = classic.translate_config(spec["run"], config, over=before)
+    known = rllib_compat.CLASSIC.get(spec["run"])
+    options, space, said = rllib_compat.translate_config(spec["run"], config, over=before)
     notes += said
     if known is not None and known.run != spec["run"]:
         notes.append(f"run {spec['run']} is {known.run} here")

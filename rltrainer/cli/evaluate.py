@@ -27,7 +27,7 @@ def arguments(sub: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Evaluates a policy and prints what it found."""
     from rltrainer.cli.speaking import speaking  # noqa: PLC0415 - PyTorch comes with it
-    from rltrainer.rollout import Request, load  # noqa: PLC0415
+    from rltrainer.runs.rollout import Request, load  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory(prefix="rltrainer-") as scratch, speaking():
         request = Request(**{**policy_request(arguments), **source_of(arguments).request()})

@@ -24,7 +24,7 @@ def arguments(sub: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Exports a policy and prints where it is."""
     from rltrainer.cli.speaking import speaking  # noqa: PLC0415
-    from rltrainer.export import export  # noqa: PLC0415
+    from rltrainer.runs.export import export  # noqa: PLC0415
     from rltrainer.storage import locate  # noqa: PLC0415 - PyTorch comes with it
 
     with tempfile.TemporaryDirectory(prefix="rltrainer-") as scratch, speaking():

@@ -8,10 +8,18 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from rltrainer import classic
+from rltrainer import rllib_compat
+from rltrainer.api.experiment import (
+    DocumentError,
+    Experiment,
+    ExperimentSpec,
+    Rollout,
+    RolloutSpec,
+    read_document,
+    read_yaml,
+)
+from rltrainer.api.options import OPTIONS, OptionError, Options, for_algorithm, option_names
 from rltrainer.cli.common import complain
-from rltrainer.options import OPTIONS, OptionError, Options, for_algorithm, option_names
-from rltrainer.spec import DocumentError, Experiment, ExperimentSpec, Rollout, RolloutSpec, read_document, read_yaml
 
 
 def describe_arguments(sub: argparse.ArgumentParser) -> None:
@@ -43,10 +51,10 @@ def documents(path: str) -> Iterator[tuple[Experiment | Rollout, list[str]]]:
     """The documents in a file, of RLlib's named experiments each as one, and notes on each.
 
     Raises DocumentError or OptionError."""
-    if not classic.is_classic(read_yaml(path).content):
+    if not rllib_compat.is_classic(read_yaml(path).content):
         yield read_document(path), []
         return
-    for each in classic.documents(path):
+    for each in rllib_compat.documents(path):
         yield Experiment.parse(each.document, where=path), each.notes
 
 

@@ -5,15 +5,15 @@ import logging
 import os
 import sys
 
+from rltrainer.api.experiment import DocumentError, Rollout
+from rltrainer.api.options import OptionError
+from rltrainer.api.status import Problem, RolloutResults
 from rltrainer.cli.checkpoints import policy_request, source_of
 from rltrainer.cli.common import UsageError
 from rltrainer.errors import RunError
-from rltrainer.options import OptionError
 from rltrainer.reporting.results import log_to, on_terminal, stop_logging
 from rltrainer.reporting.status import ROLLOUT, Reporter, Target
-from rltrainer.rollout import Request, run
-from rltrainer.spec import DocumentError, Rollout
-from rltrainer.statuses import Problem, RolloutResults
+from rltrainer.runs.rollout import Request, run
 from rltrainer.storage.paths import run_uri
 from rltrainer.storage.store import StorageError
 

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from rltrainer.backend.ray_settings import CURRENT
+from rltrainer.backend.ray.settings import CURRENT
 from rltrainer.cli.common import UsageError, natural, positive
 
 GONE = {

@@ -4,15 +4,15 @@ import argparse
 import os
 import sys
 
+from rltrainer.api.experiment import DocumentError
+from rltrainer.api.options import OptionError
+from rltrainer.api.status import Problem
 from rltrainer.cli import ray_arguments
 from rltrainer.cli.common import natural, positive
 from rltrainer.cli.document import EXPORTS, SCHEDULER_NAMES, Job, jobs
 from rltrainer.errors import Interrupted, RunError
-from rltrainer.interrupt import Interrupt
-from rltrainer.options import OptionError
 from rltrainer.reporting.status import EXPERIMENT, Reporter, Target, earlier
-from rltrainer.spec import DocumentError
-from rltrainer.statuses import Problem
+from rltrainer.runs.interrupt import Interrupt
 from rltrainer.storage.paths import pid_file
 
 
@@ -144,7 +144,7 @@ def train(job: Job, arguments: argparse.Namespace, interrupt: Interrupt) -> int:
             best = found.best.name if found.best else "none: no episode ended"
             sys.stdout.write(f"all trials are done: {found.folder}, the best is {best}\n")
             return 0
-        from rltrainer.train import run  # noqa: PLC0415 - PyTorch comes with it
+        from rltrainer.runs.train import run  # noqa: PLC0415 - PyTorch comes with it
 
         result = run(job.experiment, max_failures=retries(job, arguments), **given)
     except (RunError, Interrupted) as error:  # the run has said why

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from time import perf_counter
 from typing import Any
 
-from rltrainer.execution import Done, Iteration, Sampler, in_iterations
-from rltrainer.options.policy_gradient import A3COptions, IMPALAOptions
+from rltrainer.api.options.on_policy import A3COptions, IMPALAOptions
+from rltrainer.core.execution import Done, Iteration, Sampler, in_iterations
 
 
 @in_iterations

@@ -7,8 +7,8 @@ The paper lets both sides run free. Here they are coupled: workers are at most t
 from collections.abc import Iterator
 from time import perf_counter
 
-from rltrainer.execution import Iteration, Sampler, in_iterations
-from rltrainer.options.replay import ApexDDPGOptions, ApexDQNOptions
+from rltrainer.api.options.off_policy import ApexDDPGOptions, ApexDQNOptions
+from rltrainer.core.execution import Iteration, Sampler, in_iterations
 
 
 @in_iterations

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from time import perf_counter
 
-from rltrainer.execution import Iteration, Sampler, in_iterations
-from rltrainer.options import Options
+from rltrainer.api.options import Options
+from rltrainer.core.execution import Iteration, Sampler, in_iterations
 
 
 @in_iterations

@@ -4,18 +4,18 @@ import torch
 from gymnasium import spaces as gym_spaces
 from torch import Tensor, nn
 
-from rltrainer.algorithm import State
-from rltrainer.distributions import Distribution, masked
+from rltrainer.accel.dense_stack import Tower
+from rltrainer.api.options import ActorCriticOptions, Options
+from rltrainer.core.algorithm import State
 from rltrainer.envs.layout import ACTION_MASK, find
 from rltrainer.envs.source import Spaces
 from rltrainer.errors import RunError
-from rltrainer.families import family
 from rltrainer.networks.dense import mlp
 from rltrainer.networks.encoders import encoder
 from rltrainer.networks.layers import orthogonal
 from rltrainer.networks.recurrent import Memory
-from rltrainer.networks.tower import Tower
-from rltrainer.options import ActorCriticOptions, Options
+from rltrainer.ops.action_spaces import family
+from rltrainer.ops.distributions import Distribution, masked
 
 READ_ELSEWHERE = (ACTION_MASK,)
 """What of a Dict observation is no feature here: the head reads it."""

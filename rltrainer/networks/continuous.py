@@ -12,16 +12,16 @@ import torch
 from gymnasium import spaces as gym
 from torch import Tensor, nn
 
-from rltrainer.distributions import Categorical, SquashedGaussian, masked
+from rltrainer.accel.dense_stack import Stacked, Tower
+from rltrainer.api.options.off_policy import ContinuousOptions, DDPGOptions, SACOptions
 from rltrainer.envs.layout import ACTION_MASK
 from rltrainer.envs.source import Spaces
-from rltrainer.families import squashed_family
 from rltrainer.networks.actor_critic import mask_of
 from rltrainer.networks.dense import Dense, dense
 from rltrainer.networks.encoders import encoder
 from rltrainer.networks.q_network import discrete_actions
-from rltrainer.networks.tower import Stacked, Tower
-from rltrainer.options.replay import ContinuousOptions, DDPGOptions, SACOptions
+from rltrainer.ops.action_spaces import squashed_family
+from rltrainer.ops.distributions import Categorical, SquashedGaussian, masked
 
 
 class Policy(nn.Module):

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
+from rltrainer.accel.dense_stack import Tower
 from rltrainer.networks.layers import ACTIVATIONS, orthogonal
-from rltrainer.networks.tower import Tower
 
 MakeLayer = Callable[[int, int], nn.Module]
 """Makes a layer from the numbers of its inputs and outputs."""

@@ -10,12 +10,12 @@ import torch
 from gymnasium import Space, spaces
 from torch import Tensor, nn
 
+from rltrainer.api.options import Options
 from rltrainer.envs.layout import ACTION_MASK, AVAIL_ACTIONS, Part, layout, unsupported
 from rltrainer.envs.source import Spaces
 from rltrainer.errors import RunError
 from rltrainer.networks.layers import orthogonal
-from rltrainer.normalize import ObservationNormalizer
-from rltrainer.options import Options
+from rltrainer.ops.normalization import ObservationNormalizer
 
 SMALLEST_IMAGE = 36
 """Pixels of the shorter side below which Nature's convolutions have nothing left to see."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from rltrainer.noise import standard_normal
+from rltrainer.ops.exploration import standard_normal
 
 
 class NoisyLinear(nn.Module):

@@ -7,6 +7,8 @@ import torch
 from gymnasium import spaces as gym
 from torch import Tensor, nn
 
+from rltrainer.accel.dense_stack import Tower
+from rltrainer.api.options.off_policy import QLearningOptions
 from rltrainer.envs.layout import AVAIL_ACTIONS, Part, find
 from rltrainer.envs.source import Spaces
 from rltrainer.errors import RunError
@@ -14,8 +16,6 @@ from rltrainer.networks.actor_critic import mask_of
 from rltrainer.networks.dense import MakeLayer, dense
 from rltrainer.networks.encoders import encoder
 from rltrainer.networks.noisy import NoisyLinear, quieted
-from rltrainer.networks.tower import Tower
-from rltrainer.options.replay import QLearningOptions
 
 INTENTION = 64
 """Numbers of an intention where there is no hidden layer to set its width."""

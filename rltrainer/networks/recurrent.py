@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from rltrainer.algorithm import State
+from rltrainer.core.algorithm import State
 
 NAMES = {"lstm": ("h", "c"), "gru": ("h",)}
 

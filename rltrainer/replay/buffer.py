@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rltrainer.fragment import CPU, Array, Fragment
-from rltrainer.graphs import changed
+from rltrainer.accel.cuda_graphs import changed
+from rltrainer.core.fragment import CPU, Array, Fragment
 from rltrainer.replay.columns import Column, Kind, kind_in, kind_of, later, make_columns
 from rltrainer.replay.sum_tree import Floats, Indices, SumTree
 

@@ -4,11 +4,11 @@ import logging
 
 import torch
 
-from rltrainer.fragment import CPU, Array, Fragment
-from rltrainer.options import Options, ReplayOptions
-from rltrainer.options.replay import ShardedReplayOptions
+from rltrainer.api.options import Options, ReplayOptions
+from rltrainer.api.options.off_policy import ShardedReplayOptions
+from rltrainer.core.fragment import CPU, Array, Fragment
+from rltrainer.ops.schedules import at
 from rltrainer.replay.buffer import Replay, Transitions
-from rltrainer.schedules import at
 from rltrainer.storage.checkpoint import Tree
 
 log = logging.getLogger(__name__)

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
-from rltrainer.execution import Iteration
-from rltrainer.model import EVALUATED
+from rltrainer.api.base import EVALUATED
+from rltrainer.api.experiment import Stop
+from rltrainer.core.execution import Iteration
 from rltrainer.reporting.rows import Row
-from rltrainer.sampling import Report
-from rltrainer.spec import Stop
+from rltrainer.sampling.worker import Report
 
 WINDOW = 100
 """Episodes that the mean return is taken over."""

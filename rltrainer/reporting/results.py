@@ -15,8 +15,8 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.summary import hparams
 from tqdm import tqdm
 
+from rltrainer.api.experiment import Stop
 from rltrainer.reporting.rows import Row, flattened
-from rltrainer.spec import Stop
 from rltrainer.storage.paths import LOG, PARAMS, RESULTS, TABLE
 
 log = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from time import monotonic, sleep
 from typing import Any, Protocol
 
-from rltrainer.spec import API_VERSION, GROUP, VERSION
-from rltrainer.statuses import RolloutResults, TrainingStatus
+from rltrainer.api.experiment import API_VERSION, GROUP, VERSION
+from rltrainer.api.status import RolloutResults, TrainingStatus
 
 log = logging.getLogger(__name__)
 

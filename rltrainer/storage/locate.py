@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rltrainer.api.experiment import Checkpoint, Storage
 from rltrainer.errors import RunError
-from rltrainer.spec import Checkpoint, Storage
 from rltrainer.storage import restore
 from rltrainer.storage.checkpoint import MANIFEST, CorruptCheckpointError
 from rltrainer.storage.paths import PARAMS, SEARCH

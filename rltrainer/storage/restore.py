@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rltrainer.api.experiment import ExperimentSpec
 from rltrainer.errors import RunError
-from rltrainer.spec import ExperimentSpec
 from rltrainer.storage import checkpoint as ckpt
 from rltrainer.storage import sync
 from rltrainer.storage.checkpoint import CorruptCheckpointError, Manifest, Tree

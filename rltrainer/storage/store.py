@@ -16,8 +16,8 @@ from botocore import exceptions as boto
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from rltrainer.spec import Storage
-from rltrainer.statuses import Problem
+from rltrainer.api.experiment import Storage
+from rltrainer.api.status import Problem
 
 log = logging.getLogger(__name__)
 

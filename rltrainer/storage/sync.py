@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from time import monotonic
 
-from rltrainer.spec import Checkpoint
-from rltrainer.statuses import CheckpointRef, Problem, SyncStatus
+from rltrainer.api.experiment import Checkpoint
+from rltrainer.api.status import CheckpointRef, Problem, SyncStatus
 from rltrainer.storage import checkpoint as ckpt
 from rltrainer.storage.checkpoint import Manifest
 from rltrainer.storage.paths import CHECKPOINTS, checkpoint_key

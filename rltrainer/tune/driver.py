@@ -13,29 +13,29 @@ from ray import tune
 from ray.tune.execution import class_cache
 
 from rltrainer import algorithms
-from rltrainer.backend.ray_cluster import connect, disconnect
+from rltrainer.api.experiment import Checkpoint, Experiment, ExperimentSpec
+from rltrainer.api.options import OptionError, Options, parse_options
+from rltrainer.api.status import Problem, TrainingStatus
+from rltrainer.api.tune import Tune
+from rltrainer.backend.ray.cluster import connect, disconnect
 from rltrainer.envs.source import EnvSource
 from rltrainer.errors import Interrupted, RunError
-from rltrainer.interrupt import Interrupt
-from rltrainer.options import OptionError, Options, parse_options
 from rltrainer.reporting import results
 from rltrainer.reporting.status import EXPERIMENT, Reporter, Target, earlier
-from rltrainer.run import STORAGE_PATIENCE, check_trainable, own_options
-from rltrainer.spec import Checkpoint, Experiment, ExperimentSpec
-from rltrainer.statuses import Problem, TrainingStatus
+from rltrainer.runs.interrupt import Interrupt
+from rltrainer.runs.run import STORAGE_PATIENCE, check_trainable, own_options
+from rltrainer.runs.train import claim_folder, mark, storage_uri
 from rltrainer.storage import checkpoint as ckpt
 from rltrainer.storage import sync
 from rltrainer.storage.paths import CHECKPOINTS, LOG, RESULTS, SEARCH
 from rltrainer.storage.store import Store, open_store, patiently
 from rltrainer.storage.sync import Uploader
-from rltrainer.train import claim_folder, mark, storage_uri
 from rltrainer.tune.driver_only import DriverOnly
 from rltrainer.tune.journal import Entry, Journal, read, trial_name
 from rltrainer.tune.search import Suggestions, listed, scheduler
 from rltrainer.tune.space import checked, draw, trial_count
 from rltrainer.tune.trial import NUMBER, Plan, Trial, chosen
 from rltrainer.tune.watch import Watch
-from rltrainer.tune_spec import Tune
 
 log = logging.getLogger(__name__)
 

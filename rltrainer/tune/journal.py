@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rltrainer.statuses import BestTrial, CheckpointRef, TrialCounts
+from rltrainer.api.status import BestTrial, CheckpointRef, TrialCounts
 from rltrainer.storage.checkpoint import sync_to_disk
 from rltrainer.storage.paths import SEARCH
 

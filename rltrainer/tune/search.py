@@ -20,15 +20,15 @@ from ray.tune.schedulers import (
 )
 from ray.tune.search import Searcher
 
+from rltrainer.api.experiment import ExperimentSpec
+from rltrainer.api.tune import SCHEDULERS, Tune
 from rltrainer.errors import RunError
 from rltrainer.reporting.rows import Row, flattened
-from rltrainer.spec import ExperimentSpec
 from rltrainer.storage.paths import RESULTS
 from rltrainer.tune.driver_only import DriverOnly
 from rltrainer.tune.journal import Entry, Journal, trial_name
 from rltrainer.tune.space import checked, clamped, domain, mutations, plain
 from rltrainer.tune.trial import NUMBER
-from rltrainer.tune_spec import SCHEDULERS, Tune
 
 MAKE = {
     "MedianStopping": MedianStoppingRule,

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from ray import tune
 
-from rltrainer.options import option_names, parse_options
-from rltrainer.options.parsing import for_algorithm
-from rltrainer.spec import ExperimentSpec
-from rltrainer.tune_spec import Domain, Tune
+from rltrainer.api.experiment import ExperimentSpec
+from rltrainer.api.options import option_names, parse_options
+from rltrainer.api.options.parsing import for_algorithm
+from rltrainer.api.tune import Domain, Tune
 
 Chosen = dict[str, Any]
 """Options by name."""

@@ -15,12 +15,12 @@ from typing import Any
 from ray import tune
 from ray.train._internal.session import _TrainingResult
 
+from rltrainer.api.base import EVALUATED
+from rltrainer.api.experiment import Experiment
 from rltrainer.errors import RunError
-from rltrainer.model import EVALUATED
 from rltrainer.reporting import results
 from rltrainer.reporting.rows import Row
-from rltrainer.run import Run
-from rltrainer.spec import Experiment
+from rltrainer.runs.run import Run
 from rltrainer.storage import checkpoint as ckpt
 from rltrainer.storage import sync
 from rltrainer.storage.checkpoint import CorruptCheckpointError

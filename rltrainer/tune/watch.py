@@ -10,9 +10,9 @@ from typing import Any
 from ray.tune import Callback
 from ray.tune.experiment import Trial as TuneTrial
 
+from rltrainer.api.status import CheckpointRef
 from rltrainer.errors import RunError
-from rltrainer.interrupt import Interrupt
-from rltrainer.statuses import CheckpointRef
+from rltrainer.runs.interrupt import Interrupt
 from rltrainer.tune.driver_only import DriverOnly
 from rltrainer.tune.journal import Entry, Journal
 from rltrainer.tune.space import plain

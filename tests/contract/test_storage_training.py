@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from rltrainer import train
-from rltrainer.interrupt import Interrupt
-from rltrainer.run import Run
-from rltrainer.spec import Experiment
-from rltrainer.statuses import SyncStatus
+from rltrainer.api.experiment import Experiment
+from rltrainer.api.status import SyncStatus
+from rltrainer.runs import train
+from rltrainer.runs.interrupt import Interrupt
+from rltrainer.runs.run import Run
 from rltrainer.storage import sync
 from rltrainer.storage.store import S3Store
 from tests.contract.minio import Minio, running

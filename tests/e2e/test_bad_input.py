@@ -36,7 +36,7 @@ def test_apply_refuses_a_name_too_long_for_kuberay(namespace: str) -> None:
 
 
 def test_explain_documents_every_option() -> None:
-    from rltrainer.options import OPTIONS, option_names
+    from rltrainer.api.options import OPTIONS, option_names
 
     explained = kubectl("explain", "rlx.spec.config")
     for options in OPTIONS.values():

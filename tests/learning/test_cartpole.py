@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from rltrainer import train
-from rltrainer.spec import Experiment
+from rltrainer.api.experiment import Experiment
+from rltrainer.runs import train
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "cartpole-ppo.yaml"
 

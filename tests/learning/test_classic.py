@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from rltrainer import train
-from rltrainer.classic import documents
-from rltrainer.spec import Experiment
+from rltrainer.api.experiment import Experiment
+from rltrainer.rllib_compat import documents
+from rltrainer.runs import train
 
 FILES = sorted((Path(__file__).parent / "classic").glob("*.yaml"))
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from rltrainer import train
-from rltrainer.options import OPTIONS
+from rltrainer.api.options import OPTIONS
+from rltrainer.runs import train
 from tests.unit.trainer.helpers import TASKS, TOYS, experiment
 
 SMALL = {"seed": 0, "num_envs_per_worker": 8, "hiddens": [32], "gamma": 0.0}

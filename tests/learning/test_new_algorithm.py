@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rltrainer import train
+from rltrainer.runs import train
 from tests.unit.trainer.helpers import experiment
 
 ROOT = Path(__file__).parents[2]

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rltrainer.api.options import OPTIONS
 from rltrainer.networks import ActorCritic
 from rltrainer.networks.continuous import ActorAndCritic, DiscreteCritic, Policy, SoftActorAndCritic
 from rltrainer.networks.q_network import QNetwork
-from rltrainer.options import OPTIONS
 from tests.unit.trainer.helpers import TASKS, blueprint, serial
 
 SHARED = {"seed": 0, "num_envs_per_worker": 8, "hiddens": [32], "gamma": 0.5, "timesteps_per_iteration": 4000}

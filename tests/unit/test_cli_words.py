@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from hack.generate import command_reference
+from rltrainer.api.options import OPTIONS, option_names
 from rltrainer.cli import parser
 from rltrainer.cli.completion import SCRIPTS, commands_of
-from rltrainer.options import OPTIONS, option_names
 from tests.unit.command import Command
 
 ROOT = Path(__file__).parents[2]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rltrainer.options import OPTIONS, OptionError, option_names, parse_options
+from rltrainer.api.options import OPTIONS, OptionError, option_names, parse_options
 
 
 def test_an_option_means_the_same_in_every_algorithm() -> None:
@@ -61,6 +61,7 @@ def test_custom_options_are_open_and_ones_own_algorithm_has_them() -> None:
 
 
 def test_reading_a_document_imports_neither_torch_nor_ray() -> None:
-    code = "import sys, rltrainer.spec, rltrainer.statuses; print({'torch', 'ray', 'numpy'} & set(sys.modules))"
+    modules = "rltrainer.api.experiment, rltrainer.api.status"
+    code = f"import sys, {modules}; print({{'torch', 'ray', 'numpy'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

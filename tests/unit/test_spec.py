@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from rltrainer.spec import DocumentError, Experiment, Rollout
+from rltrainer.api.experiment import DocumentError, Experiment, Rollout
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from rltrainer.spec import DocumentError, Experiment
-from rltrainer.tune_spec import KINDS, OWNERS, SCHEDULERS, Domain, Scheduler, Tune
+from rltrainer.api.experiment import DocumentError, Experiment
+from rltrainer.api.tune import KINDS, OWNERS, SCHEDULERS, Domain, Scheduler, Tune
 
 LR = {"lr": {"loguniform": [1e-4, 1e-2]}}
 

@@ -9,7 +9,7 @@ from rloperator.names import Manifest
 from rloperator.observed import Observed, stamp
 from rloperator.reconcile import reconcile
 
-from rltrainer.spec import ExperimentSpec, Storage
+from rltrainer.api.experiment import ExperimentSpec, Storage
 
 NOW = datetime(2030, 1, 1, 12, 0, 0, tzinfo=UTC)
 UID = "0a1b2c3d-0000-4000-8000-000000000001"

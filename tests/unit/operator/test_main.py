@@ -6,7 +6,7 @@ import sys
 import pytest
 from rloperator.__main__ import main, parser, settings_of
 
-from rltrainer.spec import Storage
+from rltrainer.api.experiment import Storage
 
 
 def test_flags_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:

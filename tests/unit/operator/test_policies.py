@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from rloperator.policies import Refusal, Subject, parse, parse_rollout, quantity, refusal
 
-from rltrainer.options import OPTIONS
-from rltrainer.spec import ExperimentSpec, RolloutSpec
+from rltrainer.api.experiment import ExperimentSpec, RolloutSpec
+from rltrainer.api.options import OPTIONS
 from tests.unit.operator import builders as b
 
 GROUP = {"name": "cpu", "cpu": 2, "maxReplicas": 2}

@@ -251,7 +251,7 @@ def test_row(row: Row) -> None:
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.what)
 def test_every_condition_is_there_and_as_the_crd_wants_it(row: Row) -> None:
-    from rltrainer.statuses import ExperimentStatus
+    from rltrainer.api.status import ExperimentStatus
 
     status = reconcile(row.observed, b.SETTINGS, b.NOW).status
     assert status is not None

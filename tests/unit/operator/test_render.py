@@ -15,7 +15,7 @@ from rloperator.names import Manifest, rayjob
 from rloperator.observed import Observed
 from rloperator.render import RAY_VERSION, Owner
 
-from rltrainer.spec import MAX_NAME, ExperimentSpec
+from rltrainer.api.experiment import MAX_NAME, ExperimentSpec
 from tests.unit.operator import builders as b
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -13,11 +13,11 @@ from pydantic import BaseModel, Field
 from rloperator import resources
 from rloperator.resources import crds, experiment_crd, model_schema, options_schema
 
-from rltrainer.model import OPEN
-from rltrainer.options import OPTIONS, Options, option_names
-from rltrainer.spec import ExperimentSpec
-from rltrainer.statuses import ExperimentStatus
-from rltrainer.tune_spec import KINDS
+from rltrainer.api.base import OPEN
+from rltrainer.api.experiment import ExperimentSpec
+from rltrainer.api.options import OPTIONS, Options, option_names
+from rltrainer.api.status import ExperimentStatus
+from rltrainer.api.tune import KINDS
 
 ROOT = Path(__file__).parents[3]
 

@@ -8,7 +8,7 @@ from rloperator import names, rollouts
 from rloperator.names import Manifest
 from rloperator.observed import Observed, conditions_of
 
-from rltrainer.statuses import RolloutStatus
+from rltrainer.api.status import RolloutStatus
 from tests.unit.operator import builders as b
 from tests.unit.operator.test_render import rollout
 

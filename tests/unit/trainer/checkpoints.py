@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from rltrainer.normalize import ObservationNormalizer
+from rltrainer.networks.parameters import module_state
+from rltrainer.ops.normalization import ObservationNormalizer
 from rltrainer.storage import checkpoint
-from rltrainer.weights import module_state
 from tests.unit.trainer.helpers import blueprint, learner, small
 
 

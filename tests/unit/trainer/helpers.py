@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from rltrainer import algorithms
+from rltrainer.api.experiment import Experiment
+from rltrainer.api.options import OPTIONS, option_names
 from rltrainer.backend.serial import SerialBackend
+from rltrainer.core.execution import Iteration
 from rltrainer.envs.source import EnvSource
-from rltrainer.execution import Iteration
-from rltrainer.learner import Learner
-from rltrainer.options import OPTIONS, option_names
-from rltrainer.sampling import Blueprint, Worker
-from rltrainer.spec import Experiment
+from rltrainer.learning.learner import Learner
+from rltrainer.sampling.worker import Blueprint, Worker
 
 TOYS = "tests.unit.trainer.toy_envs:"
 TASKS = "tests.unit.trainer.toy_tasks:"

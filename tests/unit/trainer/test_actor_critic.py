@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from rltrainer import losses
-from rltrainer.algorithms import actor_critic, ppo
+from rltrainer.algorithms import on_policy, ppo
 from rltrainer.algorithms.appo import RHO, judge, step
 from rltrainer.algorithms.impala import corrected
 from rltrainer.algorithms.pg import returns
-from rltrainer.fragment import Batch, collate
-from rltrainer.learner import Learner
-from rltrainer.options.policy_gradient import APPOOptions
-from rltrainer.sampling import Worker
+from rltrainer.api.options.on_policy import APPOOptions
+from rltrainer.core.fragment import Batch, collate
+from rltrainer.learning.learner import Learner
+from rltrainer.ops import losses
+from rltrainer.sampling.worker import Worker
 from tests.unit.trainer.helpers import TASKS, blueprint, learner, serial, small
 
 GAMMA = 0.9
@@ -179,13 +179,13 @@ PENALTIES: list[dict[str, Any]] = [
 def test_ppo_follows_equation_9(env: str, config: dict[str, Any]) -> None:
     subject, batch = shaken("PPO", env, **config)
     cfg: Any = subject.options
-    columns = actor_critic.evaluate(subject.nets, batch, cfg)
-    rows = actor_critic.whole(columns)
+    columns = on_policy.evaluate(subject.nets, batch, cfg)
+    rows = on_policy.whole(columns)
     old = subject.nets.family.make(rows["parameters"] + 0.2 * torch.randn(rows["parameters"].shape))
     rows["logp"] = old.log_prob(rows["a"])
 
     def loss() -> Tensor:
-        parameters, v = actor_critic.predict(subject.nets, rows)
+        parameters, v = on_policy.predict(subject.nets, rows)
         dist = subject.nets.family.make(parameters)
         ratio = (dist.log_prob(rows["a"]) - rows["logp"]).exp()
         adv = losses.standardize(rows["adv"]) if cfg.normalize_advantages else rows["adv"]
@@ -218,7 +218,7 @@ def test_actor_critics_follow_their_three_losses(run: str, env: str, config: dic
         dist = subject.nets.family.make(parameters[:-1])
         logp, valid = dist.log_prob(batch.a), batch.valid
         if run == "A2C":
-            adv = actor_critic.advantages(batch, v.detach(), cfg)
+            adv = on_policy.advantages(batch, v.detach(), cfg)
             target = adv + v[:-1].detach()
         else:
             target, adv = corrected(batch, logp, v, cfg)

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from rltrainer import train
 from rltrainer.algorithms import ALGORITHMS
-from rltrainer.algorithms.actor_critic import minibatches
+from rltrainer.algorithms.on_policy import minibatches
 from rltrainer.algorithms.ppo import PPO
+from rltrainer.api.options import OPTIONS, PPOOptions
 from rltrainer.backend.serial import SerialBackend
 from rltrainer.errors import RunError
-from rltrainer.options import OPTIONS, PPOOptions
+from rltrainer.runs import train
 from tests.unit.trainer.helpers import blueprint, equal, experiment, nothing, quick, serial, small
 
 SEEN: list[dict[str, Any]] = []

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from rltrainer.classic import documents, is_classic, translate, translate_config
-from rltrainer.classic.algorithms import CLASSIC
-from rltrainer.classic.fields import ARGUMENTS, EXPERIMENT, FIELDS, IN_S3
-from rltrainer.classic.tables import renewed
-from rltrainer.options import OPTIONS, OptionError, option_names
-from rltrainer.spec import DocumentError, Experiment
+from rltrainer.api.experiment import DocumentError, Experiment
+from rltrainer.api.options import OPTIONS, OptionError, option_names
+from rltrainer.rllib_compat import documents, is_classic, translate, translate_config
+from rltrainer.rllib_compat.algorithms import CLASSIC
+from rltrainer.rllib_compat.fields import ARGUMENTS, EXPERIMENT, FIELDS, IN_S3
+from rltrainer.rllib_compat.tables import renewed
 
 PAGE = Path(__file__).parents[3] / "docs" / "migrating.md"
 
@@ -952,10 +952,10 @@ def test_the_tables_name_options_that_there_are(run: str) -> None:
 
 def test_the_page_on_migrating_has_the_tables_of_today() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    assert renewed(page) == page, "run `python -m rltrainer.classic.tables docs/migrating.md`"
+    assert renewed(page) == page, "run `python -m rltrainer.rllib_compat.tables docs/migrating.md`"
 
 
 def test_translating_imports_neither_torch_nor_ray() -> None:
-    code = "import sys, rltrainer.classic; print({'torch', 'ray', 'numpy', 'gymnasium'} & set(sys.modules))"
+    code = "import sys, rltrainer.rllib_compat; print({'torch', 'ray', 'numpy', 'gymnasium'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

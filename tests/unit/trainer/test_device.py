@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rltrainer import train
-from rltrainer.algorithm import Metrics
-from rltrainer.backend.ray_settings import CURRENT as RAY
+from rltrainer.api.options import OPTIONS
+from rltrainer.backend.ray.settings import CURRENT as RAY
 from rltrainer.backend.serial import SerialBackend, make_learner, open_backend
-from rltrainer.learner import Learner
-from rltrainer.options import OPTIONS
+from rltrainer.core.algorithm import Metrics
+from rltrainer.learning.learner import Learner
 from rltrainer.replay.buffer import Replay
+from rltrainer.runs import train
 from rltrainer.storage import checkpoint as ckpt
 from tests.unit.trainer.helpers import TASKS, TOYS, blueprint, equal, experiment, nothing, quick, small
 from tests.unit.trainer.simulated_device import CPU, DEVICE, DeviceError, SimulatedDevice
@@ -219,7 +219,7 @@ def test_the_simulated_device_knows_where_tensors_are_and_what_is_waited_for() -
 
 def test_only_a_gpu_of_this_process_is_used_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Any] = []
-    monkeypatch.setattr("rltrainer.backend.ray_backend.RayBackend", lambda plan, check: made.append(plan.options))
+    monkeypatch.setattr("rltrainer.backend.ray.backend.RayBackend", lambda plan, check: made.append(plan.options))
     alone, workers = blueprint(num_gpus=1), blueprint(num_gpus=1, num_workers=1)
     with SimulatedDevice():
         assert isinstance(open_backend(alone, nothing), SerialBackend)

@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rltrainer.distributions import (
+from rltrainer.errors import RunError
+from rltrainer.ops.action_spaces import Family, family, squashed_family
+from rltrainer.ops.distributions import (
     ILLEGAL,
     Bernoullis,
     Categorical,
@@ -24,9 +26,7 @@ from rltrainer.distributions import (
     log_slope,
     masked,
 )
-from rltrainer.errors import RunError
-from rltrainer.families import Family, family, squashed_family
-from rltrainer.noise import standard_normal
+from rltrainer.ops.exploration import standard_normal
 
 pytorch: Any = torch.distributions  # without types of its own
 

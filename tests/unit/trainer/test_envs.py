@@ -19,7 +19,7 @@ from rltrainer.envs import vectorize
 from rltrainer.envs.source import EnvSource
 from rltrainer.envs.vectorize import Sequential, Subprocesses, choice, quicker
 from rltrainer.errors import RunError
-from rltrainer.sampling import Worker
+from rltrainer.sampling.worker import Worker
 from tests.unit.trainer.helpers import TOYS, blueprint, learner
 from tests.unit.trainer.toy_envs import Countdown, Faulty, Parts
 

@@ -14,18 +14,18 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from rltrainer import rollout, train
-from rltrainer.algorithm import Actor, Algorithm, State
+from rltrainer.api.base import EVALUATED
+from rltrainer.api.experiment import DocumentError, Stop
+from rltrainer.core.algorithm import Actor, Algorithm, State
 from rltrainer.errors import Interrupted, RunError
-from rltrainer.evaluation import STEPS, Evaluator
-from rltrainer.interrupt import Interrupt
-from rltrainer.model import EVALUATED
-from rltrainer.run import Run
-from rltrainer.sampling import Blueprint, Report
+from rltrainer.networks.parameters import Weights
+from rltrainer.runs import rollout, train
+from rltrainer.runs.interrupt import Interrupt
+from rltrainer.runs.run import Run
+from rltrainer.sampling.evaluator import STEPS, Evaluator
+from rltrainer.sampling.worker import Blueprint, Report
 from rltrainer.seeding import Role, derived_seed
-from rltrainer.spec import DocumentError, Stop
 from rltrainer.storage import checkpoint as ckpt
-from rltrainer.weights import Weights
 from tests.unit.trainer.helpers import TOYS, blueprint, experiment, learner, quick
 from tests.unit.trainer.toy_envs import Countdown, Identity, Step
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 from pydantic import ValidationError
 
-from rltrainer.options import OPTIONS, option_names
+from rltrainer.api.options import OPTIONS, option_names
 from tests.unit.trainer.helpers import TASKS, TOYS, blueprint, equal, serial, small
 
 HERE = Path(__file__).parent

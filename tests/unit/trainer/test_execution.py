@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from rltrainer.algorithm import Metrics
-from rltrainer.execution import Done, Iteration, Task
+from rltrainer.api.options import ReplayOptions
+from rltrainer.api.options.off_policy import ApexDQNOptions
+from rltrainer.api.options.on_policy import A3COptions, IMPALAOptions
+from rltrainer.core.algorithm import Metrics
+from rltrainer.core.execution import Done, Iteration, Task
 from rltrainer.execution.asynchronous import asynchronous, asynchronous_gradients
 from rltrainer.execution.sharded_replay import sharded_replay
 from rltrainer.execution.synchronous import synchronous
-from rltrainer.options import ReplayOptions
-from rltrainer.options.policy_gradient import A3COptions, IMPALAOptions
-from rltrainer.options.replay import ApexDQNOptions
-from rltrainer.sampling import Report
+from rltrainer.sampling.worker import Report
 from tests.unit.trainer.helpers import blueprint, serial, small
 
 STEPS = 10

@@ -14,15 +14,16 @@ import torch
 from gymnasium import spaces
 from gymnasium.spaces.utils import flatten
 
-from rltrainer import algorithms, policy
-from rltrainer.algorithm import Actor, Algorithm
+from rltrainer import algorithms
 from rltrainer.algorithms.ppo import PPO
-from rltrainer.distributions import SquashedGaussian
+from rltrainer.core.algorithm import Actor, Algorithm
 from rltrainer.errors import RunError
-from rltrainer.export import FORMATS, export, load_model
-from rltrainer.policy import Policy
+from rltrainer.networks.parameters import module_state
+from rltrainer.ops.distributions import SquashedGaussian
+from rltrainer.runs import policy
+from rltrainer.runs.export import FORMATS, export, load_model
+from rltrainer.runs.policy import Policy
 from rltrainer.storage import checkpoint
-from rltrainer.weights import module_state
 from tests.unit.command import Command
 from tests.unit.trainer.checkpoints import written
 from tests.unit.trainer.helpers import TASKS, TOYS, blueprint, learner, small

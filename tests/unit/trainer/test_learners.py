@@ -19,17 +19,17 @@ import torch
 from ray.exceptions import ObjectLostError
 
 from rltrainer.algorithms.ppo import PPO
-from rltrainer.backend import ray_learners
-from rltrainer.backend.ray_backend import RayBackend
-from rltrainer.backend.ray_cluster import receive
-from rltrainer.backend.ray_learners import RayLearners
+from rltrainer.api.options import OPTIONS
+from rltrainer.backend.ray import learners as ray_learners
+from rltrainer.backend.ray.backend import RayBackend
+from rltrainer.backend.ray.cluster import receive
+from rltrainer.backend.ray.learners import RayLearners
 from rltrainer.backend.serial import SerialBackend, make_learner
+from rltrainer.core.fragment import Fragment
 from rltrainer.errors import RunError
-from rltrainer.fragment import Fragment
-from rltrainer.learner import Learner
-from rltrainer.learner_group import columns, dealt, share_of
-from rltrainer.options import OPTIONS
-from rltrainer.sampling import Blueprint, Worker
+from rltrainer.learning.data_parallel import columns, dealt, share_of
+from rltrainer.learning.learner import Learner
+from rltrainer.sampling.worker import Blueprint, Worker
 from tests.unit.trainer.helpers import blueprint, equal, nothing
 
 pytestmark = pytest.mark.filterwarnings(
@@ -256,7 +256,7 @@ def test_one_learner_goes_on_from_two(group: Any) -> None:
 
 
 def test_a_learner_does_not_wait_for_another_without_end(cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rltrainer.backend.ray_learners.TIMEOUT", 1.0)
+    monkeypatch.setattr("rltrainer.backend.ray.learners.TIMEOUT", 1.0)
     two = Group()
     (given,) = fragments(two.learners.blueprint, 2)
     with pytest.raises(RunError, match="learner 0 has lost touch with the others"):

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rltrainer import losses
 from rltrainer.algorithms.ppo import adapted, distance
-from rltrainer.distributions import Categorical, DiagonalGaussian, MultiCategorical
 from rltrainer.errors import RunError
-from rltrainer.families import family
-from rltrainer.returns import gae
-from rltrainer.schedules import at
+from rltrainer.ops import losses
+from rltrainer.ops.action_spaces import family
+from rltrainer.ops.distributions import Categorical, DiagonalGaussian, MultiCategorical
+from rltrainer.ops.returns import gae
+from rltrainer.ops.schedules import at
 
 
 def trajectories(t: int = 7, b: int = 3) -> dict[str, Tensor]:

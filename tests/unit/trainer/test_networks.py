@@ -8,15 +8,15 @@ from gymnasium import Space, spaces
 from gymnasium.spaces.utils import flatten, flatten_space
 from torch import Tensor
 
+from rltrainer.api.options import Options, PPOOptions
+from rltrainer.core.optimizer import SWEEP, Adam
 from rltrainer.envs.layout import ACTION_MASK, AVAIL_ACTIONS, find, layout
 from rltrainer.envs.source import Spaces
 from rltrainer.errors import RunError
 from rltrainer.networks import ActorCritic, Memory, PolicyNetwork, encoder, is_image, orthogonal
 from rltrainer.networks.encoders import Convolutional, OneHot, channels_last, is_picture, minatar, nature, resnet
-from rltrainer.normalize import ObservationNormalizer
-from rltrainer.optimizer import SWEEP, Adam
-from rltrainer.options import Options, PPOOptions
-from rltrainer.weights import Flat
+from rltrainer.networks.parameters import Flat
+from rltrainer.ops.normalization import ObservationNormalizer
 
 VECTOR = spaces.Box(-1, 1, (4,), np.float32)
 IMAGE = spaces.Box(0, 255, (36, 40, 3), np.uint8)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from rltrainer.normalize import ObservationNormalizer, RewardNormalizer, RunningMoments, discounted_so_far
+from rltrainer.ops.normalization import ObservationNormalizer, RewardNormalizer, RunningMoments, discounted_so_far
 from tests.unit.trainer.helpers import blueprint, quick, serial
 
 

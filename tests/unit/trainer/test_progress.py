@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 from tensorboardX import SummaryWriter  # noqa: F401 - its first import warns, before any test
 
-from rltrainer.execution import Iteration
-from rltrainer.model import EVALUATED
+from rltrainer.api.base import EVALUATED
+from rltrainer.api.experiment import Metadata, Stop
+from rltrainer.core.execution import Iteration
+from rltrainer.machine import cpus
 from rltrainer.reporting import results
 from rltrainer.reporting.progress import Progress
 from rltrainer.reporting.results import Results, keep_until, summary_of
-from rltrainer.sampling import Report
-from rltrainer.spec import Metadata, Stop
+from rltrainer.sampling.worker import Report
 from rltrainer.storage.paths import run_uri
-from rltrainer.threads import cpus
 
 
 def iteration(returns: list[float], timesteps: int = 10, **metrics: float) -> Iteration:

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from rltrainer.distributions import LOG_STD_MAX, LOG_STD_MIN
+from rltrainer.accel.dense_stack import Stacked
+from rltrainer.api.options.off_policy import DDPGOptions, DQNOptions, RainbowOptions, SACOptions, TD3Options
 from rltrainer.envs.source import Spaces
 from rltrainer.errors import RunError
 from rltrainer.networks.continuous import (
@@ -29,8 +30,7 @@ from rltrainer.networks.continuous import (
 from rltrainer.networks.dense import dense
 from rltrainer.networks.noisy import NoisyLinear, quieted
 from rltrainer.networks.q_network import QNetwork
-from rltrainer.networks.tower import Stacked
-from rltrainer.options.replay import DDPGOptions, DQNOptions, RainbowOptions, SACOptions, TD3Options
+from rltrainer.ops.distributions import LOG_STD_MAX, LOG_STD_MIN
 
 N, D, ATOMS = 5, 3, 11
 PLAIN = Spaces(spaces.Box(-1, 1, (4,)), spaces.Discrete(N))

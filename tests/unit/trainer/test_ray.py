@@ -13,12 +13,12 @@ import pytest
 import ray
 import torch
 
-from rltrainer import train
-from rltrainer.backend.ray_backend import RayBackend
+from rltrainer.backend.ray.backend import RayBackend
 from rltrainer.backend.serial import Backend, SerialBackend
 from rltrainer.errors import Interrupted, RunError
-from rltrainer.interrupt import Interrupt
-from rltrainer.run import Run
+from rltrainer.runs import train
+from rltrainer.runs.interrupt import Interrupt
+from rltrainer.runs.run import Run
 from rltrainer.storage import checkpoint as ckpt
 from tests.unit.trainer.helpers import TASKS, TOYS, blueprint, experiment, nothing, quick, small
 
@@ -188,7 +188,7 @@ def test_a_lost_shard_is_replaced_and_filled_again(caplog: pytest.LogCaptureFixt
 
 
 def test_a_worker_that_is_lost_again_and_again_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rltrainer.backend.ray_backend.LOSSES", 2)
+    monkeypatch.setattr("rltrainer.backend.ray.backend.LOSSES", 2)
     backend = RayBackend(blueprint(TOYS + "Dies", **quick(num_workers=1)), nothing)
     with pytest.raises(RunError, match="worker 0 was lost 2 times in a row") as caught:
         iterate(backend, 1)
@@ -215,7 +215,7 @@ def test_an_environments_fault_arrives_without_rays_traceback(env: str, message:
 def test_a_worker_that_has_no_place_yet_is_waited_for(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("rltrainer.backend.ray_cluster.SPEAK_EVERY", 1.0)
+    monkeypatch.setattr("rltrainer.backend.ray.cluster.SPEAK_EVERY", 1.0)
     interrupt = Interrupt()
     backend = RayBackend(blueprint(**quick(num_workers=1, num_cpus_per_worker=50)), interrupt.check)
     threading.Timer(3, interrupt.ask, [signal.SIGTERM]).start()
@@ -236,7 +236,7 @@ def test_when_everything_goes_at_once_the_last_state_is_kept(tmp_path: Path, mon
         backends.append(RayBackend(*given))
         return backends[0]
 
-    monkeypatch.setattr("rltrainer.run.open_backend", opened)
+    monkeypatch.setattr("rltrainer.runs.run.open_backend", opened)
     given = experiment(config=quick(num_workers=2), checkpoint={"frequency": 0})
     run = Run(given, tmp_path, interrupt=interrupt)
 

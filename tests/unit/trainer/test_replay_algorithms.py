@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rltrainer.algorithm import Actor
 from rltrainer.algorithms import ddpg, dqn, sac
-from rltrainer.distributions import Categorical, SquashedGaussian, masked
-from rltrainer.learner import Learner
-from rltrainer.noise import standard_normal
-from rltrainer.options.replay import ApexDQNOptions, DDPGOptions, DQNOptions, SACOptions
+from rltrainer.api.options.off_policy import ApexDQNOptions, DDPGOptions, DQNOptions, SACOptions
+from rltrainer.core.algorithm import Actor
+from rltrainer.learning.learner import Learner
+from rltrainer.ops.distributions import Categorical, SquashedGaussian, masked
+from rltrainer.ops.exploration import standard_normal
 from rltrainer.replay.buffer import Transitions
-from rltrainer.sampling import Worker
+from rltrainer.sampling.worker import Worker
 from tests.unit.trainer.helpers import TASKS, blueprint, learner, small
 
 

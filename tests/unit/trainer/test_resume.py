@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from rltrainer import train
+from rltrainer.api.options import OPTIONS
 from rltrainer.backend.serial import SerialBackend
 from rltrainer.errors import RunError
-from rltrainer.options import OPTIONS
+from rltrainer.runs import train
 from rltrainer.storage import checkpoint as ckpt
 from tests.unit.trainer.helpers import TASKS, TOYS, blueprint, equal, experiment, nothing, quick, small
 

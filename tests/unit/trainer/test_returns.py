@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rltrainer import losses
-from rltrainer.categorical import project, support
-from rltrainer.noise import gaussian, ornstein_uhlenbeck
-from rltrainer.returns import gae, n_step_returns, vtrace
+from rltrainer.ops import losses
+from rltrainer.ops.exploration import gaussian, ornstein_uhlenbeck
+from rltrainer.ops.projection import project, support
+from rltrainer.ops.returns import gae, n_step_returns, vtrace
 
 GAMMA = 0.9
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import yaml
 
-from rltrainer import rollout, train
+from rltrainer.api.experiment import DocumentError
 from rltrainer.cli import parser, play
 from rltrainer.errors import RunError
 from rltrainer.reporting import status
-from rltrainer.rollout import Episode, Keeper, Request
-from rltrainer.spec import DocumentError
+from rltrainer.runs import rollout, train
+from rltrainer.runs.rollout import Episode, Keeper, Request
 from tests.unit.trainer.helpers import TOYS, experiment, quick
 
 

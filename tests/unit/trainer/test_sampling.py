@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from rltrainer.algorithms.actor_critic import evaluate
+from rltrainer.algorithms.on_policy import evaluate
+from rltrainer.api.options import PPOOptions
+from rltrainer.core.fragment import Fragment, collate
 from rltrainer.envs.source import EnvSource
 from rltrainer.envs.vectorize import Subprocesses
 from rltrainer.errors import RunError
-from rltrainer.fragment import Fragment, collate
-from rltrainer.options import PPOOptions
-from rltrainer.sampling import Blueprint, Report, Worker
+from rltrainer.sampling.worker import Blueprint, Report, Worker
 from tests.unit.trainer.helpers import TOYS, blueprint, learner
 
 CPU = torch.device("cpu")

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from kubernetes import client
 
+from rltrainer.api.status import Problem, TrainingStatus
 from rltrainer.reporting import status
 from rltrainer.reporting.status import EXPERIMENT, KubernetesClient, Reporter, Target
-from rltrainer.statuses import Problem, TrainingStatus
 
 TARGET = Target(*EXPERIMENT, "team", "cartpole", "uid-1")
 WHERE = "/apis/rltrainer.io/v1alpha1/namespaces/team/rlexperiments/cartpole/status"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from rltrainer.spec import Checkpoint
-from rltrainer.statuses import SyncStatus
+from rltrainer.api.experiment import Checkpoint
+from rltrainer.api.status import SyncStatus
 from rltrainer.storage import checkpoint as ckpt
 from rltrainer.storage import sync
 from rltrainer.storage.store import FolderStore, StorageError

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rltrainer.accel.dense_stack import Stacked, Tower
+from rltrainer.accel.tape import Tape
 from rltrainer.networks.dense import Dense, dense
 from rltrainer.networks.noisy import NoisyLinear
-from rltrainer.networks.tower import Stacked, Tower
-from rltrainer.tape import Tape
-from rltrainer.weights import Flat
+from rltrainer.networks.parameters import Flat
 
 N = 5
 

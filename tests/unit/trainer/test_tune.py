@@ -10,15 +10,15 @@ import pytest
 import ray
 
 from rltrainer import tune
+from rltrainer.api.experiment import Experiment
+from rltrainer.api.options import OptionError
+from rltrainer.api.tune import INTEGERS
 from rltrainer.errors import RunError
-from rltrainer.options import OptionError
-from rltrainer.spec import Experiment
 from rltrainer.tune import journal as journals
 from rltrainer.tune.driver import bundles
 from rltrainer.tune.journal import Entry, Journal
 from rltrainer.tune.search import Past, Suggestions, scheduler
 from rltrainer.tune.space import checked, clamped, draw, trial_count
-from rltrainer.tune_spec import INTEGERS
 from tests.unit.trainer.helpers import TASKS, TOYS, experiment, quick
 
 LR = {"lr": {"loguniform": [0.0001, 0.1]}}

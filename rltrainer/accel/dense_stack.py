@@ -1,0 +1,201 @@
+"""Passes through linear layers and activation functions, as one, whose gradients a tape finds without PyTorch's engine.
+
+The formulas are autograd's: with y = x W + b, a gradient g of y is x' g for W, the sum of its rows for b, and g W' for
+x. All that can be made once is: on small networks, making the views anew would take as long as some of the products.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from rltrainer.accel import tape
+
+
+class Stacked(nn.Module):
+    """`count` linear layers that share nothing, in one kernel: [k, N, inputs] -> [k, N, outputs] of the first k."""
+
+    def __init__(self, count: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        bound = max(1, inputs) ** -0.5
+        self.weight = nn.Parameter(torch.empty(count, inputs, outputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(count, 1, outputs).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        if len(x) < len(self.weight):  # a slice of all would be copied on the way back
+            return torch.baddbmm(self.bias[: len(x)], x, self.weight[: len(x)])
+        return torch.baddbmm(self.bias, x, self.weight)
+
+
+@dataclass(frozen=True)
+class Bend:
+    """An activation function whose slope can be told from its value."""
+
+    apply_: Callable[[Tensor], Tensor]
+    """In place."""
+    back: Callable[[Tensor, Tensor], Tensor]
+    """The gradient of what it was applied to, from that of its value, and the value."""
+
+
+aten = torch.ops.aten
+BENDS: dict[type[nn.Module], Bend] = {
+    nn.Tanh: Bend(torch.tanh_, aten.tanh_backward.default),
+    nn.ReLU: Bend(torch.relu_, lambda gradient, y: aten.threshold_backward.default(gradient, y, 0)),
+    nn.ELU: Bend(nn.functional.elu_, lambda gradient, y: aten.elu_backward.default(gradient, 1, 1, 1, True, y)),
+}
+Step = tuple[nn.Linear | Stacked, Bend | None]
+"""A layer and the activation function after it, if any."""
+
+
+class Tower:
+    """Modules [..., inputs] -> [..., outputs] one after the other, which belong to others; this only knows them.
+
+    Where all are layers and activation functions of known kinds, they are passed through as one.
+    """
+
+    def __init__(self, *modules: nn.Module, scalar: bool = False) -> None:
+        """With `scalar` its one output is a number [...], not a vector of one."""
+        self.modules, self.scalar = modules, scalar
+        self._steps: list[Step] | None = None
+        self._plans: dict[int, Plan] = {}
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """See the class."""
+        steps = self._known()
+        if steps and not torch.is_autocast_enabled(x.device.type):
+            if not torch.is_grad_enabled():
+                return self._shaped(_through(steps, x))
+            recorder = tape.current()
+            plan = None if recorder is None else self._plan(steps, x)
+            if recorder is not None and plan is not None:
+                return recorder.add(Pass(plan, recorder.leaf(x), self._shaped))
+        for module in self.modules:
+            x = module(x)
+        return self._shaped(x)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy knows the copied modules, and nothing yet of their parameters."""
+        return partial(Tower, scalar=self.scalar), self.modules
+
+    def _shaped(self, x: Tensor) -> Tensor:
+        return x.squeeze(-1) if self.scalar else x
+
+    def _known(self) -> list[Step]:
+        if self._steps is None:
+            self._steps = steps_of(self.modules)
+        return self._steps
+
+    def _plan(self, steps: list[Step], x: Tensor) -> "Plan | None":
+        """How to pass `x` through; None for layers that no learner has."""
+        count = len(x) if isinstance(steps[0][0], Stacked) else 0
+        plan = self._plans.get(count)
+        if plan is None or plan.first.grad is not plan.gradient:
+            if any(layer.weight.grad is None for layer, _ in steps):
+                return None
+            plan = self._plans[count] = Plan(steps, count)
+        return plan
+
+
+def steps_of(modules: Sequence[nn.Module]) -> list[Step]:
+    """Layers with what follows each; none at all where one is of another kind."""
+    steps: list[Step] = []
+    for module in modules:
+        for layer in module if isinstance(module, nn.Sequential) else [module]:
+            if isinstance(layer, nn.Linear | Stacked):
+                steps.append((layer, None))
+            elif type(layer) in BENDS and steps and steps[-1][1] is None:
+                steps[-1] = (steps[-1][0], BENDS[type(layer)])
+            elif not isinstance(layer, nn.Identity):
+                return []
+    return steps
+
+
+def _through(steps: Sequence[Step], x: Tensor) -> Tensor:
+    """`x` after the steps, where nothing is learnt from it."""
+    for layer, bend in steps:
+        x = layer.forward(x)
+        if bend is not None:
+            bend.apply_(x)
+    return x
+
+
+class Part(NamedTuple):
+    """One step of a plan: views of the layer's parameters and of their gradients, and its activation function."""
+
+    weight: Tensor
+    """[..., inputs, outputs]"""
+    transposed: Tensor
+    bias: Tensor
+    weight_gradient: Tensor
+    bias_gradient: Tensor
+    """[..., 1, outputs]"""
+    bend: Bend | None
+
+
+class Plan:
+    """How a tower is passed through forward and back."""
+
+    def __init__(self, steps: Sequence[Step], count: int) -> None:
+        """Through the first `count` of stacked layers; 0 where they are not stacked."""
+        self.stacked = bool(count)
+        self.affine = torch.baddbmm if self.stacked else torch.addmm
+        self.product = torch.bmm if self.stacked else torch.mm
+        self.gather: Any = Tensor.baddbmm_ if self.stacked else Tensor.addmm_
+        self.first = steps[0][0].weight
+        self.gradient = self.first.grad
+        self.parts = [_part(layer, bend, count) for layer, bend in steps]
+
+
+def _part(layer: nn.Linear | Stacked, bend: Bend | None, count: int) -> Part:
+    weight, bias = layer.weight.detach(), layer.bias.detach()
+    weight_gradient, bias_gradient = cast(Tensor, layer.weight.grad), cast(Tensor, layer.bias.grad)
+    if count:
+        weight, bias = weight[:count], bias[:count]
+        weight_gradient, bias_gradient = weight_gradient[:count], bias_gradient[:count]
+    else:  # PyTorch has these as [outputs, inputs]
+        weight, weight_gradient, bias_gradient = weight.t(), weight_gradient.t(), bias_gradient[None]
+    return Part(weight, weight.mT, bias, weight_gradient, bias_gradient, bend)
+
+
+class Pass:
+    """What went through a tower, and how to go back: an entry of a tape."""
+
+    def __init__(self, plan: Plan, source: Tensor, shaped: Callable[[Tensor], Tensor]) -> None:
+        """Of `source` [..., inputs], or [k, N, inputs] where layers are stacked; `shaped` is what is handed on."""
+        self.plan, self.source = plan, source
+        with torch.no_grad():
+            x = source.detach()
+            if x.dim() != 2 and not plan.stacked:
+                x = x.reshape(-1, x.shape[-1])
+            self.read = [x]
+            for part in plan.parts:
+                x = plan.affine(part.bias, x, part.weight)
+                if part.bend is not None:
+                    part.bend.apply_(x)
+                self.read.append(x)
+            if source.dim() != x.dim():
+                x = x.view(*source.shape[:-1], -1)
+            self.out = shaped(x).requires_grad_()
+
+    def back(self, tape: tape.Tape, gradient: Tensor, wanted: tape.Wanted) -> None:
+        """See tape.Entry."""
+        plan, read, further = self.plan, self.read, self.source.requires_grad
+        learns = id(plan.first) in wanted
+        if gradient.shape != read[-1].shape:
+            gradient = gradient.reshape(read[-1].shape)
+        ones = gradient.new_ones(*gradient.shape[:-2], 1, gradient.shape[-2])  # a sum of rows, quicker than by `sum`
+        for i in range(len(plan.parts) - 1, -1, -1):
+            part = plan.parts[i]
+            if part.bend is not None:
+                gradient = part.bend.back(gradient, read[i + 1])
+            if learns:
+                plan.gather(part.weight_gradient, read[i].mT, gradient)
+                plan.gather(part.bias_gradient, ones, gradient)
+            if i or further:
+                gradient = plan.product(gradient, part.transposed)
+        if further:
+            tape.give(self.source, gradient.view(self.source.shape))

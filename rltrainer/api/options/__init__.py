@@ -1,0 +1,29 @@
+"""The options of every algorithm: one vocabulary, typed, bounded and documented once.
+
+An option has one name, one type and one meaning in every algorithm; only its default differs. The CRD holds their
+union, the command line and the operator check the exact set of the algorithm named. Imports neither torch nor Ray.
+"""
+
+from rltrainer.api.options.base import Count, Natural, Options
+from rltrainer.api.options.off_policy import ReplayOptions
+from rltrainer.api.options.on_policy import A2COptions, ActorCriticOptions, PolicyGradientOptions, PPOOptions
+from rltrainer.api.options.parsing import OptionError, complaint, describe, for_algorithm, option_names, parse_options
+from rltrainer.api.options.registry import OPTIONS
+
+__all__ = [
+    "OPTIONS",
+    "A2COptions",
+    "ActorCriticOptions",
+    "Count",
+    "Natural",
+    "OptionError",
+    "Options",
+    "PPOOptions",
+    "PolicyGradientOptions",
+    "ReplayOptions",
+    "complaint",
+    "describe",
+    "for_algorithm",
+    "option_names",
+    "parse_options",
+]

@@ -1,0 +1,113 @@
+"""Options checked against the vocabulary, with errors for whoever wrote them."""
+
+import difflib
+from collections.abc import Iterator, Sequence
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from rltrainer.api.options.base import Options
+from rltrainer.api.options.registry import OPTIONS, VOCABULARY
+
+
+class OptionError(ValueError):
+    """An option that cannot be, with a message for whoever wrote it, and the keys that lead to it in a document."""
+
+    def __init__(self, message: str, field: tuple[str | int, ...] = ()) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+def option_names(options: type[Options]) -> dict[str, str]:
+    """Names as a document writes them, to the names of the fields."""
+    return {field.alias or name: name for name, field in options.model_fields.items()}
+
+
+def for_algorithm(run: str) -> type[Options]:
+    """The options of algorithm `run`; an algorithm of one's own (`module:NAME`) may have any of the vocabulary.
+
+    Raises OptionError for an unknown algorithm.
+    """
+    if ":" in run:
+        return VOCABULARY
+    if run not in OPTIONS:
+        raise OptionError(
+            f'unknown algorithm "{run}".{_nearest(run, OPTIONS)} '
+            f"Known: {', '.join(sorted(OPTIONS))}, or package.module:NAME",
+            ("spec", "run"),
+        )
+    return OPTIONS[run]
+
+
+def parse_options(run: str, config: dict[str, Any], where: str = "spec.config") -> Options:
+    """`config` as the checked options of algorithm `run`.
+
+    Raises OptionError that names the option, where it stands, and the nearest name or the algorithm it belongs to.
+    """
+    options = for_algorithm(run)
+    known = option_names(options)
+    for name in config:
+        if name not in known:
+            raise OptionError(_unknown(run, name, known, where), (*where.split("."), name))
+    try:
+        return options.model_validate(config)
+    except ValidationError as error:
+        first = (*where.split("."), *error.errors()[0]["loc"])
+        raise OptionError(complaint(error, where, options), first) from None
+
+
+def complaint(error: ValidationError, where: str, model: type[BaseModel]) -> str:
+    """All that pydantic found wrong with a `model` that stands at `where`, in one line."""
+    return "; ".join(describe(problem, where, model) for problem in error.errors())
+
+
+def describe(problem: Any, where: str, model: type[BaseModel]) -> str:
+    """What pydantic found wrong, in one line that begins with the field; of a field that `model` does not know, the
+    nearest name that it does."""
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"])
+    path = path.removeprefix(".") if where.endswith(" ") else path
+    if problem["type"] == "extra_forbidden":
+        *parents, name = problem["loc"]
+        return f"{where}{path}: there is no such field.{_nearest(str(name), _fields(model, parents))}"
+    value = "" if isinstance(problem["input"], dict | list) else f", got {problem['input']!r}"
+    return f"{where}{path}: {problem['msg'].removeprefix('Value error, ')}{value}"
+
+
+def _fields(model: Any, path: Sequence[str | int]) -> list[str]:
+    """The names of the fields that a document may have at `path` of `model`, as far as can be told."""
+    for key in path:
+        if isinstance(key, str):
+            fields = model.model_fields.items() if model else ()
+            annotations = (field.annotation for name, field in fields if key in (name, field.alias))
+            model = next((found for each in annotations for found in _models(each)), None)
+    return [field.alias or name for name, field in model.model_fields.items()] if model else []
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models that an annotation is made of."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)
+
+
+def _unknown(run: str, name: str, known: dict[str, str], where: str) -> str:
+    owners = sorted(other for other, options in OPTIONS.items() if name in option_names(options))
+    if owners:
+        return f'{run} has no option "{name}" (in {where}). It belongs to {", ".join(owners)}'
+    return f'{run} has no option "{name}" (in {where}).{_nearest(name, known)} rltrainer describe {run} lists them all'
+
+
+def _nearest(name: str, known: Any) -> str:
+    spoken = {
+        "learning_rate": "lr",
+        "lambda_": "lambda",
+        "clip_param": "clip",
+        "num_sgd_iter": "epochs",
+        "sgd_minibatch_size": "minibatch_size",
+    }
+    if spoken.get(name) in known:
+        return f' Did you mean "{spoken[name]}"?'
+    near = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=1, cutoff=0.6)
+    exact = [k for k in known if near and k.lower() == near[0]]
+    return f' Did you mean "{exact[0]}"?' if exact else ""

@@ -1,0 +1,1 @@
+"""Workers, learners and replay shards as Ray actors."""

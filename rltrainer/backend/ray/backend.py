@@ -1,0 +1,250 @@
+"""Workers as Ray actors, and what they sample brought to where it is learnt from.
+
+Weights are put once per version, fragments travel by reference, and a worker that is lost is replaced: its fragment is
+sampled again by the replacement.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import torch
+from ray import exceptions as rex
+
+from rltrainer.api.options import ReplayOptions
+from rltrainer.backend.ray.cluster import LOST, POLL, Patience, connect, disconnect, receive, summary
+from rltrainer.backend.ray.learners import Here, Learners, RayLearners
+from rltrainer.backend.ray.shards import RayShards
+from rltrainer.backend.serial import make_learner, start_worker
+from rltrainer.core.algorithm import Metrics
+from rltrainer.core.execution import Done, Task
+from rltrainer.core.fragment import Fragment
+from rltrainer.errors import RunError
+from rltrainer.learning.data_parallel import share_of
+from rltrainer.learning.learner import Gradient, Learner
+from rltrainer.networks.parameters import Weights
+from rltrainer.replay.shards import shard_count
+from rltrainer.sampling.worker import Blueprint, Report, Worker
+from rltrainer.storage.checkpoint import Tree
+
+log = logging.getLogger(__name__)
+
+LOSSES = 10
+"""Times that one worker may be lost in a row, without a fragment in between."""
+REPLACEMENT = 1 << 20
+"""Generations of replacements; a restored worker's is the iteration it was restored at."""
+STATE_PATIENCE = 20.0
+"""Seconds that a checkpoint waits for the workers' states."""
+
+Start = tuple[Tree | None, int]
+"""What a worker begins from: a saved state or None, and its generation."""
+
+
+class WorkerActor:
+    """A worker in a process of its own, built with its first fragment, so that what is wrong arrives as itself."""
+
+    def __init__(self, blueprint: Blueprint, index: int) -> None:
+        torch.set_num_threads(1)
+        self.blueprint, self.index = blueprint, index
+        self.worker: Worker | None = None
+        self.apprentice: Learner | None = None
+
+    def sample(self, weights: Weights, start: Start) -> tuple[Fragment, Report]:
+        """One fragment; `start` counts for the first alone."""
+        if self.worker is None:
+            self.worker = start_worker(self.blueprint, self.index, *start)
+        return self.worker.sample(weights)
+
+    def gradient(self, weights: Weights, start: Start) -> tuple[tuple[Gradient, Metrics], Report]:
+        """What one fragment teaches."""
+        fragment, report = self.sample(weights, start)
+        self.apprentice = self.apprentice or make_learner(self.blueprint)
+        return self.apprentice.gradient(weights, fragment, weights["timesteps"]), report
+
+    def pid(self) -> int:
+        """The process it lives in."""
+        return os.getpid()
+
+    def state(self) -> Tree | None:
+        """The worker's state, if it has begun."""
+        return self.worker.state() if self.worker else None
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a worker was asked for."""
+
+    worker: int
+    actor: Any
+    task: Task
+    weights: Any
+    product: Any
+    """Where the product will be, apart from the report; None where it is read here, and comes with it."""
+
+
+class RayBackend:
+    """Workers as actors; replay shards, where there are any, too; and the learner here or as one actor or several."""
+
+    def __init__(self, blueprint: Blueprint, check: Callable[[], None]) -> None:
+        options = blueprint.options
+        self.check, self.blueprint = check, blueprint
+        learners = max(options.num_learners, options.num_gpus)
+        workers = max(1, options.num_workers) * options.num_cpus_per_worker
+        self.began_ray = connect(workers + learners, learners * options.num_gpus)
+        self.shared = ray.put(blueprint)
+        self.num_workers = max(1, options.num_workers)
+        # first the learners: a worker on the only CPU of a GPU's node would keep a learner from that GPU for ever
+        self.learners: Learners = RayLearners(blueprint, self.shared, check) if learners else Here(blueprint)
+        self.actors = [self._actor(index) for index in range(self.num_workers)]
+        self.shards: RayShards | None = None
+        if isinstance(options, ReplayOptions) and shard_count(options):
+            batch_size = share_of(options, self.learners.count).batch_size
+            self.shards = RayShards(blueprint, batch_size, self.learners.count, check)
+        self.starts: list[Start] = [(None, 0)] * self.num_workers
+        self.losses = [0] * self.num_workers
+        self.replacements = 0
+        self.requests: dict[Any, Request] = {}
+
+    def _actor(self, index: int) -> Any:
+        cpus = self.blueprint.options.num_cpus_per_worker
+        return ray.remote(WorkerActor).options(num_cpus=cpus).remote(self.shared, index)
+
+    def weights(self, timesteps: int) -> Any:
+        """See Sampler."""
+        return self.learners.weights(timesteps)
+
+    def sample(self, weights: Any) -> tuple[Sequence[Any], list[Report]]:
+        """See Sampler."""
+        for index in range(self.num_workers):
+            self.begin(index, "sample", weights)
+        done: dict[int, Done] = {}
+        while len(done) < self.num_workers:
+            done.update((each.worker, each) for each in self.finished())
+        order = range(self.num_workers)
+        return [done[i].product for i in order], [done[i].report for i in order]
+
+    def begin(self, worker: int, task: Task, weights: Any) -> None:
+        """See Sampler."""
+        actor, product = self.actors[worker], None
+        call = getattr(actor, task)
+        if task == "gradient" or not (self.learners.remote or self.shards):
+            answer = call.remote(weights, self.starts[worker])
+        else:
+            product, answer = call.options(num_returns=2).remote(weights, self.starts[worker])
+        self.requests[answer] = Request(worker, actor, task, weights, product)
+
+    def finished(self) -> list[Done]:
+        """See Sampler."""
+        patience = Patience(self.check)
+        while True:
+            waiting = list(self.requests)
+            ready, _ = ray.wait(waiting, num_returns=1, timeout=POLL, fetch_local=False)
+            patience.pause(bool(ready), self._missing)
+            if ready:  # what else is there is taken along, so that nothing waits behind a slow worker
+                ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0, fetch_local=False)
+            done = [each for each in map(self._receive, ready) if each is not None]
+            if done:
+                return done
+
+    def _missing(self) -> str:
+        """Which workers are waited for."""
+        missing = len({request.worker for request in self.requests.values()})
+        replaced = " (some are being replaced)" if any(self.losses) else ""
+        return f"{missing} of {self.num_workers} workers{replaced}"
+
+    def _receive(self, reference: Any) -> Done | None:
+        """What a request has brought, or None where it was lost and begun again."""
+        request = self.requests.pop(reference)
+        try:
+            answer = receive(reference)
+        except LOST as error:
+            if request.actor is self.actors[request.worker]:
+                self._replace(request.worker, error)
+            self.begin(request.worker, request.task, request.weights)
+            return None
+        self.losses[request.worker] = 0
+        product, report = answer if request.product is None else (request.product, answer)
+        return Done(request.worker, product, report)
+
+    def _replace(self, index: int, error: Exception) -> None:
+        self.check()
+        self.losses[index] += 1
+        if self.losses[index] > LOSSES:
+            raise RunError("WorkerLost", f"worker {index} was lost {LOSSES} times in a row: {summary(error)}")
+        log.warning("worker %d was lost and is replaced; its fragment is sampled again (%s)", index, summary(error))
+        ray.kill(self.actors[index])
+        self.replacements += 1
+        self.starts[index] = (None, REPLACEMENT + self.replacements)
+        self.actors[index] = self._actor(index)
+
+    def improve(self, fragments: Sequence[Any], timesteps: int) -> Metrics:
+        """See Sampler."""
+        return self.learners.improve(fragments, timesteps)
+
+    def apply(self, gradient: tuple[Gradient, Metrics], timesteps: int) -> Metrics:
+        """See Sampler."""
+        self.learners.apply(gradient[0], timesteps)
+        return gradient[1]
+
+    def store(self, done: Done) -> None:
+        """See Sampler."""
+        self._shards.add(done.worker, done.product)
+
+    def replayed(self, timesteps: int) -> Metrics:
+        """See Sampler. Each learner has a batch of its own, of the shards in turn."""
+        drawn = []
+        for _ in range(self.learners.count):
+            if (found := self._shards.draw(timesteps)) is None:
+                return {}
+            drawn.append(found)
+        metrics, td_errors = self.learners.improve_on([batch for _, _, batch in drawn], timesteps)
+        for (shard, index, _), td_error in zip(drawn, td_errors, strict=True):
+            self._shards.reprioritise(shard, index, td_error)
+        return metrics
+
+    @property
+    def _shards(self) -> RayShards:
+        if self.shards is None:
+            raise TypeError(f"{self.blueprint.algorithm.name} has no replay shards: its options ask for none")
+        return self.shards
+
+    def state(self, workers: bool) -> Tree:
+        """See Backend. A worker that does not answer is left out."""
+        tree = self.learners.state()
+        if self.shards is not None:
+            tree = {**tree, "replay": self.shards.state()}
+        return {**tree, "workers": self._worker_states() if workers else {}}
+
+    def _worker_states(self) -> Tree:
+        states: Tree = {}
+        references = [actor.state.remote() for actor in self.actors]
+        ray.wait(references, num_returns=len(references), timeout=STATE_PATIENCE)
+        for index, reference in enumerate(references):
+            try:
+                state = ray.get(reference, timeout=0)
+            except (*LOST, rex.GetTimeoutError):
+                log.warning("worker %d does not answer: its state is not in the checkpoint", index)
+            else:
+                states |= {} if state is None else {str(index): state}
+        return states
+
+    def load(self, tree: Tree, generation: int) -> None:
+        """See Backend."""
+        if self.shards is not None:
+            self.shards.load(tree["replay"])
+            tree = {**tree, "replay": {}}
+        self.learners.load(tree)
+        self.starts = [(tree["workers"].get(str(index)), generation) for index in range(self.num_workers)]
+
+    def close(self) -> None:
+        """See Backend."""
+        for actor in self.actors:
+            ray.kill(actor)
+        if self.shards is not None:
+            self.shards.close()
+        self.learners.close()
+        if self.began_ray:
+            disconnect()

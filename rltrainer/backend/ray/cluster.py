@@ -1,0 +1,153 @@
+"""What every use of Ray here needs: a cluster, waits that can be interrupted, and errors in their own words."""
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Any
+
+import ray
+from ray import exceptions as rex
+
+from rltrainer.backend.ray.settings import CURRENT, RaySettings
+from rltrainer.errors import RunError
+
+log = logging.getLogger(__name__)
+
+LOST = (
+    rex.RayActorError,
+    rex.ObjectLostError,
+    rex.NodeDiedError,
+    rex.WorkerCrashedError,
+    rex.OutOfMemoryError,
+)
+"""What says that a process or its node has gone, rather than that its code has failed."""
+SPEAK_EVERY = 15.0
+"""Seconds between lines that say what is being waited for."""
+OBJECT_STORE = 512 << 20
+"""Bytes of shared memory of a node that is begun here, where nothing else is said."""
+POLL = 0.5
+"""Seconds after which a wait looks whether the run was asked to end."""
+
+
+class Patience:
+    """Waits that end when the run is asked to, and say every now and then what they wait for."""
+
+    def __init__(self, check: Callable[[], None]) -> None:
+        self.check, self.since = check, monotonic()
+
+    def pause(self, progress: bool, what: Callable[[], str]) -> None:
+        """Called between two looks; `what` is waited for unless there was `progress`. Raises Interrupted."""
+        self.check()
+        now = monotonic()
+        if progress:
+            self.since = now
+        elif now - self.since >= SPEAK_EVERY:
+            self.since = now
+            log.info("waiting for %s; Ray has %s", what(), resources())
+
+
+def awaited(references: Sequence[Any], check: Callable[[], None], whom: str) -> list[Any]:
+    """What `references` stand for, once all of it is there. The first that failed raises, the others are not awaited.
+
+    Raises Interrupted if the run is asked to end meanwhile, `receive`'s errors, and those in LOST.
+    """
+    patience, waiting = Patience(check), list(references)
+    found: dict[Any, Any] = {}
+    while waiting:
+        ready, waiting = ray.wait(waiting, timeout=POLL)
+        patience.pause(bool(ready), lambda: whom)
+        found.update((reference, receive(reference)) for reference in ready)
+    return [found[reference] for reference in references]
+
+
+def receive(reference: Any) -> Any:
+    """What a finished call returned; an error of our own comes without Ray's traceback around it."""
+    try:
+        return ray.get(reference)
+    except rex.RayTaskError as error:
+        cause = error.cause
+        if isinstance(cause, RunError):
+            raise RunError(cause.reason, cause.message, cause.permanent) from None
+        raise RunError("WorkerFailed", f"a worker failed: {type(cause).__name__}: {cause}") from error
+
+
+def summary(error: Exception) -> str:
+    """The first line of what an error says: Ray's go on for many."""
+    return str(error).strip().partition("\n")[0]
+
+
+def resources() -> str:
+    """The cluster's CPUs and GPUs, in words."""
+    total, free = ray.cluster_resources(), ray.available_resources()  # type: ignore[no-untyped-call]
+    parts = [f"{free.get(name, 0):g} of {total.get(name, 0):g} {name}s free" for name in ("CPU", "GPU")]
+    return " and ".join(parts)
+
+
+def connect(cpus: float, gpus: int) -> bool:
+    """Joins the cluster that the settings or RAY_ADDRESS name, or begins one on this machine with room for the CPUs;
+    whether it is ours to end, by `disconnect`.
+
+    Raises RunError, permanent, where there is no such cluster, or this machine has fewer GPUs than `gpus`.
+    """
+    if ray.is_initialized():
+        return False
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    settings = CURRENT
+    if address := settings.address or os.environ.get("RAY_ADDRESS"):
+        _join(address)
+        return True
+    if settings.nodes > 1:
+        _emulate(settings, cpus)
+    else:
+        ray.init(address="local", include_dashboard=False, logging_level=logging.WARNING, **_node(settings, cpus))
+    there = int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
+    if gpus > there:
+        disconnect()
+        raise RunError(
+            "InvalidOption", f"num_gpus is 1 for {gpus} learner(s), and Ray finds {there} GPUs on this machine", True
+        )
+    return True
+
+
+def _join(address: str) -> None:
+    try:
+        ray.init(address=address, logging_level=logging.WARNING)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise RunError("NoCluster", f"no Ray cluster answers at {address}: {summary(error)}", permanent=True) from None
+
+
+def _node(settings: RaySettings, cpus: float) -> dict[str, Any]:
+    """What one node of this machine has, in ray.init's words."""
+    return {
+        "num_cpus": settings.cpus if settings.cpus is not None else max(1, round(cpus + 0.5)),
+        "object_store_memory": settings.object_store_memory or OBJECT_STORE,
+        **({"num_gpus": settings.gpus} if settings.gpus is not None else {}),
+        **({"_memory": settings.memory} if settings.memory is not None else {}),
+    }
+
+
+_emulated: list[Any] = []
+"""The cluster of several nodes that this process has begun, if it has."""
+
+
+def _emulate(settings: RaySettings, cpus: float) -> None:
+    """Begins several nodes on this machine, each with what `_node` says."""
+    from ray.cluster_utils import Cluster  # noqa: PLC0415 - seldom needed
+
+    node = _node(settings, cpus)
+    if "_memory" in node:
+        node["memory"] = node.pop("_memory")
+    cluster = Cluster()
+    for _ in range(settings.nodes):
+        cluster.add_node(include_dashboard=False, **node)
+    _emulated.append(cluster)
+    ray.init(address=cluster.address, logging_level=logging.WARNING)
+    cluster.wait_for_nodes()
+
+
+def disconnect() -> None:
+    """Leaves the cluster, and ends it if it began here."""
+    ray.shutdown()
+    while _emulated:
+        _emulated.pop().shutdown()

@@ -1,0 +1,264 @@
+"""The learner as Ray's workers reach it: in the driver's process, or as one actor or several."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import ray
+import torch
+
+from rltrainer.backend.ray.cluster import LOST, awaited, receive, summary
+from rltrainer.backend.serial import learner_state, load_learner, make_learner
+from rltrainer.core.algorithm import Metrics
+from rltrainer.core.fragment import Array
+from rltrainer.errors import RunError
+from rltrainer.learning.data_parallel import TIMEOUT, Address, Peers, columns, dealt, meeting, share_of
+from rltrainer.learning.learner import Gradient, Learner
+from rltrainer.machine import set_threads
+from rltrainer.networks.parameters import Weights
+from rltrainer.sampling.worker import Blueprint
+from rltrainer.storage.checkpoint import Tree
+
+log = logging.getLogger(__name__)
+
+OWN = ("rng", "memory")
+"""What of a learner's state differs from one to the next, and stands under its number."""
+SMALL = 64 << 10
+"""Bytes of weights that Ray hands over within a request, without shared memory: it does so up to 100 kB in all."""
+Part = list[tuple[Any, slice]]
+"""References to fragments, and which of their environments a learner takes."""
+
+
+class Learners(Protocol):
+    """Where learning happens. Fragments and batches come as references, and weights go as one, or as themselves."""
+
+    count: int
+    """Learners that share the work."""
+    remote: bool
+    """Whether fragments are read elsewhere: the driver need not fetch them."""
+
+    def weights(self, timesteps: int) -> Any:
+        """See Sampler."""
+
+    def improve(self, fragments: Sequence[Any], timesteps: int) -> Metrics:
+        """See Sampler. Fragments that are not `remote` come as themselves."""
+
+    def improve_on(self, batches: Sequence[Any], timesteps: int) -> tuple[Metrics, list[Any]]:
+        """One update from a batch for each learner. Returns what to report, and each batch's temporal differences."""
+
+    def apply(self, gradient: Gradient, timesteps: int) -> None:
+        """See Learner."""
+
+    def state(self) -> Tree:
+        """The learner's parts of a checkpoint: `policy`, `learner` and `replay`."""
+
+    def load(self, tree: Tree) -> None:
+        """Goes on from `state()`."""
+
+    def close(self) -> None:
+        """Ends its processes."""
+
+
+class Here:
+    """The learner in the driver's process."""
+
+    count, remote = 1, False
+
+    def __init__(self, blueprint: Blueprint) -> None:
+        self.learner = make_learner(blueprint)
+
+    def weights(self, timesteps: int) -> Any:
+        """See Learners. Small ones are sent along with each request: to put them costs more than to copy them."""
+        weights = self.learner.weights(timesteps)
+        size = sum(array.nbytes for array in (weights["parameters"], *weights["buffers"].values()))
+        return weights if size <= SMALL else ray.put(weights)
+
+    def improve(self, fragments: Sequence[Any], timesteps: int) -> Metrics:
+        """See Learners."""
+        return self.learner.improve(list(fragments), timesteps)
+
+    def improve_on(self, batches: Sequence[Any], timesteps: int) -> tuple[Metrics, list[Any]]:
+        """See Learners."""
+        (batch,) = batches
+        metrics, td_error = self.learner.improve_on(receive(batch), timesteps)
+        return metrics, [td_error]
+
+    def apply(self, gradient: Gradient, timesteps: int) -> None:
+        """See Learners."""
+        self.learner.apply(gradient, timesteps)
+
+    def state(self) -> Tree:
+        """See Learners."""
+        return learner_state(self.learner)
+
+    def load(self, tree: Tree) -> None:
+        """See Learners."""
+        load_learner(self.learner, tree)
+
+    def close(self) -> None:
+        """See Learners."""
+
+
+class LearnerActor:
+    """A learner in a process of its own, alone or one of several."""
+
+    def __init__(self, blueprint: Blueprint) -> None:
+        set_threads(blueprint.options, blueprint.spaces)
+        self.blueprint = blueprint
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def device_name(self) -> str:
+        """The GPU that it learns on; nothing where it learns on CPUs."""
+        return torch.cuda.get_device_name() if self.device.type == "cuda" else ""
+
+    def host(self, size: int) -> Address:
+        """Where all `size` learners meet: at a free port of this one's node."""
+        self.store = meeting((ray.util.get_node_ip_address(), 0), size, host=True)  # type: ignore[no-untyped-call]
+        return self.store.host, self.store.port
+
+    def join(self, rank: int, size: int, address: Address, timeout: float) -> None:
+        """Makes the learner, as number `rank` of `size` that meet at `address` and wait `timeout` s for another."""
+        plan, peers = self.blueprint, None
+        if size > 1:
+            store = self.store if rank == 0 else meeting(address, size)
+            peers = Peers(rank, size, self.device, store, timeout)
+            torch.set_num_threads(max(1, torch.get_num_threads() // size))  # they may all be on one node
+        options = share_of(plan.options, size)
+        self.learner = Learner(plan.algorithm, plan.spaces, options, plan.seed, self.device, peers)
+
+    def weights(self, timesteps: int) -> Weights:
+        """See Learner."""
+        return self.learner.weights(timesteps)
+
+    def improve(self, timesteps: int, part: Part) -> Metrics | None:
+        """See Learner. None, and nothing is changed, where any learner cannot have its fragments."""
+        fragments, peers = fetched(part), self.learner.peers
+        missing = int(fragments is None)
+        if (missing if peers is None else peers.total(missing)) or fragments is None:
+            return None
+        return self.learner.improve(fragments, timesteps)
+
+    def improve_on(self, batch: Any, timesteps: int) -> tuple[Metrics, Array]:
+        """See Learner."""
+        return self.learner.improve_on(batch, timesteps)
+
+    def apply(self, gradient: Gradient, timesteps: int) -> None:
+        """See Learner."""
+        self.learner.apply(gradient, timesteps)
+
+    def state(self) -> Tree:
+        """See Learners. Those after the first leave out what all have in common."""
+        tree = learner_state(self.learner)
+        if self.learner.rank == 0:
+            return tree
+        return {"learner": {name: tree["learner"][name] for name in OWN}, "replay": tree["replay"]}
+
+    def load(self, tree: Tree) -> None:
+        """See Learners."""
+        load_learner(self.learner, tree)
+
+
+def fetched(part: Part) -> list[Any] | None:
+    """The fragments, or None where one of them was lost with the node that it lay on."""
+    try:
+        found = ray.get([reference for reference, _ in part])
+    except LOST:
+        return None
+    return [columns(fragment, where) for fragment, (_, where) in zip(found, part, strict=True)]
+
+
+class RayLearners:
+    """Learners as actors. Fragments go by reference to those that learn from them."""
+
+    remote = True
+
+    def __init__(self, blueprint: Blueprint, shared: Any, check: Callable[[], None]) -> None:
+        """`shared` is a reference to the blueprint."""
+        self.blueprint, self.check = blueprint, check
+        self.count = max(1, blueprint.options.num_learners)
+        gpus = blueprint.options.num_gpus
+        self.whom = "the learner" if self.count == 1 else f"{self.count} learners"
+        self.whom += ", each of which needs a GPU" if gpus else ""
+        make = ray.remote(LearnerActor).options(num_cpus=1, num_gpus=gpus * blueprint.gpu_share)
+        self.actors: list[Any] = [make.remote(shared) for _ in range(self.count)]
+        if gpus:
+            say_devices(self._all([actor.device_name.remote() for actor in self.actors]))
+        address = self._all([self.actors[0].host.remote(self.count)])[0] if self.count > 1 else None
+        self._all([actor.join.remote(rank, self.count, address, TIMEOUT) for rank, actor in enumerate(self.actors)])
+
+    def _all(self, references: Sequence[Any]) -> list[Any]:
+        """What the actors answer. Raises RunError if one was lost."""
+        try:
+            return awaited(references, self.check, self.whom)
+        except LOST as error:
+            raise RunError("LearnerLost", f"a learner's process was lost: {summary(error)}") from error
+
+    def weights(self, timesteps: int) -> Any:
+        """See Learners. All learners have the same."""
+        return self.actors[0].weights.remote(timesteps)
+
+    def improve(self, fragments: Sequence[Any], timesteps: int) -> Metrics:
+        """See Learners. An update whose fragments were lost is left out."""
+        parts = dealt(len(fragments), self.blueprint.options.num_envs_per_worker, self.count)
+        calls = [
+            actor.improve.remote(timesteps, [(fragments[k], where) for k, where in part])
+            for actor, part in zip(self.actors, parts, strict=True)
+        ]
+        found = self._all(calls)
+        if any(each is None for each in found):
+            log.warning("a fragment was lost on its way to a learner: the update is left out")
+            return {}
+        return mean(found)
+
+    def improve_on(self, batches: Sequence[Any], timesteps: int) -> tuple[Metrics, list[Any]]:
+        """See Learners."""
+        calls = [
+            actor.improve_on.options(num_returns=2).remote(batch, timesteps)
+            for actor, batch in zip(self.actors, batches, strict=True)
+        ]
+        return mean(self._all([metrics for metrics, _ in calls])), [td_error for _, td_error in calls]
+
+    def apply(self, gradient: Gradient, timesteps: int) -> None:
+        """See Learners."""
+        reference = ray.put(gradient)
+        self._all([actor.apply.remote(reference, timesteps) for actor in self.actors])
+
+    def state(self) -> Tree:
+        """See Learners. What all have in common is learner 0's; the rest stands under each one's number."""
+        states = self._all([actor.state.remote() for actor in self.actors])
+        learner = dict(states[0]["learner"])
+        for name in OWN:
+            learner[name] = {rank: own for each in states for rank, own in each["learner"][name].items()}
+        replay = {str(rank): each["replay"]["0"] for rank, each in enumerate(states) if each["replay"]}
+        return {"policy": states[0]["policy"], "learner": learner, "replay": replay}
+
+    def load(self, tree: Tree) -> None:
+        """See Learners. The replay of another number of learners is left out."""
+        replay = tree["replay"]
+        if replay and len(replay) != self.count:
+            log.warning("the replay of %d learners does not fit %d: it begins empty", len(replay), self.count)
+            replay = {}
+        common = {name: tree[name] for name in ("policy", "learner")}
+        parts = [{"0": replay[str(rank)]} if replay else {} for rank in range(self.count)]
+        both = zip(self.actors, parts, strict=True)
+        self._all([actor.load.remote({**common, "replay": own}) for actor, own in both])
+
+    def close(self) -> None:
+        """See Learners."""
+        for actor in self.actors:
+            ray.kill(actor)
+
+
+def mean(found: Sequence[Metrics]) -> Metrics:
+    """The mean of each number over the learners that report it."""
+    names = dict.fromkeys(name for each in found for name in each)
+    columns_ = {name: [each[name] for each in found if name in each] for name in names}
+    return {name: sum(values) / len(values) for name, values in columns_.items()}
+
+
+def say_devices(names: Sequence[str]) -> None:
+    """Says what the learners, which were to have GPUs, have got."""
+    if all(names):
+        log.info("learning on a GPU: %s", ", ".join(names))
+    else:
+        log.warning("PyTorch sees no CUDA on a learner's node: it learns on the CPU")

@@ -1,0 +1,1 @@
+"""What the acting and the learning half share."""

@@ -1,0 +1,1 @@
+"""Mathematics as free functions in the notation of the papers."""

@@ -1,0 +1,131 @@
+"""Which distributions the actions of a space have, and how they are stored and handed to its environment."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from gymnasium import Space, spaces
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rltrainer.errors import RunError
+from rltrainer.ops.distributions import (
+    Bernoullis,
+    Categorical,
+    DiagonalGaussian,
+    Distribution,
+    MultiCategorical,
+    Product,
+    SquashedGaussian,
+)
+
+D_co = TypeVar("D_co", covariant=True)
+
+
+@dataclass(frozen=True)
+class Family(Generic[D_co]):
+    """How actions of one space are distributed, stored and handed to its environment."""
+
+    outputs: int
+    """Numbers that the policy network puts out for one observation."""
+    make: Callable[[Tensor], D_co]
+    """A batch of distributions from parameters [..., P]: the outputs, then the log standard deviations."""
+    shape: tuple[int, ...]
+    """Shape of one action as those distributions give it."""
+    dtype: np.dtype[Any]
+    """As what actions are stored."""
+    to_env: Callable[[NDArray[Any]], Any]
+    """A batch of actions [B, *shape] as a vector of environments takes them: an array, for a Tuple a tuple of them."""
+    log_stds: int = 0
+    """Log standard deviations that follow the outputs in the parameters; the policy learns them by themselves."""
+
+    def to_single_env(self, action: NDArray[Any]) -> Any:
+        """One action [*shape] as one environment takes it."""
+        return _first(self.to_env(action[None]))
+
+
+def _first(batch: Any) -> Any:
+    return tuple(_first(part) for part in batch) if isinstance(batch, tuple) else batch[0]
+
+
+INTEGER, BIT, FLOAT = np.dtype(np.int64), np.dtype(np.int8), np.dtype(np.float32)
+
+
+def family(space: Space[Any]) -> Family[Distribution]:
+    """The family for an action space. Raises RunError, permanent, for one that no algorithm here can act in."""
+    match space:
+        case spaces.Discrete():
+            start, dtype = space.start, space.dtype
+            return Family(int(space.n), Categorical, (), INTEGER, lambda a: (a + start).astype(dtype, copy=False))
+        case spaces.MultiDiscrete() if space.nvec.ndim == 1:
+            return _choices(space)
+        case spaces.MultiBinary():
+            bits, shape = math.prod(space.shape), space.shape
+            return Family(bits, Bernoullis, (bits,), BIT, lambda a: a.reshape(-1, *shape).astype(np.int8, copy=False))
+        case spaces.Box() if np.issubdtype(space.dtype, np.floating):
+            size = math.prod(space.shape)
+            return Family(size, DiagonalGaussian, (size,), FLOAT, _clipped(space), log_stds=size)
+        case spaces.Tuple() if space.spaces:
+            return _product([family(part) for part in space.spaces])
+    raise RunError(
+        "InvalidOption",
+        f"the action space {space} is not supported: use Discrete, MultiDiscrete (one-dimensional), MultiBinary, "
+        "a Box of floats, or a Tuple of these",
+        permanent=True,
+    )
+
+
+def squashed_family(space: Space[Any]) -> Family[SquashedGaussian]:
+    """The family for a Box of floats with bounds, whose actions are in [-1, 1] until the environment takes them.
+
+    The network puts out means and log standard deviations. Raises RunError, permanent, for any other space.
+    """
+    if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.floating) or not space.is_bounded():
+        raise RunError(
+            "InvalidOption",
+            f"the action space {space} is not supported: use a Box of floats with finite bounds",
+            permanent=True,
+        )
+    size, shape, dtype = math.prod(space.shape), space.shape, space.dtype
+    middle, reach = (space.high + space.low) / 2, (space.high - space.low) / 2
+
+    def to_env(action: NDArray[Any]) -> NDArray[Any]:
+        scaled = middle + reach * action.reshape(-1, *shape)
+        return np.asarray(np.clip(scaled, space.low, space.high), dtype)  # rounding may lead past a bound
+
+    return Family(2 * size, SquashedGaussian, (size,), FLOAT, to_env)
+
+
+def _choices(space: spaces.MultiDiscrete) -> Family[Distribution]:
+    sizes, start, dtype = space.nvec.tolist(), space.start, space.dtype
+
+    def to_env(action: NDArray[Any]) -> NDArray[Any]:
+        return (action + start).astype(dtype, copy=False)
+
+    return Family(sum(sizes), lambda logits: MultiCategorical(logits, sizes), (len(sizes),), INTEGER, to_env)
+
+
+def _clipped(space: spaces.Box) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    low, high, shape, dtype = space.low, space.high, space.shape, space.dtype
+    return lambda action: np.asarray(np.clip(action.reshape(-1, *shape), low, high), dtype)
+
+
+def _product(parts: list[Family[Distribution]]) -> Family[Distribution]:
+    shapes, sizes = [part.shape for part in parts], [math.prod(part.shape) for part in parts]
+    sections = [part.outputs for part in parts] + [part.log_stds for part in parts]
+    ends = np.cumsum(sizes)[:-1].tolist()
+
+    def make(parameters: Tensor) -> Product:
+        pieces = torch.split(parameters, sections, -1)
+        own = [torch.cat(both, -1) for both in zip(pieces[: len(parts)], pieces[len(parts) :], strict=True)]
+        return Product([part.make(each) for part, each in zip(parts, own, strict=True)], shapes, sections[: len(parts)])
+
+    def to_env(action: NDArray[Any]) -> tuple[Any, ...]:
+        pieces = np.split(action, ends, -1)
+        return tuple(part.to_env(each.reshape(-1, *part.shape)) for part, each in zip(parts, pieces, strict=True))
+
+    stds = sum(part.log_stds for part in parts)
+    return Family(sum(part.outputs for part in parts), make, (sum(sizes),), FLOAT, to_env, log_stds=stds)

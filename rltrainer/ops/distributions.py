@@ -1,0 +1,335 @@
+"""Distributions over actions, for many small calls: no argument checks, nothing computed before it is asked for.
+
+Each is made from one tensor of parameters [..., P], so that a batch of old policies is one tensor too.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Protocol, Self
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid, softplus
+
+from rltrainer.ops.exploration import standard_normal
+
+LOG_TWO_PI = math.log(2 * math.pi)
+ILLEGAL = -1e9
+"""Logit of an action that may not be taken: its probability is exactly 0, and yet no entropy or KL is infinite."""
+LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
+"""Bounds of a squashed Gaussian's log standard deviations, before the tanh."""
+
+
+class Distribution(Protocol):
+    """A batch of distributions [...] over actions."""
+
+    def sample(self, rng: torch.Generator) -> Tensor:
+        """Actions drawn with `rng`: [...] for one discrete action, else [..., A]."""
+
+    def mode(self) -> Tensor:
+        """The likeliest actions, shaped as `sample` shapes them."""
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Log-probability, or log-density, of each action: [...], in nats."""
+
+    def entropy(self) -> Tensor:
+        """Entropy of each distribution: [...], in nats."""
+
+    def kl(self, other: Self) -> Tensor:
+        """KL(self || other) of each pair: [...], in nats."""
+
+    def gradient(self, action: Tensor, by_logp: Tensor, by_entropy: Tensor | float) -> Tensor:
+        """The gradient [..., P], by the parameters, of a loss whose derivatives by `log_prob(action)` and `entropy()`
+        are `by_logp` [...] and `by_entropy`, [...] or one for all."""
+
+    def kl_gradient(self, other: Self, by_kl: float) -> Tensor:
+        """The gradient [..., P], by the parameters of `other`, of a loss whose derivative by each `kl` is `by_kl`."""
+
+
+class Categorical:
+    """One of n actions, from unnormalised log-probabilities [..., n]."""
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits
+        self._logp: Tensor | None = None
+
+    @property
+    def logp(self) -> Tensor:
+        """Normalised log-probabilities [..., n]."""
+        if self._logp is None:
+            self._logp = self.logits.log_softmax(-1)
+        return self._logp
+
+    def sample(self, rng: torch.Generator) -> Tensor:
+        """By the Gumbel-max trick, which needs no normalisation: -log of an exponential is a Gumbel variate."""
+        noise = torch.empty_like(self.logits, device=rng.device).exponential_(generator=rng)
+        return (self.logits - noise.log_().to(self.logits.device)).argmax(-1)
+
+    def mode(self) -> Tensor:
+        """See Distribution."""
+        return self.logits.argmax(-1)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """See Distribution."""
+        return self.logp.gather(-1, action.long().unsqueeze(-1)).squeeze(-1)
+
+    def entropy(self) -> Tensor:
+        """See Distribution."""
+        return -self.expectation(self.logp)
+
+    def kl(self, other: "Categorical") -> Tensor:
+        """See Distribution."""
+        return self.expectation(self.logp - other.logp)
+
+    def gradient(self, action: Tensor, by_logp: Tensor, by_entropy: Tensor | float) -> Tensor:
+        """See Distribution: of log pi(a) by a logit, 1 - p where it is the action's, else -p; of H, -p (log p + H)."""
+        p, by_logp = self.logp.exp(), by_logp.unsqueeze(-1)
+        found = (p * -by_logp).scatter_add_(-1, action.long().unsqueeze(-1), by_logp)
+        if isinstance(by_entropy, Tensor) or by_entropy:
+            plogp = p * self.logp
+            found -= torch.addcmul(plogp, p, plogp.sum(-1, keepdim=True), value=-1) * _each(by_entropy)
+        return found
+
+    def kl_gradient(self, other: "Categorical", by_kl: float) -> Tensor:
+        """See Distribution."""
+        return by_kl * (other.logp.exp() - self.logp.exp())
+
+    def expectation(self, x: Tensor) -> Tensor:
+        """The mean [...] of what is `x` [..., n] of each action."""
+        return (self.logp.exp() * x).sum(-1)
+
+    def expectation_gradient(self, x: Tensor, by_expectation: float) -> Tensor:
+        """The gradient [..., n], by the logits, of a loss whose derivative by each `expectation(x)` is
+        `by_expectation`: p (x - E x)."""
+        return self.logp.exp() * (x - self.expectation(x).unsqueeze(-1)) * by_expectation
+
+
+class MultiCategorical:
+    """Several independent choices, from their logits side by side [..., sum(sizes)]."""
+
+    def __init__(self, logits: Tensor, sizes: list[int]) -> None:
+        self.parts = [Categorical(part) for part in torch.split(logits, sizes, -1)]
+
+    def sample(self, rng: torch.Generator) -> Tensor:
+        """See Distribution."""
+        return torch.stack([part.sample(rng) for part in self.parts], -1)
+
+    def mode(self) -> Tensor:
+        """See Distribution."""
+        return torch.stack([part.mode() for part in self.parts], -1)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """See Distribution."""
+        return torch.stack([p.log_prob(a) for p, a in zip(self.parts, action.unbind(-1), strict=True)]).sum(0)
+
+    def entropy(self) -> Tensor:
+        """See Distribution."""
+        return torch.stack([part.entropy() for part in self.parts]).sum(0)
+
+    def kl(self, other: "MultiCategorical") -> Tensor:
+        """See Distribution."""
+        return torch.stack([p.kl(q) for p, q in zip(self.parts, other.parts, strict=True)]).sum(0)
+
+    def gradient(self, action: Tensor, by_logp: Tensor, by_entropy: Tensor | float) -> Tensor:
+        """See Distribution."""
+        pairs = zip(self.parts, action.unbind(-1), strict=True)
+        return torch.cat([part.gradient(a, by_logp, by_entropy) for part, a in pairs], -1)
+
+    def kl_gradient(self, other: "MultiCategorical", by_kl: float) -> Tensor:
+        """See Distribution."""
+        return torch.cat([p.kl_gradient(q, by_kl) for p, q in zip(self.parts, other.parts, strict=True)], -1)
+
+
+class Bernoullis:
+    """Several independent bits, from the logits [..., k] of their being 1."""
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits
+
+    def sample(self, rng: torch.Generator) -> Tensor:
+        """See Distribution."""
+        noise = torch.empty_like(self.logits, device=rng.device).uniform_(generator=rng)
+        return (noise.to(self.logits.device) < self.logits.sigmoid()).to(torch.int8)
+
+    def mode(self) -> Tensor:
+        """See Distribution."""
+        return (self.logits > 0).to(torch.int8)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """See Distribution."""
+        return logsigmoid(self.logits * (2 * action - 1)).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """See Distribution."""
+        return (self.logits.sigmoid() * -self.logits - logsigmoid(-self.logits)).sum(-1)
+
+    def kl(self, other: "Bernoullis") -> Tensor:
+        """See Distribution."""
+        shift = self.logits.sigmoid() * (self.logits - other.logits)
+        return (shift + logsigmoid(-self.logits) - logsigmoid(-other.logits)).sum(-1)
+
+    def gradient(self, action: Tensor, by_logp: Tensor, by_entropy: Tensor | float) -> Tensor:
+        """See Distribution: of log pi(a) by a logit, a - p; of H, -logit p (1 - p)."""
+        p = self.logits.sigmoid()
+        return by_logp.unsqueeze(-1) * (action - p) - _each(by_entropy) * (self.logits * p * (1 - p))
+
+    def kl_gradient(self, other: "Bernoullis", by_kl: float) -> Tensor:
+        """See Distribution."""
+        return by_kl * (other.logits.sigmoid() - self.logits.sigmoid())
+
+
+class DiagonalGaussian:
+    """Independent normal variates, from means and log standard deviations side by side [..., 2 A]."""
+
+    def __init__(self, parameters: Tensor) -> None:
+        self.mean, self.log_std = parameters.chunk(2, -1)
+
+    def sample(self, rng: torch.Generator) -> Tensor:
+        """See Distribution."""
+        return self.mean + standard_normal(self.mean.shape, rng, self.mean) * self.log_std.exp()
+
+    def mode(self) -> Tensor:
+        """See Distribution."""
+        return self.mean
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """See Distribution."""
+        z = (action - self.mean) * (-self.log_std).exp()
+        return (-0.5 * z.square() - self.log_std - 0.5 * LOG_TWO_PI).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """See Distribution."""
+        return (self.log_std + 0.5 + 0.5 * LOG_TWO_PI).sum(-1)
+
+    def kl(self, other: "DiagonalGaussian") -> Tensor:
+        """See Distribution."""
+        spread = ((2 * self.log_std).exp() + (self.mean - other.mean).square()) * (-2 * other.log_std).exp()
+        return (other.log_std - self.log_std + 0.5 * spread - 0.5).sum(-1)
+
+    def gradient(self, action: Tensor, by_logp: Tensor, by_entropy: Tensor | float) -> Tensor:
+        """See Distribution: with z = (a - mean) / std, of log pi(a), z / std and z^2 - 1; of H, 0 and 1."""
+        precision, by_logp = (-self.log_std).exp(), by_logp.unsqueeze(-1)
+        z = (action - self.mean) * precision
+        return torch.cat([by_logp * z * precision, by_logp * (z.square() - 1) + _each(by_entropy)], -1)
+
+    def kl_gradient(self, other: "DiagonalGaussian", by_kl: float) -> Tensor:
+        """See Distribution."""
+        precision, apart = (-2 * other.log_std).exp(), other.mean - self.mean
+        spread = ((2 * self.log_std).exp() + apart.square()) * precision
+        return by_kl * torch.cat([apart * precision, 1 - spread], -1)
+
+
+def _each(weight: Tensor | float) -> Tensor | float:
+    """One weight for all, or one for each distribution [...], as all of its parameters [..., P] take it."""
+    return weight.unsqueeze(-1) if isinstance(weight, Tensor) else weight
+
+
+class SquashedGaussian:
+    """tanh of independent normal variates, from their means and log standard deviations side by side [..., 2 A].
+
+    Haarnoja et al. 2018, arXiv 1812.05905, appendix C. Actions are in [-1, 1]^A, and densities are over that cube.
+    The entropy has no closed form: it is the mean of -log_prob. Log standard deviations are kept within LOG_STD_MIN and
+    LOG_STD_MAX, as in the reference code of SAC.
+    """
+
+    def __init__(self, parameters: Tensor) -> None:
+        self.mean, self.unbounded = parameters.chunk(2, -1)
+        self.log_std = self.unbounded.clamp(LOG_STD_MIN, LOG_STD_MAX)
+
+    def sample(self, rng: torch.Generator) -> Tensor:
+        """Actions [..., A] drawn with `rng`."""
+        return (self.mean + standard_normal(self.mean.shape, rng, self.mean) * self.log_std.exp()).tanh()
+
+    def mode(self) -> Tensor:
+        """The tanh of the means [..., A], which is the median of each action."""
+        return self.mean.tanh()
+
+    def drawn(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """The actions [..., A] that standard normal variates [..., A] stand for, and their log-densities [...], in
+        nats; both differentiable in the parameters."""
+        u = self.mean + noise * self.log_std.exp()
+        return u.tanh(), self._log_density(noise, u)
+
+    def drawn_gradient(self, noise: Tensor, action: Tensor, by_action: Tensor, by_logp: Tensor | float) -> Tensor:
+        """The gradient [..., 2 A], by the parameters, of a loss whose derivatives by what `drawn` gave for `noise`,
+        `action` and the log-densities, are `by_action` [..., A] and `by_logp`, [...] or one for all.
+
+        With u for the action before the tanh, da/du is 1 - a^2 and dlog pi/du is 2 a.
+        """
+        by_logp = _each(by_logp)
+        by_u = by_action * (1 - action.square()) + 2 * action * by_logp
+        by_log_std = by_u * noise * self.log_std.exp() - by_logp
+        return torch.cat([by_u, by_log_std.masked_fill_(self.log_std != self.unbounded, 0.0)], -1)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Log-density [...] of actions [..., A], in nats. Those on the edge of the cube count as just inside it."""
+        limit = 1 - torch.finfo(action.dtype).eps
+        u = action.clamp(-limit, limit).atanh()
+        return self._log_density((u - self.mean) * (-self.log_std).exp(), u)
+
+    def _log_density(self, z: Tensor, u: Tensor) -> Tensor:
+        """Of tanh(u), where z is u in standard deviations from the mean: eq. 26."""
+        return (-0.5 * z.square() - self.log_std - 0.5 * LOG_TWO_PI - log_slope(u)).sum(-1)
+
+
+def log_slope(u: Tensor) -> Tensor:
+    """log(1 - tanh(u)^2), elementwise. With 1 - tanh(u)^2 = 4 / (e^u + e^-u)^2 nothing cancels, however large u is."""
+    return 2 * (math.log(2) - u - softplus(-2 * u))
+
+
+def masked(logits: Tensor, legal: Tensor) -> Tensor:
+    """`logits` [..., n] with ILLEGAL where `legal` [..., n], of any dtype, is 0. Nothing legal leaves all alike."""
+    return logits.masked_fill(legal == 0, ILLEGAL)
+
+
+class Product:
+    """Independent distributions, whose actions are floats side by side [..., A]."""
+
+    def __init__(
+        self, parts: Sequence[Distribution], shapes: Sequence[tuple[int, ...]], outputs: Sequence[int]
+    ) -> None:
+        """`parts`, their actions' shapes, and how many of each one's parameters the network puts out."""
+        self.parts, self.shapes, self.outputs = parts, shapes, outputs
+
+    def sample(self, rng: torch.Generator) -> Tensor:
+        """See Distribution."""
+        return self._join([part.sample(rng) for part in self.parts])
+
+    def mode(self) -> Tensor:
+        """See Distribution."""
+        return self._join([part.mode() for part in self.parts])
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """See Distribution."""
+        return torch.stack([p.log_prob(a) for p, a in self._each(action)]).sum(0)
+
+    def entropy(self) -> Tensor:
+        """See Distribution."""
+        return torch.stack([part.entropy() for part in self.parts]).sum(0)
+
+    def kl(self, other: "Product") -> Tensor:
+        """See Distribution."""
+        return torch.stack([p.kl(q) for p, q in zip(self.parts, other.parts, strict=True)]).sum(0)
+
+    def gradient(self, action: Tensor, by_logp: Tensor, by_entropy: Tensor | float) -> Tensor:
+        """See Distribution."""
+        return self._arranged([p.gradient(a, by_logp, by_entropy) for p, a in self._each(action)])
+
+    def kl_gradient(self, other: "Product", by_kl: float) -> Tensor:
+        """See Distribution."""
+        return self._arranged([p.kl_gradient(q, by_kl) for p, q in zip(self.parts, other.parts, strict=True)])
+
+    def _each(self, action: Tensor) -> Iterator[tuple[Distribution, Tensor]]:
+        """The parts with their actions."""
+        pieces = torch.split(action, [math.prod(shape) for shape in self.shapes], -1)
+        actions = (piece if shape else piece.squeeze(-1) for piece, shape in zip(pieces, self.shapes, strict=True))
+        return zip(self.parts, actions, strict=True)
+
+    def _arranged(self, gradients: list[Tensor]) -> Tensor:
+        """What the parts have of each parameter, in the order of `Family.make`: log standard deviations last."""
+        pieces = [each.tensor_split([outputs], -1) for each, outputs in zip(gradients, self.outputs, strict=True)]
+        return torch.cat([piece[i] for i in range(2) for piece in pieces], -1)
+
+    def _join(self, actions: list[Tensor]) -> Tensor:
+        columns = [a if shape else a.unsqueeze(-1) for a, shape in zip(actions, self.shapes, strict=True)]
+        return torch.cat([column.float() for column in columns], -1)

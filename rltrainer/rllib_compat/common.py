@@ -1,0 +1,221 @@
+"""Options of every algorithm of the classic RLlib."""
+
+from typing import Any
+
+from rltrainer.rllib_compat.rows import Row, all_dropped, apart, dropped, kept, refused
+
+ACTIVATIONS = {"tanh": "tanh", "relu": "relu", "elu": "elu", "swish": "silu", "silu": "silu", "linear": "linear"}
+FILTERS = {"NoFilter": False, "MeanStdFilter": True, "ConcurrentMeanStdFilter": True}
+
+
+def activation(name: Any) -> str:
+    """The name here of a nonlinearity."""
+    known = ACTIVATIONS.get(str(name or "linear").lower())
+    if known is None:
+        raise ValueError(f"there is no {name}. Known: {', '.join(sorted(set(ACTIVATIONS.values())))}")
+    return known
+
+
+def normalizes(name: Any) -> bool:
+    """Whether an observation filter normalises."""
+    if name not in FILTERS:
+        raise ValueError(f"there is no {name}: MeanStdFilter and NoFilter are known")
+    return FILTERS[name]
+
+
+def gpus(count: Any) -> int:
+    """GPUs of the learner: a part of one is a whole one."""
+    if float(count) > 1:
+        raise ValueError(f"a learner has one GPU: for {count} set num_gpus 1 and num_learners {count:g}")
+    return int(float(count) > 0)
+
+
+def vector_env(value: Any) -> str:
+    """Where the environments of one worker run."""
+    return "subprocess" if value else "auto"
+
+
+ALIASES = {
+    "sample_batch_size": "rollout_fragment_length",
+    "train_batch_size_per_learner": "train_batch_size",
+    "num_rollout_workers": "num_workers",
+    "num_env_runners": "num_workers",
+    "num_envs_per_env_runner": "num_envs_per_worker",
+    "num_cpus_per_env_runner": "num_cpus_per_worker",
+    "gpu": "num_gpus",
+    "min_sample_timesteps_per_iteration": "timesteps_per_iteration",
+    "min_sample_timesteps_per_reporting": "timesteps_per_iteration",
+    "lambda_": "lambda",
+    "grad_norm_clipping": "grad_clip",
+    "vf_share_layers": "model.vf_share_layers",
+    "num_epochs": "num_sgd_iter",
+    "minibatch_size": "sgd_minibatch_size",
+    "max_requests_in_flight_per_sampler_worker": "max_sample_requests_in_flight_per_worker",
+    "replay_buffer_config.capacity": "buffer_size",
+    "num_steps_sampled_before_learning_starts": "learning_starts",
+    "replay_buffer_config.learning_starts": "learning_starts",
+    "replay_buffer_config.min_size_for_sampling": "learning_starts",
+    "replay_buffer_config.prioritized_replay": "prioritized_replay",
+    "replay_buffer_config.prioritized_replay_alpha": "prioritized_replay_alpha",
+    "replay_buffer_config.prioritized_replay_beta": "prioritized_replay_beta",
+    "replay_buffer_config.prioritized_replay_eps": "prioritized_replay_eps",
+    "replay_buffer_config.worker_side_prioritization": "worker_side_prioritization",
+    "replay_buffer_config.replay_sequence_length": "replay_sequence_length",
+    "exploration_final_eps": "exploration_config.final_epsilon",
+    "schedule_max_timesteps": "exploration_config.epsilon_timesteps",
+    "optimizer.num_replay_buffer_shards": "num_replay_buffer_shards",
+    "actor_lr": "optimization.actor_learning_rate",
+    "alpha_lr": "optimization.entropy_learning_rate",
+    "evaluation_duration": "evaluation_num_episodes",
+    "metrics_num_episodes_for_smoothing": "metrics_smoothing_episodes",
+    "custom_evaluation_function": "custom_eval_function",
+    "input_": "input",
+}
+"""Other names that the same options have had."""
+GROUP_ALIASES = {"q_model_config": "Q_model", "policy_model_config": "policy_model"}
+"""The same of groups of options."""
+
+PLACES: dict[str, Row] = {
+    "num_workers": kept(),
+    "num_envs_per_worker": kept(),
+    "num_cpus_per_worker": kept(),
+    "num_gpus": kept(note="a part of a GPU is a whole one", value=gpus),
+    "remote_worker_envs": kept("vector_env", value=vector_env),
+}
+"""Where things run."""
+
+MODEL: dict[str, Row] = {
+    "model.max_seq_len": dropped("sequences are as long as fragments"),
+    "model.dim": apart("envConfig", "of Atari games img_width and img_height"),
+    "model.conv_filters": refused("convolutions are those of cnn: nature, or resnet", []),
+    "model.custom_model": refused(
+        "custom models are not taken. Masks and descriptions of actions come with the observation: a Dict with "
+        "action_mask, and for run: ParametricDQN avail_actions; for any other network write an algorithm of your own "
+        "(docs/new-algorithm.md)"
+    ),
+    "model.custom_preprocessor": refused("preprocess observations in the environment, by a gymnasium wrapper"),
+    "model.custom_action_dist": refused("the action space decides the distribution"),
+    "model.use_attention": refused("there is no attention: recurrent: lstm or gru is the memory here", False),
+    "model.no_final_linear": refused("the last layer is always linear", False),
+    "model.lstm_use_prev_action": refused("put the last action into the observation, by a gymnasium wrapper", False),
+    "model.lstm_use_prev_reward": refused("put the last reward into the observation, by a gymnasium wrapper", False),
+    "model.lstm_use_prev_action_reward": refused("put both into the observation, by a gymnasium wrapper", False),
+    "model.fcnet_weights_initializer": refused("layers begin with orthogonal or PyTorch's own weights"),
+    **all_dropped("it belongs to custom models", "model.custom_model_config", "model.custom_options"),
+    **all_dropped("convolutions are followed by relu", "model.conv_activation", "model.post_fcnet_activation"),
+    **all_dropped(
+        "Atari frames are grey, four of them stacked", "model.grayscale", "model.zero_mean", "model.framestack"
+    ),
+    "model.free_log_std": dropped("deviations depend on the state in SAC, and in no other algorithm"),
+    **all_dropped("there is no counterpart", "model.squash_to_range", "model.fcnet_tag"),
+}
+
+JUDGED: dict[str, Row] = {
+    "evaluation_interval": apart("evaluation.interval"),
+    "evaluation_num_episodes": apart("evaluation.episodes"),
+    "evaluation_duration_unit": apart("evaluation.episodes", "only episodes"),
+    "evaluation_config": apart("evaluation.deterministic", "explore: false means deterministic: true"),
+    "metrics_smoothing_episodes": apart("evaluation.episodes", "means of training are of 100 episodes"),
+}
+"""How policies are judged."""
+
+ENVIRONMENT: dict[str, Row] = {
+    "env": apart("env"),
+    "env_config": apart("envConfig", "keyword arguments of the environment"),
+    "horizon": apart("envConfig", "max_episode_steps, as gymnasium.make takes it"),
+    "soft_horizon": dropped("an episode that a time limit ends is truncated: its value goes on", False),
+    "no_done_at_end": dropped("an episode that a time limit ends is truncated: its value goes on", False),
+    "clip_rewards": apart("envConfig", "of Atari games reward_clipping; other environments clip theirs themselves"),
+    "clip_actions": dropped("actions always stay within the bounds of their space"),
+    "normalize_actions": dropped("policies act within the bounds of their space"),
+    "observation_filter": kept("normalize_observations", value=normalizes),
+    "preprocessor_pref": dropped("ALE's own vector environment does what deepmind means", "deepmind"),
+}
+
+REFUSED: dict[str, Row] = {
+    "multiagent": refused("there is one agent: give each its own experiment, or one environment for all", {}),
+    "callbacks": refused("there are none: result.json has the numbers of every iteration", {}),
+    "custom_eval_function": refused("evaluation in the document says how policies are judged"),
+    "input": refused("experience is sampled, not read", "sampler"),
+    "output": refused("rltrainer rollout --out writes trajectories"),
+    "explore": refused("training always explores", True),
+    "exploration_config.sub_exploration": refused("there is no such exploration"),
+    "use_state_preprocessor": refused("encoders follow from the observation space", False, -1),
+}
+
+DROPPED: dict[str, Row] = {
+    **all_dropped(
+        "PyTorch is all there is",
+        *("framework", "use_pytorch", "eager", "eager_tracing", "eager_max_retraces"),
+        *("tf_session_args", "local_tf_session_args", "torch_compile_learner", "torch_compile_worker"),
+        harmless=("torch",),
+    ),
+    **all_dropped("train.log has the log", "log_level", "log_sys_usage", "logger_config", "logger_creator", "monitor"),
+    **all_dropped(
+        "rltrainer rollout --video-dir records a trained policy", "record_env", "render_env", harmless=(False, None)
+    ),
+    "batch_mode": dropped("fragments are of equal length, and values go on where they end", "truncate_episodes"),
+    **all_dropped("the algorithm's strategy says who waits for whom", "sample_async", "synchronize_filters"),
+    **all_dropped("minibatches are always shuffled", "simple_optimizer", "shuffle_sequences", "shuffle_buffer_size"),
+    **all_dropped(
+        "workers act on CPUs, and cluster in the document says how large pods are",
+        *("num_cpus_for_driver", "num_cpus_for_main_process", "num_gpus_per_worker", "num_gpus_per_env_runner"),
+        *("memory", "memory_per_worker", "object_store_memory", "object_store_memory_per_worker"),
+        harmless=(0,),
+    ),
+    **all_dropped(
+        "cluster in the document says where pods run",
+        "custom_resources_per_worker",
+        "placement_strategy",
+        harmless=({},),
+    ),
+    **all_dropped(
+        "iterations are counted in steps: timesteps_per_iteration",
+        *("min_iter_time_s", "min_time_s_per_iteration", "min_time_s_per_reporting", "collect_metrics_timeout"),
+        "min_train_timesteps_per_iteration",
+        harmless=(0, None),
+    ),
+    **all_dropped(
+        "a lost worker is always replaced",
+        *("ignore_worker_failures", "recreate_failed_workers", "ignore_env_runner_failures"),
+        *("restart_failed_env_runners", "restart_failed_sub_environments"),
+    ),
+    **all_dropped(
+        "evaluations run beside the learner",
+        *("evaluation_num_workers", "evaluation_parallel_to_training", "evaluation_sample_timeout_s"),
+    ),
+    **all_dropped(
+        "checkpoints hold the buffer, uncompressed",
+        *("compress_observations", "store_buffer_in_checkpoints"),
+        harmless=(False,),
+    ),
+    **all_dropped(
+        "experience is sampled, not read", "input_evaluation", "postprocess_inputs", "off_policy_estimation_methods"
+    ),
+    **all_dropped(
+        "there is no counterpart",
+        *("enable_connectors", "disable_env_checking", "fake_sampler", "remote_env_batch_wait_ms"),
+        *("keep_per_episode_custom_metrics", "always_attach_evaluation_results"),
+    ),
+    **all_dropped(
+        "podTemplate in the document's cluster sets env",
+        *("extra_python_environs_for_driver", "extra_python_environs_for_worker"),
+        harmless=({},),
+    ),
+    **all_dropped(
+        "batches go to the GPU as they come", "num_multi_gpu_tower_stacks", "num_data_loader_buffers", harmless=(1,)
+    ),
+    "worker_side_prioritization": dropped("Ape-X's workers find the first priorities, nobody else", False),
+}
+
+COMMON: dict[str, Row] = {
+    "gamma": kept(),
+    "seed": kept(),
+    "timesteps_per_iteration": kept(),
+    **PLACES,
+    **MODEL,
+    **JUDGED,
+    **ENVIRONMENT,
+    **REFUSED,
+    **DROPPED,
+}

@@ -1,0 +1,301 @@
+"""Takes a policy out of a checkpoint: as an ONNX graph, as its weights alone, or as the checkpoint itself."""
+
+import json
+import logging
+import math
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from gymnasium import Space, spaces
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from rltrainer import __version__
+from rltrainer.algorithms import dqn, on_policy, sac
+from rltrainer.core.algorithm import Actor, State
+from rltrainer.envs.layout import Part, layout
+from rltrainer.errors import RunError
+from rltrainer.networks.encoders import OneHot
+from rltrainer.networks.noisy import NoisyLinear
+from rltrainer.ops.action_spaces import family
+from rltrainer.ops.distributions import (
+    Bernoullis,
+    Categorical,
+    DiagonalGaussian,
+    MultiCategorical,
+    Product,
+    SquashedGaussian,
+)
+from rltrainer.runs import policy
+from rltrainer.runs.policy import Policy
+from rltrainer.sampling.worker import observation_dtype
+from rltrainer.storage import checkpoint
+
+ONNX, MODEL = "policy.onnx", "model"
+"""What the export is called in the folder that it goes to."""
+MODEL_FORMAT = 1
+
+Named = dict[str, Tensor]
+
+
+def export(folder: Path, form: str, out: Path) -> Path:
+    """Writes the policy of the checkpoint in `folder` as `form`, one of FORMATS, below `out`; returns what it wrote.
+
+    Raises RunError where the checkpoint is broken, the form is not known or a package is missing."""
+    if form not in FORMATS:
+        raise RunError("InvalidOption", f'there is no export format "{form}": use {", ".join(FORMATS)}', permanent=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        return FORMATS[form](folder, out)
+    except OSError as error:
+        raise RunError("ExportFailed", f"{out}: {error.strerror or error}") from error
+
+
+def load_model(folder: Path) -> Policy:
+    """The policy that was exported to `folder` as `model`."""
+    told = json.loads((folder / "model.json").read_text())
+    found, _ = policy.build(told, told["timesteps_total"])
+    found.nets.load_state_dict(load_file(folder / "model.safetensors"))
+    return found
+
+
+def _checkpoint(folder: Path, out: Path) -> Path:
+    """The whole checkpoint, which training can go on from."""
+    try:
+        manifest = checkpoint.verify(folder)
+    except checkpoint.CorruptCheckpointError as error:
+        raise RunError("CheckpointNotFound", str(error), permanent=True) from error
+    building = out / f".{manifest.name}.part"
+    shutil.rmtree(building, ignore_errors=True)
+    shutil.copytree(folder, building)
+    checkpoint.install(building, out / manifest.name)
+    return out / manifest.name
+
+
+def _model(folder: Path, out: Path) -> Path:
+    """The weights of the part that acts, and in JSON what builds its network: see load_model."""
+    found, target = policy.load(folder), out / MODEL
+    weights = {name: tensor.contiguous() for name, tensor in found.nets.state_dict().items()}
+    network = type(found.nets)
+    told = {
+        "format": MODEL_FORMAT,
+        "rltrainer": __version__,
+        "read_with": f"{load_model.__module__}.{load_model.__name__}",
+        "run": found.run,
+        "env": found.source.name,
+        "env_config": found.source.config,
+        "config": found.options.model_dump(by_alias=True, mode="json"),
+        "timesteps_total": found.timesteps,
+        "observation_space": str(found.observed),
+        "action_space": str(found.spaces.actions),
+        "network": f"{network.__module__}.{network.__qualname__}",
+        "weights": {name: list(tensor.shape) for name, tensor in weights.items()},
+    }
+    target.mkdir(exist_ok=True)
+    save_file(weights, target / "model.safetensors")
+    (target / "model.json").write_text(json.dumps(told, indent=1) + "\n")
+    return target
+
+
+def _onnx(folder: Path, out: Path) -> Path:
+    """The best actions as a graph, and what the policy puts out for them: see Acting."""
+    _check_onnx()
+    acting = Acting(policy.load(folder)).eval()
+    given = acting.example(batch=2)
+    batched = tuple({0: "batch"} for _ in given)
+    with torch.no_grad():
+        outputs = list(acting.named(*given.values()))
+    with _silent():
+        try:
+            program = torch.onnx.export(
+                acting,
+                tuple(given.values()),
+                dynamo=True,
+                dynamic_shapes=(batched,),
+                input_names=list(given),
+                output_names=outputs,
+                verbose=False,
+            )
+        except Exception as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise RunError("ExportFailed", f"{acting.policy.run} cannot be made a graph: {reason}", True) from error
+        assert program is not None  # noqa: S101 - for the type checker
+        for node in program.model.graph:
+            node.metadata_props.clear()  # where in our code it came from, with paths of this machine
+        program.model.metadata_props.update(acting.about())
+        program.save(out / ONNX)
+    return out / ONNX
+
+
+FORMATS: Mapping[str, Callable[[Path, Path], Path]] = {"onnx": _onnx, "model": _model, "checkpoint": _checkpoint}
+
+
+class Acting(nn.Module):
+    """A policy's best actions as a graph of arrays.
+
+    Inputs: `obs` [B, *shape] as the environment gives it, of a Dict or Tuple each part as `obs.<its path>`; of a
+    recurrent policy also its state, zeros where an episode begins, each array as `<name>_in`.
+    Outputs: `action` as the environment takes it, of a Tuple each part as `action_<its position>`; what the policy says
+    of all actions, as `logits`, `mean` and `log_std`, or `q`; and the new state as `<name>_out`.
+    """
+
+    def __init__(self, found: Policy) -> None:
+        super().__init__()
+        self.policy, self.nets = found, found.nets
+        self.state = list(found.algorithm.memory(found.nets, 1))
+        structure = found.spaces.structure
+        self.parts = [] if structure is None else layout(structure)
+        self.encoders = nn.ModuleList(_flat(part.space) for part in self.parts)
+        for layer in self.modules():
+            if isinstance(layer, NoisyLinear):
+                layer.quiet = True
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """See the class."""
+        return tuple(self.named(*inputs).values())
+
+    def named(self, *inputs: Tensor) -> Named:
+        """The outputs by name."""
+        count = len(inputs) - len(self.state)
+        state = dict(zip(self.state, inputs[count:], strict=True))
+        action, said, state = decide(self.policy, self._observation(inputs[:count]), state)
+        squashed = self.policy.family.make is SquashedGaussian
+        actions = dict(as_taken(self.policy.spaces.actions, action, squashed))
+        return {**actions, **said, **{f"{name}_out": value for name, value in state.items()}}
+
+    def _observation(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        if not self.parts:
+            return inputs[0]
+        return torch.cat([encoder(part) for encoder, part in zip(self.encoders, inputs, strict=True)], -1)
+
+    def example(self, batch: int) -> Named:
+        """Inputs by name, all zeros."""
+        whole = [Part((), self.policy.spaces.observations, slice(None))]
+        given = {
+            ".".join(("obs", *part.path)): torch.as_tensor(_first(part.space))
+            .expand(batch, *_shape(part.space))
+            .clone()
+            for part in self.parts or whole
+        }
+        memory = self.policy.algorithm.memory(self.nets, batch)
+        return {**given, **{f"{name}_in": value for name, value in memory.items()}}
+
+    def about(self) -> dict[str, str]:
+        """What it is a policy of."""
+        found = self.policy
+        return {
+            "rltrainer": __version__,
+            "run": found.run,
+            "env": found.source.name,
+            "env_config": json.dumps(found.source.config),
+            "timesteps_total": str(found.timesteps),
+        }
+
+
+def decide(found: Policy, obs: Tensor, state: State) -> tuple[Tensor, Named, State]:
+    """The best actions, what the policy says of all actions, and the state after them."""
+    algorithm, nets = found.algorithm, found.nets
+    if algorithm.best is on_policy.mode:
+        dist, state = nets.step(obs, state)  # type: ignore[operator]
+        return dist.mode(), parameters(dist), state
+    if algorithm.best is sac.best:
+        dist = nets.act(obs)  # type: ignore[operator]
+        return dist.mode(), parameters(dist), state
+    if algorithm.best is dqn.greedy:
+        q = nets(obs)
+        return nets.argmax(q, obs), {"q": q}, state  # type: ignore[operator]
+    actor = Actor(found.options, torch.Generator(), obs.shape[0], timesteps=found.timesteps, state=state)
+    return algorithm.best(nets, obs, actor), {}, actor.state
+
+
+def parameters(dist: Any) -> Named:
+    """What a distribution was made from, by name."""
+    match dist:
+        case Categorical() | Bernoullis():
+            return {"logits": dist.logits}
+        case MultiCategorical():
+            return {"logits": torch.cat([part.logits for part in dist.parts], -1)}
+        case DiagonalGaussian() | SquashedGaussian():
+            return {"mean": dist.mean, "log_std": dist.log_std}
+        case Product():
+            return {f"{name}_{i}": value for i, p in enumerate(dist.parts) for name, value in parameters(p).items()}
+    return {}
+
+
+def as_taken(space: Space[Any], action: Tensor, squashed: bool, name: str = "action") -> Iterator[tuple[str, Tensor]]:
+    """Actions [B, ...] as the environment takes them, by name: what a Family's `to_env` does, as a graph."""
+    match space:
+        case spaces.Discrete() | spaces.MultiDiscrete():
+            yield name, action.long() + torch.as_tensor(space.start)
+        case spaces.MultiBinary():
+            yield name, action.reshape(-1, *space.shape).to(torch.int8)
+        case spaces.Box():
+            low, high = torch.as_tensor(space.low), torch.as_tensor(space.high)
+            scaled = action.reshape(-1, *space.shape)
+            if squashed:
+                scaled = (high + low) / 2 + (high - low) / 2 * scaled
+            yield name, scaled.clamp(low, high)
+        case spaces.Tuple():
+            families = [family(part) for part in space.spaces]
+            columns = torch.split(action, [math.prod(each.shape) for each in families], -1)
+            for i, (part, column) in enumerate(zip(space.spaces, columns, strict=True)):
+                yield from as_taken(part, column.reshape(-1, *families[i].shape), squashed, f"{name}_{i}")
+
+
+def _flat(space: Space[Any]) -> nn.Module:
+    """What makes a part of an observation the vector that Gymnasium's `flatten` makes it."""
+    match space:
+        case spaces.Discrete():
+            return OneHot([int(space.n)], [int(space.start)], scalar=True)
+        case spaces.MultiDiscrete():
+            one_hot = OneHot(space.nvec.flatten().tolist(), space.start.flatten().tolist(), scalar=False)
+            return nn.Sequential(nn.Flatten(), one_hot)
+    return _Floats()
+
+
+class _Floats(nn.Module):
+    """Arrays [B, ...] as vectors [B, n]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        return x.float().flatten(1) if x.dim() > 1 else x.float().unsqueeze(-1)
+
+
+def _shape(space: Space[Any]) -> tuple[int, ...]:
+    return space.shape or ()
+
+
+def _first(space: Space[Any]) -> Any:
+    """A point of the space in the type that observations are stored in."""
+    start = getattr(space, "start", 0)
+    return start + torch.zeros(_shape(space)).numpy().astype(observation_dtype(space))
+
+
+def _check_onnx() -> None:
+    try:
+        import onnx  # noqa: PLC0415 - an extra
+        import onnxscript  # noqa: F401, PLC0415 - PyTorch's exporter needs it
+    except ModuleNotFoundError as error:
+        raise RunError(
+            "InvalidOption", f'{error.name} is not installed: pip install "rl-kubernetes[export]"', permanent=True
+        ) from None
+    del onnx
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Without what PyTorch's exporter says of itself."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)

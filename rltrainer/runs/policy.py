@@ -1,0 +1,157 @@
+"""A trained policy: the networks of a checkpoint that act, and the environment that they were trained in."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import Space
+
+from rltrainer import algorithms, rllib_compat
+from rltrainer.api.options import OptionError, Options, option_names, parse_options
+from rltrainer.core.algorithm import Actor, Algorithm
+from rltrainer.envs.source import EnvSource, Spaces
+from rltrainer.errors import RunError
+from rltrainer.networks.parameters import load_policy
+from rltrainer.ops.action_spaces import Family
+from rltrainer.sampling.evaluator import evaluate
+from rltrainer.sampling.worker import Blueprint, Report, observation_dtype
+from rltrainer.seeding import Role, derived_seed
+from rltrainer.storage import checkpoint
+from rltrainer.storage.checkpoint import CorruptCheckpointError
+
+log = logging.getLogger(__name__)
+
+EXPLORING = (
+    "epsilon_base",
+    "epsilon_schedule",
+    "exploration_noise",
+    "exploration_sigma",
+    "exploration_theta",
+    "learning_starts",
+)
+"""Options that say how actions explore. All others belong to the networks, which are given, or to learning."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Networks that act, and the environment they act in."""
+
+    run: str
+    """The algorithm, as a document names it."""
+    algorithm: Algorithm
+    options: Options
+    nets: torch.nn.Module
+    """The part that acts."""
+    timesteps: int
+    """How long it was trained, in environment steps."""
+    spaces: Spaces
+    family: Family[Any]
+    source: EnvSource
+
+    @property
+    def observed(self) -> Space[Any]:
+        """The space of observations as the environment gives them."""
+        return self.spaces.structure or self.spaces.observations
+
+    def actor(self, seed: int) -> Actor:
+        """One that begins an episode."""
+        rng = torch.Generator().manual_seed(derived_seed(seed, Role.ACTIONS))
+        memory = self.algorithm.memory(self.nets, 1)
+        return Actor(self.options, rng, width=1, timesteps=self.timesteps, state=memory)
+
+    @torch.inference_mode()
+    def act(self, obs: Any, actor: Actor, deterministic: bool) -> np.ndarray[Any, Any]:
+        """The action for one observation, as the network gives it: the best, or one that explores."""
+        batch = torch.as_tensor(np.asarray(obs, observation_dtype(self.spaces.observations))[None])
+        if deterministic:
+            return np.asarray(self.algorithm.best(self.nets, batch, actor)[0].numpy())
+        return np.asarray(self.algorithm.act(self.nets, batch, actor)[0][0].numpy())
+
+    def evaluate(self, episodes: int, seed: int, deterministic: bool) -> Report:
+        """Returns and lengths of `episodes` whole episodes, many at a time.
+
+        Where they begin follows from `seed` in another way than in training, so that the states are new ones."""
+        blueprint = Blueprint(self.algorithm, self.source.scored(), self.spaces, self.options, seed)
+        return evaluate(blueprint, self.nets, self.timesteps, episodes, deterministic)
+
+    def moved(self, env: str | None, env_config: dict[str, Any]) -> "Policy":
+        """The same policy in environment `env`, or in its own with `env_config` over its arguments.
+
+        Raises RunError, permanent, where that shows or takes something else."""
+        mine = self.source
+        config = mine.config if env in (None, mine.name) else {}
+        source = EnvSource(env or mine.name, {**config, **env_config})
+        if source == mine:
+            return self
+        spaces = source.spaces()
+        there = replace(self, source=source, spaces=spaces)
+        _check_same("observation", there.source, there.observed, mine, self.observed)
+        _check_same("action", there.source, spaces.actions, mine, self.spaces.actions)
+        return there
+
+    def exploring(self, config: dict[str, Any], deterministic: bool) -> "Policy":
+        """The same policy with options, by our names or RLlib's, that say how it explores.
+
+        Raises OptionError for one that cannot matter."""
+        if not config:
+            return self
+        options = self.options.model_dump(by_alias=True)
+        if ":" in self.run:  # what an algorithm of one's own makes of its options, only it knows
+            parse_options(self.run, config, where="--config")
+        else:
+            config, space, notes = rllib_compat.translate_config(self.run, config, over=options)
+            _check_matters(self.run, {**config, **space}, deterministic)
+            for note in notes:
+                log.info("%s", note)
+        return replace(self, options=type(self.options).model_validate({**options, **config}))
+
+
+def load(folder: Path) -> Policy:
+    """The policy of the checkpoint in `folder`. Raises RunError, permanent, if there is none or it is broken."""
+    try:
+        manifest, tree = checkpoint.read_policy(folder)
+    except CorruptCheckpointError as error:
+        raise RunError("CheckpointNotFound", str(error), permanent=True) from error
+    policy, nets = build(tree["run"]["spec"], manifest.timesteps_total)
+    load_policy(nets, tree["policy"])
+    return policy
+
+
+def build(trained: Mapping[str, Any], timesteps: int) -> tuple[Policy, torch.nn.Module]:
+    """The policy of a run whose weights are still to be loaded, and all of its networks.
+
+    `trained` has its `run`, `env`, `env_config` and `config`. Raises RunError, permanent, if they cannot be had.
+    """
+    algorithm = algorithms.load(trained["run"])
+    source = EnvSource(trained["env"], trained["env_config"])
+    spaces = source.spaces()
+    options = algorithm.options.model_validate(trained["config"])
+    nets = algorithm.nets(spaces, options).requires_grad_(False).eval()
+    acting, family = nets.get_submodule(algorithm.acts), algorithm.family(spaces.actions)
+    return Policy(trained["run"], algorithm, options, acting, timesteps, spaces, family, source), nets
+
+
+def _check_same(what: str, source: EnvSource, found: Space[Any], own: EnvSource, expected: Space[Any]) -> None:
+    if found != expected:
+        raise RunError(
+            "InvalidOption",
+            f"the policy was trained in {own.name}, whose {what} space is {expected}; "
+            f"that of {source.name} is {found}: they must be the same",
+            permanent=True,
+        )
+
+
+def _check_matters(run: str, config: dict[str, Any], deterministic: bool) -> None:
+    useful = [name for name in EXPLORING if name in option_names(type(parse_options(run, {})))]
+    for name in config:
+        if name not in useful:
+            raise OptionError(
+                f"--config {name}: no action depends on it once a policy is trained. "
+                + (f"How {run} explores depends on {', '.join(useful)}" if useful else f"{run} takes none here")
+            )
+        if deterministic:
+            raise OptionError(f"--config {name}: the best actions do not explore. Give --stochastic too")

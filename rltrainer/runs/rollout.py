@@ -1,0 +1,249 @@
+"""Runs a trained policy, episode by episode: returns, and trajectories and a video where asked."""
+
+import logging
+import math
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import imageio.v2 as imageio
+import numpy as np
+from gymnasium import Env
+
+from rltrainer.api.experiment import Storage
+from rltrainer.api.status import RolloutResults
+from rltrainer.envs.source import EnvSource
+from rltrainer.errors import RunError
+from rltrainer.runs import policy as trained
+from rltrainer.runs.policy import Policy
+from rltrainer.sampling.worker import Report
+from rltrainer.storage import locate
+from rltrainer.storage.store import open_store, patiently
+
+log = logging.getLogger(__name__)
+
+FPS = 30
+"""Frames per second of the video of an environment that names none."""
+VIDEO = "episode_000000.mp4"
+PATIENCE = 300.0
+"""Seconds that storage may be away."""
+KEPT = 100
+"""Returns that a report lists one by one."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to run, and what to keep of it."""
+
+    checkpoint: str
+    """A checkpoint, a run with checkpoints, or a search: a folder or an s3:// URI."""
+    storage: Storage | None = None
+    """How S3 is reached, where a URI names it."""
+    which: str = "best"
+    episodes: int = 10
+    steps: int | None = None
+    deterministic: bool = True
+    seed: int = 0
+    out: str | None = None
+    """Folder or URI for trajectories."""
+    video: str | None = None
+    """Folder or URI for a video."""
+    render: bool = False
+    """Show the episodes in a window."""
+    run: str | None = None
+    """The algorithm that it must be a policy of; None: any."""
+    env: str | None = None
+    """Another environment than the policy was trained in."""
+    env_config: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the environment, over those that the policy was trained with."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """Options that say how actions explore, over the checkpoint's."""
+
+
+@dataclass
+class Episode:
+    """One episode, from its first observation to its last."""
+
+    seed: int
+    obs: list[Any] = field(default_factory=list)
+    """T + 1 observations."""
+    actions: list[Any] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
+    terminated: bool = False
+    truncated: bool = False
+
+    @property
+    def total(self) -> float:
+        """The return: the sum of the rewards, not discounted."""
+        return math.fsum(self.rewards)
+
+    def save(self, path: Path) -> None:
+        """Writes the episode as .npz, to be read without pickles."""
+        np.savez_compressed(
+            path,
+            allow_pickle=False,
+            obs=np.stack(self.obs),
+            actions=np.stack(self.actions),
+            rewards=np.array(self.rewards),
+            terminated=np.array(self.terminated),
+            truncated=np.array(self.truncated),
+            seed=np.array(self.seed),
+        )
+
+
+def load(request: Request, place: Path) -> tuple[Policy, str]:
+    """The policy that `request` asks for, its checkpoint fetched to `place`, and where that was.
+
+    Raises RunError, permanent, if there is none or the request does not fit it, OptionError, and StorageError."""
+    origin = locate.fetch(request.checkpoint, place, request.storage, request.which)
+    policy = trained.load(place)
+    if request.run not in (None, policy.run):
+        raise RunError("InvalidOption", f"{origin} is a policy of {policy.run}, not of {request.run}", permanent=True)
+    policy = policy.moved(request.env, request.env_config)
+    return policy.exploring(request.config, request.deterministic), origin
+
+
+def evaluate(
+    checkpoint: str, episodes: int = 100, seed: int = 0, deterministic: bool = True, which: str = "latest"
+) -> Report:
+    """Returns and lengths of `episodes` whole episodes, many at a time, with the policy of a checkpoint.
+
+    `checkpoint` is its folder or that of its run, or an s3:// URI of either; `which` chooses among a run's, "latest" or
+    "best". `seed` fixes where episodes begin and what is drawn. Raises RunError and StorageError.
+    """
+    with tempfile.TemporaryDirectory(prefix="rltrainer-") as folder:
+        policy, _ = load(Request(checkpoint, which=which), Path(folder) / "checkpoint")
+    return policy.evaluate(episodes, seed, deterministic)
+
+
+def episodes(policy: Policy, request: Request, frames: list[Any] | None = None) -> Iterator[Episode]:
+    """Finished episodes, one after the other; the first one's frames go to `frames`, where given."""
+    steps = 0
+    env = _environment(policy.source, request.render, frames is not None)
+    for number in range(request.episodes):
+        if request.steps is not None and steps >= request.steps:
+            break
+        episode = run_episode(policy, env, request.seed + number, request.deterministic, frames)
+        steps += len(episode.rewards)
+        if frames is not None:
+            env.close()
+            env, frames = policy.source.single(), None
+        yield episode
+    env.close()
+
+
+def _environment(source: EnvSource, render: bool, video: bool) -> Env[Any, Any]:
+    """One environment: with a window, with pictures, or with neither. Raises RunError, permanent."""
+    if not render:
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures are drawn into memory, and no display is needed
+        return source.single("rgb_array" if video else None)
+    env = source.single("human")
+    if env.render_mode != "human":
+        env.close()
+        raise RunError("EnvironmentFailed", f"environment {source.name} has no render_mode human: --no-render", True)
+    return env
+
+
+def run_episode(
+    policy: Policy, env: Env[Any, Any], seed: int, deterministic: bool, frames: list[Any] | None
+) -> Episode:
+    """One episode of `env`, which is reset with `seed`. Raises RunError that names environment, step and seed."""
+    episode = Episode(seed)
+    actor = policy.actor(seed)
+    try:
+        obs, _ = env.reset(seed=seed)
+        episode.obs.append(obs)
+        while not (episode.terminated or episode.truncated):
+            if frames is not None:
+                frames.append(env.render())
+            action = policy.act(obs, actor, deterministic)
+            obs, reward, episode.terminated, episode.truncated, _ = env.step(policy.family.to_single_env(action))
+            episode.obs.append(obs)
+            episode.actions.append(action)
+            episode.rewards.append(float(reward))
+    except Exception as error:
+        step = len(episode.rewards)
+        raise RunError(
+            "EnvironmentFailed",
+            f"environment {policy.source.name}: {type(error).__name__}: {error} (step {step}, seed {seed})",
+        ) from error
+    return episode
+
+
+@dataclass
+class Keeper:
+    """Puts what is kept of the episodes into stores, and counts."""
+
+    request: Request
+    origin: str
+    returns: list[float] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+
+    def add(self, episode: Episode, scratch: Path) -> None:
+        """Counts an episode, and keeps its trajectory where asked. Raises StorageError."""
+        if self.request.out is not None:
+            path = scratch / f"episode_{len(self.returns):06d}.npz"
+            episode.save(path)
+            self._keep(path, self.request.out)
+        self.returns.append(episode.total)
+        self.lengths.append(len(episode.rewards))
+
+    def add_video(self, frames: list[Any], source: EnvSource, scratch: Path) -> None:
+        """Keeps a video of `frames`. Raises StorageError, and RunError where there is nothing to be seen."""
+        if not frames or frames[0] is None:
+            raise RunError("EnvironmentFailed", f"environment {source.name} has no render_mode rgb_array", True)
+        path = scratch / VIDEO
+        fps = source.single().metadata.get("render_fps") or FPS
+        with imageio.get_writer(path, fps=fps, macro_block_size=2) as writer:
+            for frame in frames:
+                writer.append_data(np.asarray(frame, np.uint8))  # type: ignore[attr-defined]
+        self._keep(path, self.request.video or "")
+
+    def _keep(self, path: Path, uri: str) -> None:
+        store = open_store(uri, self.request.storage)
+        patiently(lambda: store.upload(path, path.name), PATIENCE)
+        path.unlink()
+
+    def results(self, done: bool = False) -> RolloutResults:
+        """The report as it stands."""
+        some = bool(self.returns)
+        mean = fmean(self.returns) if some else None
+        error = stdev(self.returns) / math.sqrt(len(self.returns)) if len(self.returns) > 1 else None
+        return RolloutResults(
+            episodes=len(self.returns),
+            timesteps=sum(self.lengths),
+            reward_mean=mean,
+            reward_min=min(self.returns, default=None),
+            reward_max=max(self.returns, default=None),
+            reward_stderr=error,
+            reward=None if mean is None else f"{mean:.1f}" + ("" if error is None else f" ± {error:.1f}"),
+            episode_len_mean=fmean(self.lengths) if some else None,
+            returns=self.returns[:KEPT],
+            checkpoint=self.origin,
+            trajectories_uri=self.request.out if some else None,
+            video_uri=f"{self.request.video}/{VIDEO}" if self.request.video and some else None,
+            done=done,
+        )
+
+
+def run(request: Request) -> Iterator[tuple[Episode | None, RolloutResults]]:
+    """Runs `request`: yields each episode with the report so far, and at last None with the finished report.
+
+    Raises RunError for what is wrong, and StorageError when storage has been away for minutes."""
+    with tempfile.TemporaryDirectory(prefix="rltrainer-") as folder:
+        scratch, loaded = Path(folder), list[tuple[Policy, str]]()
+        patiently(lambda: loaded.append(load(request, scratch / "checkpoint")), PATIENCE)
+        policy, origin = loaded[0]
+        keeper = Keeper(request, origin)
+        frames: list[Any] | None = [] if request.video else None
+        for episode in episodes(policy, request, frames):
+            if frames is not None:
+                keeper.add_video(frames, policy.source, scratch)
+                frames = None
+            keeper.add(episode, scratch)
+            yield episode, keeper.results()
+        yield None, keeper.results(done=True)
