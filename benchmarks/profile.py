@@ -24,7 +24,8 @@ from benchmarks.speed import ours
 from benchmarks.speed.table import CONTINUOUS, DQN_PONG, PPO_PONG, TWO_WORKERS, ZOO_DQN, ZOO_PPO
 from rltrainer import algorithms
 from rltrainer.accel.tape import Tape
-from rltrainer.api.experiment import API_VERSION, Experiment
+from rltrainer.api.base import API_VERSION
+from rltrainer.api.documents import Experiment
 from rltrainer.backend.ray.backend import RayBackend
 from rltrainer.core.algorithm import Algorithm
 from rltrainer.errors import Interrupted

@@ -8,7 +8,8 @@ import tempfile
 from typing import Any
 
 from rltrainer import tune
-from rltrainer.api.experiment import API_VERSION, Experiment
+from rltrainer.api.base import API_VERSION
+from rltrainer.api.documents import Experiment
 from rltrainer.runs import train
 
 TRIALS = 16

@@ -6,7 +6,7 @@ The experiments themselves are documents, in examples/tuned: each can be trained
 from dataclasses import dataclass
 from pathlib import Path
 
-from rltrainer.api.experiment import Experiment
+from rltrainer.api.documents import Experiment
 
 TUNED = Path(__file__).parents[2] / "examples" / "tuned"
 ZOO = "rl-zoo3"

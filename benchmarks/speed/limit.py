@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from benchmarks.speed.meter import Meter, given
 from rltrainer.core.optimizer import Adam
-from rltrainer.envs.source import EnvSource, Spaces
+from rltrainer.core.types import Spaces
+from rltrainer.envs.source import EnvSource
 from rltrainer.machine import cpus, keep_memory
 
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU}

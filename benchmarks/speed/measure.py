@@ -17,7 +17,7 @@ from benchmarks.speed.peers import python
 from benchmarks.speed.processes import end, megabytes
 from benchmarks.speed.race import QUIET, rates, started
 from benchmarks.speed.table import APART, LIMIT, Memory, Published, Scaling, Threshold, Throughput, work
-from rltrainer.api.experiment import Experiment
+from rltrainer.api.documents import Experiment
 from rltrainer.api.options import parse_options
 
 Figures = dict[str, list[float]]

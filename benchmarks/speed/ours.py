@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from benchmarks.speed.meter import Meter, given
 from rltrainer import algorithms
-from rltrainer.api.experiment import Experiment
+from rltrainer.api.documents import Experiment
 from rltrainer.core.algorithm import Algorithm
 from rltrainer.core.execution import Iteration, Strategy
 from rltrainer.runs.train import run

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from rloperator.cluster import Cluster, connect
 from rloperator.config import Settings
-from rltrainer.api.experiment import API_VERSION, Storage
+from rltrainer.api.base import API_VERSION
+from rltrainer.api.experiment import Storage
 from rltrainer.api.options import complaint
 
 log = logging.getLogger("rloperator")

@@ -25,7 +25,8 @@ from rloperator.render import (
     support,
     variables,
 )
-from rltrainer.api.experiment import Cluster, ExperimentSpec, Head, Storage, Workers
+from rltrainer.api.cluster import Cluster, Head, Workers
+from rltrainer.api.experiment import ExperimentSpec, Storage
 
 _PORTS = {"gcs": 6379, "dashboard": 8265, "client": 10001}
 _AUTOSCALER_RESOURCES = {

@@ -10,7 +10,7 @@ from rloperator.cluster import ApiError, Cluster, ConflictError, NameTakenError
 from rloperator.config import Settings
 from rloperator.names import Manifest
 from rloperator.observed import Event, Observed, Outcome
-from rltrainer.api.experiment import API_VERSION
+from rltrainer.api.base import API_VERSION
 
 log = logging.getLogger(__name__)
 

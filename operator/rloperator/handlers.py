@@ -16,7 +16,7 @@ from rloperator.cluster import Cluster, connect
 from rloperator.config import Settings
 from rloperator.converge import Converger, Key
 from rloperator.queue import WorkQueue
-from rltrainer.api.experiment import GROUP, VERSION
+from rltrainer.api.base import GROUP, VERSION
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from rltrainer.api.experiment import API_VERSION, GROUP
+from rltrainer.api.base import API_VERSION, GROUP
 
 Manifest = dict[str, Any]
 

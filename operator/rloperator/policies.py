@@ -12,8 +12,10 @@ from pydantic import ValidationError
 
 from rloperator.config import Settings
 from rloperator.names import Manifest, storage_of
-from rltrainer.api.experiment import Cluster, ExperimentSpec, Pods, RolloutSpec, Storage
+from rltrainer.api.cluster import Cluster, Pods
+from rltrainer.api.experiment import ExperimentSpec, Storage
 from rltrainer.api.options import OptionError, complaint
+from rltrainer.api.rollout import RolloutSpec
 
 _SCALE = {"": 1.0, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15} | {
     f"{letter}i": 1024.0**power for power, letter in enumerate("KMGTP", start=1)

@@ -14,7 +14,7 @@ from rloperator.names import Manifest
 from rloperator.observed import Observed, Outcome, Patch, reference
 from rloperator.trouble import Trouble, is_ready, trouble
 from rloperator.trouble import head as head_of
-from rltrainer.api.experiment import Metadata
+from rltrainer.api.base import Metadata
 from rltrainer.api.status import Attempt, Phase
 from rltrainer.storage.paths import run_uri
 

@@ -11,7 +11,9 @@ import yaml
 
 from rloperator import names
 from rloperator.names import Manifest
-from rltrainer.api.experiment import API_VERSION, GROUP, Pods, Storage
+from rltrainer.api.base import API_VERSION, GROUP
+from rltrainer.api.cluster import Pods
+from rltrainer.api.experiment import Storage
 
 RAY_VERSION = "2.60.0"
 """The Ray of the trainer image: KubeRay chooses its probes by it."""

@@ -8,9 +8,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from rltrainer.api.base import EVALUATED
-from rltrainer.api.experiment import GROUP, MAX_NAME, VERSION, ExperimentSpec, RolloutSpec
+from rltrainer.api.base import EVALUATED, GROUP, MAX_NAME, VERSION
+from rltrainer.api.experiment import ExperimentSpec
 from rltrainer.api.options import OPTIONS
+from rltrainer.api.rollout import RolloutSpec
 from rltrainer.api.status import ExperimentStatus, RolloutStatus
 
 Schema = dict[str, Any]

@@ -25,7 +25,8 @@ from rloperator.render import (
     support,
 )
 from rloperator.trouble import TROUBLES, trouble
-from rltrainer.api.experiment import RolloutSpec, Storage
+from rltrainer.api.experiment import Storage
+from rltrainer.api.rollout import RolloutSpec
 
 Phase = Literal["Pending", "Running", "Succeeded", "Failed", "Invalid"]
 

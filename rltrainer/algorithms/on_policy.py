@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from rltrainer.api.options import ActorCriticOptions
-from rltrainer.core.algorithm import Actor, State
+from rltrainer.core.algorithm import Actor
 from rltrainer.core.fragment import Batch
+from rltrainer.core.types import State
 from rltrainer.learning.learner import Learner
 from rltrainer.networks import ActorCritic, PolicyNetwork
 from rltrainer.ops.distributions import Distribution

@@ -15,9 +15,10 @@ from rltrainer.algorithms.on_policy import (
     whole,
 )
 from rltrainer.api.options import PPOOptions
-from rltrainer.core.algorithm import Algorithm, Metrics
+from rltrainer.core.algorithm import Algorithm
 from rltrainer.core.fragment import Batch
 from rltrainer.core.optimizer import adam
+from rltrainer.core.types import Metrics
 from rltrainer.execution.synchronous import synchronous
 from rltrainer.learning.learner import Learner
 from rltrainer.networks import ActorCritic

@@ -1,8 +1,30 @@
 """What the parts of our documents have in common."""
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
+
+GROUP = "rltrainer.io"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+MAX_NAME = 40
+"""Characters of an experiment's name. KubeRay allows a RayJob 47, and attempt N is named `<name>-a<N>`."""
+Quantity = Annotated[
+    str,
+    BeforeValidator(lambda value: str(value) if isinstance(value, int) and not isinstance(value, bool) else value),
+    Field(
+        pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi)?$",
+        max_length=32,
+        json_schema_extra={"x-kubernetes-int-or-string": True},
+    ),
+]
+"""An amount as Kubernetes writes it: 4, "500m", 16Gi."""
+Name = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=MAX_NAME)]
+S3Uri = Annotated[str, Field(pattern=r"^s3://[a-z0-9][-a-z0-9.]{1,61}[a-z0-9](/.*)?$", max_length=1024)]
+Text = Annotated[str, Field(max_length=4096)]
+Natural = Annotated[int, Field(ge=0, le=2**63 - 1)]
 
 OPEN: JsonDict = {"x-kubernetes-preserve-unknown-fields": True}
 """Marks an object whose fields are not ours to know."""
@@ -20,3 +42,17 @@ class Model(BaseModel):
     """A part of a document: camelCase in YAML, no unknown fields, never changed once read."""
 
     model_config = ConfigDict(alias_generator=to_camel, extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Metadata(BaseModel):
+    """Name and place of a document. What else Kubernetes keeps there is not read."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    name: Name = Field(description="Name of the experiment.")
+    namespace: str | None = Field(None, description="Namespace in a cluster.")
+    uid: str | None = Field(None, description="Set by the API server.")
+
+
+class DocumentError(ValueError):
+    """A document that cannot be run, with a message for whoever wrote it."""

@@ -1,11 +1,18 @@
-"""A YAML file, and the line that each field stands in."""
+"""Documents as files: read once, checked, and each field known by its line."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
 import yaml
+from pydantic import Field, ValidationError
+
+from rltrainer.api.base import API_VERSION, DocumentError, Metadata, Model
+from rltrainer.api.experiment import ExperimentSpec
+from rltrainer.api.options import OptionError, describe
+from rltrainer.api.rollout import RolloutSpec
 
 
 @dataclass(frozen=True)
@@ -67,3 +74,90 @@ def _check_distinct(node: yaml.Node | None, path: Path) -> None:
                 raise ValueError(f"{path}:{name.start_mark.line + 1}: {name.value} is given twice")
             seen.add(name.value if isinstance(name, yaml.ScalarNode) else None)
             _check_distinct(value, path)
+
+
+At = Callable[[Sequence[str | int]], str]
+"""Says where a field, given as the keys that lead to it, is written."""
+
+
+def read_yaml(path: str | os.PathLike[str]) -> YamlFile:
+    """The file at `path`, which holds an object. Raises DocumentError."""
+    try:
+        found = YamlFile.read(Path(path))
+    except OSError as error:
+        raise DocumentError(f"{path}: {error.strerror}") from None
+    except ValueError as error:
+        raise DocumentError(str(error)) from None
+    if not isinstance(found.content, dict):
+        raise DocumentError(f"{path} holds no document: one begins with apiVersion: {API_VERSION}")
+    return found
+
+
+def _field(problem: Any) -> Sequence[str | int]:
+    """The keys that lead to what pydantic found wrong; an error about an option says itself which one it is."""
+    error = problem.get("ctx", {}).get("error")
+    found: Sequence[str | int] = error.field if isinstance(error, OptionError) else problem["loc"]
+    return found
+
+
+class Document(Model):
+    """A document of ours as a person writes it: what an Experiment and a Rollout share."""
+
+    api_version: Literal["rltrainer.io/v1alpha1"] = Field("rltrainer.io/v1alpha1", alias="apiVersion")
+    metadata: Metadata
+
+    @classmethod
+    def from_yaml(cls, path: str | os.PathLike[str]) -> Self:
+        """The checked document in file `path`. Raises DocumentError with the file, the line and the field."""
+        found = read_yaml(path)
+        return cls.parse(found.content, where=str(path), at=found.at)
+
+    @classmethod
+    def parse(cls, document: dict[str, Any], where: str = "document", at: At | None = None) -> Self:
+        """The checked document; a `status` in it is not read. `at` says where a field stands, else it is `where`.
+
+        Raises DocumentError that names the field."""
+        place = at or (lambda field: where)
+        try:
+            parsed = cls.model_validate({key: value for key, value in document.items() if key != "status"})
+            parsed.check()
+        except ValidationError as error:
+            problems = ((problem, place(_field(problem))) for problem in error.errors())
+            said = (describe(problem, f"{there}: ", cls) for problem, there in problems)
+            raise DocumentError("\n".join(said)) from None
+        except OptionError as error:
+            raise DocumentError(f"{place(error.field)}: {error}") from None
+        return parsed
+
+    def check(self) -> None:
+        """What the schema alone cannot say. Raises OptionError."""
+
+
+class Experiment(Document):
+    """An RLExperiment as a person writes it."""
+
+    kind: Literal["RLExperiment"] = "RLExperiment"
+    spec: ExperimentSpec
+
+    def check(self) -> None:
+        """The options are those of the algorithm named, and so are those searched over. Raises OptionError."""
+        self.spec.options()
+        if self.spec.tune is not None:
+            self.spec.tune.check(self.spec.run, self.spec.config)
+
+
+class Rollout(Document):
+    """An RLRollout as a person writes it."""
+
+    kind: Literal["RLRollout"] = "RLRollout"
+    spec: RolloutSpec
+
+
+def read_document(path: str | os.PathLike[str]) -> Experiment | Rollout:
+    """The checked document in file `path`, of the kind that it names. Raises DocumentError."""
+    found = read_yaml(path)
+    kinds: dict[Any, type[Experiment | Rollout]] = {"RLExperiment": Experiment, "RLRollout": Rollout}
+    kind = found.content.get("kind", "RLExperiment")
+    if kind not in kinds:
+        raise DocumentError(f"{found.at(('kind',))}: kind {kind} is none of {', '.join(kinds)}")
+    return kinds[kind].parse(found.content, where=str(path), at=found.at)

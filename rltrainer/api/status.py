@@ -9,8 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from rltrainer.api.base import OPEN, Model
-from rltrainer.api.experiment import Natural, Text
+from rltrainer.api.base import OPEN, Model, Natural, Text
 
 
 class CheckpointRef(Model):

@@ -2,77 +2,21 @@
 
 import copy
 import logging
-import os
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import torch
 
-from rltrainer.api.options import ReplayOptions
-from rltrainer.backend.ray.settings import CURRENT as RAY
-from rltrainer.core.algorithm import Metrics
-from rltrainer.core.execution import Done, Sampler, Task
-from rltrainer.core.fragment import CPU, Fragment
+from rltrainer.backend.base import learner_state, load_learner, make_learner, make_shards, start_worker
+from rltrainer.core.execution import Done, Task
+from rltrainer.core.fragment import Fragment
+from rltrainer.core.types import CPU, Metrics, Report, Weights
 from rltrainer.learning.learner import Gradient, Learner
 from rltrainer.networks import is_image
-from rltrainer.networks.parameters import Weights
-from rltrainer.replay.shards import Shard, load_replay, shard_count
-from rltrainer.sampling.worker import Blueprint, Report, Worker
-from rltrainer.seeding import Role, derived_seed
+from rltrainer.sampling.worker import Blueprint, Worker
 from rltrainer.storage.checkpoint import Tree
 
 log = logging.getLogger(__name__)
-
-
-class Backend(Sampler, Protocol):
-    """Workers and a learner, wherever they are."""
-
-    def state(self, workers: bool) -> Tree:
-        """The parts `policy`, `learner` and `workers` of a checkpoint; without `workers`, these are left out."""
-
-    def load(self, tree: Tree, generation: int) -> None:
-        """Goes on from `state()`. Workers that are not in it, or cannot be restored, begin as that generation."""
-
-    def close(self) -> None:
-        """Ends workers and learner."""
-
-
-def make_learner(blueprint: Blueprint, device: torch.device = CPU) -> Learner:
-    """A learner on `device`."""
-    return Learner(blueprint.algorithm, blueprint.spaces, blueprint.options, blueprint.seed, device)
-
-
-def learner_state(learner: Learner) -> Tree:
-    """The learner's parts of a checkpoint."""
-    replay = learner.replay.state() if learner.replay is not None else {}
-    return {"policy": learner.policy(), "learner": learner.state(), "replay": {"0": replay} if replay else {}}
-
-
-def load_learner(learner: Learner, tree: Tree) -> None:
-    """Goes on from `learner_state()`; a replay buffer that is not in it begins empty."""
-    learner.load(tree["policy"], tree["learner"])
-    if isinstance(learner.options, ReplayOptions) and learner.replay is not None and "0" in tree["replay"]:
-        learner.replay = load_replay(learner.options, tree["replay"]["0"], learner.device)
-
-
-def make_shards(blueprint: Blueprint) -> list[Shard]:
-    """The replay shards, where the options ask for any."""
-    options = blueprint.options
-    if not isinstance(options, ReplayOptions):
-        return []
-    return [Shard(options, derived_seed(blueprint.seed, Role.REPLAY, i)) for i in range(shard_count(options))]
-
-
-def start_worker(
-    blueprint: Blueprint, index: int, state: Tree | None, generation: int, device: torch.device = CPU
-) -> Worker:
-    """A worker that acts on `device` and goes on from `state`, or begins as `generation` where that cannot be."""
-    if state is None or state["envs"] is None or len(state["obs"]) != blueprint.options.num_envs_per_worker:
-        return Worker(blueprint, index, generation, device)
-    worker = Worker(blueprint, index, device=device)
-    worker.load(state)
-    return worker
 
 
 class SerialBackend:
@@ -163,21 +107,3 @@ class SerialBackend:
         """See Backend."""
         for worker in self.workers:
             worker.envs.close()
-
-
-def open_backend(blueprint: Blueprint, check: Callable[[], None]) -> Backend:
-    """This process alone, on its own GPU where the options ask for one; Ray where they ask for workers, or for a GPU
-    that this process has not, or where a cluster is named."""
-    options = blueprint.options
-    cluster = RAY.given or os.environ.get("RAY_ADDRESS")
-    here = bool(options.num_gpus) and not cluster and torch.cuda.is_available()
-    if options.num_workers or (options.num_gpus and not here):
-        # Ray would start each worker by `uv run` where this process was, which installs the project anew and can hang.
-        os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-        from rltrainer.backend.ray.backend import RayBackend  # noqa: PLC0415 - two seconds that a serial run has no use for
-
-        return RayBackend(blueprint, check)
-    if not here:
-        return SerialBackend(blueprint, check)
-    log.info("learning on a GPU: %s", torch.cuda.get_device_name())
-    return SerialBackend(blueprint, check, torch.device("cuda"))

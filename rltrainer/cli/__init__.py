@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from rltrainer import __version__
-from rltrainer.api.experiment import DocumentError
+from rltrainer.api.base import DocumentError
 from rltrainer.api.options import OptionError
 from rltrainer.cli import completion, evaluate, export, inspect, plot, rollout, terminate, train
 from rltrainer.cli.common import Command, UsageError, add, complain, nothing

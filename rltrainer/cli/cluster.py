@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from rltrainer.api.experiment import GROUP, VERSION, Storage
+from rltrainer.api.base import GROUP, VERSION
+from rltrainer.api.experiment import Storage
 from rltrainer.cli.common import UsageError
 
 log = logging.getLogger(__name__)

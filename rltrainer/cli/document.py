@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from rltrainer import rllib_compat
-from rltrainer.api.experiment import API_VERSION, Experiment
+from rltrainer.api.base import API_VERSION
+from rltrainer.api.documents import Experiment
 from rltrainer.cli.common import UsageError, as_json
 from rltrainer.rllib_compat.environments import environment
 from rltrainer.rllib_compat.judging import stops

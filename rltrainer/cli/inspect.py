@@ -9,16 +9,11 @@ from typing import Any
 from pydantic import BaseModel
 
 from rltrainer import rllib_compat
-from rltrainer.api.experiment import (
-    DocumentError,
-    Experiment,
-    ExperimentSpec,
-    Rollout,
-    RolloutSpec,
-    read_document,
-    read_yaml,
-)
+from rltrainer.api.base import DocumentError
+from rltrainer.api.documents import Experiment, Rollout, read_document, read_yaml
+from rltrainer.api.experiment import ExperimentSpec
 from rltrainer.api.options import OPTIONS, OptionError, Options, for_algorithm, option_names
+from rltrainer.api.rollout import RolloutSpec
 from rltrainer.cli.common import complain
 
 

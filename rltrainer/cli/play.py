@@ -5,7 +5,8 @@ import logging
 import os
 import sys
 
-from rltrainer.api.experiment import DocumentError, Rollout
+from rltrainer.api.base import DocumentError
+from rltrainer.api.documents import Rollout
 from rltrainer.api.options import OptionError
 from rltrainer.api.status import Problem, RolloutResults
 from rltrainer.cli.checkpoints import policy_request, source_of

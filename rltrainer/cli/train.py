@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-from rltrainer.api.experiment import DocumentError
+from rltrainer.api.base import DocumentError
 from rltrainer.api.options import OptionError
 from rltrainer.api.status import Problem
 from rltrainer.cli import ray_arguments

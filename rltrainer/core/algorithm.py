@@ -10,17 +10,13 @@ from torch import Tensor, nn
 
 from rltrainer.api.options import Options
 from rltrainer.core.optimizer import Optimizer
-from rltrainer.envs.source import Spaces
+from rltrainer.core.types import Spaces, State
 from rltrainer.ops.action_spaces import Family, family
 
 if TYPE_CHECKING:
     from rltrainer.core.execution import Iteration, Sampler
     from rltrainer.core.fragment import Fragment
     from rltrainer.learning.learner import Learner
-
-Metrics = dict[str, float]
-State = dict[str, Tensor]
-"""What a policy remembers from step to step, [B, ...] by name: zeros where an episode begins."""
 
 
 @dataclass

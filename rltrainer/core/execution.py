@@ -6,8 +6,7 @@ from functools import wraps
 from typing import Any, Literal, Protocol, TypeVar
 
 from rltrainer.api.options import Options
-from rltrainer.core.algorithm import Metrics
-from rltrainer.sampling.worker import Report
+from rltrainer.core.types import Metrics, Report
 
 Task = Literal["sample", "gradient"]
 """What a worker is asked for: a fragment, or the gradient that it finds in one."""

@@ -1,15 +1,12 @@
 """What a worker samples in one go: T steps of B environments, time first, and one observation more."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-Array = NDArray[Any]
-CPU = torch.device("cpu")
+from rltrainer.core.types import Array
 
 
 @dataclass

@@ -17,6 +17,7 @@ from gymnasium.spaces.utils import flatten
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from gymnasium.wrappers import vector as vector_wrappers
 
+from rltrainer.core.types import Spaces
 from rltrainer.envs import atari
 from rltrainer.envs.pool import Pool
 from rltrainer.envs.state import layers
@@ -203,17 +204,6 @@ class EnvSource:
         return RunError(
             "EnvironmentFailed", f"environment {self.name} failed in {doing}: {type(error).__name__}: {error}", True
         )
-
-
-@dataclass(frozen=True)
-class Spaces:
-    """What one environment shows and takes."""
-
-    observations: Space[Any]
-    """As they are stored: those of several parts are one vector."""
-    actions: Space[Any]
-    structure: Space[Any] | None = None
-    """The Dict or Tuple that the vector was made from (layout.py says what lies where), else None."""
 
 
 class Flattened(gymnasium.wrappers.FlattenObservation[Any, Any, Any]):

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from rltrainer.accel.cuda_graphs import Found, Graphs, NotRecordedError
 from rltrainer.accel.tape import Tape
 from rltrainer.api.options import Options, ReplayOptions
-from rltrainer.core.algorithm import Algorithm, Metrics
-from rltrainer.core.fragment import Array, Batch, Fragment, collate
-from rltrainer.envs.source import Spaces
+from rltrainer.core.algorithm import Algorithm
+from rltrainer.core.fragment import Batch, Fragment, collate
+from rltrainer.core.types import Array, Metrics, Spaces, Weights
 from rltrainer.errors import RunError
 from rltrainer.learning.data_parallel import Peers
-from rltrainer.networks.parameters import WHOLE, Flat, Weights, load_policy, load_weights, module_state
+from rltrainer.networks.parameters import WHOLE, Flat, load_policy, load_weights, module_state
 from rltrainer.ops.normalization import ObservationNormalizer, RewardNormalizer
 from rltrainer.ops.schedules import at
 from rltrainer.replay.buffer import Replay, Transitions

@@ -6,9 +6,8 @@ from torch import Tensor, nn
 
 from rltrainer.accel.dense_stack import Tower
 from rltrainer.api.options import ActorCriticOptions, Options
-from rltrainer.core.algorithm import State
+from rltrainer.core.types import Spaces, State
 from rltrainer.envs.layout import ACTION_MASK, find
-from rltrainer.envs.source import Spaces
 from rltrainer.errors import RunError
 from rltrainer.networks.dense import mlp
 from rltrainer.networks.encoders import encoder

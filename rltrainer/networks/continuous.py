@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from rltrainer.accel.dense_stack import Stacked, Tower
 from rltrainer.api.options.off_policy import ContinuousOptions, DDPGOptions, SACOptions
+from rltrainer.core.types import Spaces
 from rltrainer.envs.layout import ACTION_MASK
-from rltrainer.envs.source import Spaces
 from rltrainer.networks.actor_critic import mask_of
 from rltrainer.networks.dense import Dense, dense
 from rltrainer.networks.encoders import encoder

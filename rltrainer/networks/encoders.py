@@ -11,8 +11,8 @@ from gymnasium import Space, spaces
 from torch import Tensor, nn
 
 from rltrainer.api.options import Options
+from rltrainer.core.types import Spaces
 from rltrainer.envs.layout import ACTION_MASK, AVAIL_ACTIONS, Part, layout, unsupported
-from rltrainer.envs.source import Spaces
 from rltrainer.errors import RunError
 from rltrainer.networks.layers import orthogonal
 from rltrainer.ops.normalization import ObservationNormalizer

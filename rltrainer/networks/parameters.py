@@ -1,15 +1,13 @@
 """Networks as what they are handed on as: one vector for those who act, tensors by name for checkpoints."""
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from rltrainer.core.types import Weights
 from rltrainer.errors import RunError
 
-Weights = dict[str, Any]
-"""What a worker needs to act: `parameters`, one vector, and `buffers` by name, on the CPU; the run's `timesteps`."""
 WHOLE = "nets"
 """What a checkpoint calls the part that is all of the networks."""
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from rltrainer.accel.dense_stack import Tower
 from rltrainer.api.options.off_policy import QLearningOptions
+from rltrainer.core.types import Spaces
 from rltrainer.envs.layout import AVAIL_ACTIONS, Part, find
-from rltrainer.envs.source import Spaces
 from rltrainer.errors import RunError
 from rltrainer.networks.actor_critic import mask_of
 from rltrainer.networks.dense import MakeLayer, dense

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from rltrainer.core.algorithm import State
+from rltrainer.core.types import State
 
 NAMES = {"lstm": ("h", "c"), "gru": ("h",)}
 

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rltrainer.accel.cuda_graphs import changed
-from rltrainer.core.fragment import CPU, Array, Fragment
+from rltrainer.core.fragment import Fragment
+from rltrainer.core.types import CPU, Array
 from rltrainer.replay.columns import Column, Kind, kind_in, kind_of, later, make_columns
 from rltrainer.replay.sum_tree import Floats, Indices, SumTree
 

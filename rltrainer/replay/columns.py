@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rltrainer.core.fragment import CPU, Array
+from rltrainer.core.types import CPU, Array
 from rltrainer.replay.sum_tree import Indices
 
 log = logging.getLogger(__name__)

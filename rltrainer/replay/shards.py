@@ -6,7 +6,8 @@ import torch
 
 from rltrainer.api.options import Options, ReplayOptions
 from rltrainer.api.options.off_policy import ShardedReplayOptions
-from rltrainer.core.fragment import CPU, Array, Fragment
+from rltrainer.core.fragment import Fragment
+from rltrainer.core.types import CPU, Array
 from rltrainer.ops.schedules import at
 from rltrainer.replay.buffer import Replay, Transitions
 from rltrainer.storage.checkpoint import Tree

@@ -9,8 +9,8 @@ from typing import Any
 from rltrainer.api.base import EVALUATED
 from rltrainer.api.experiment import Stop
 from rltrainer.core.execution import Iteration
+from rltrainer.core.types import Report
 from rltrainer.reporting.rows import Row
-from rltrainer.sampling.worker import Report
 
 WINDOW = 100
 """Episodes that the mean return is taken over."""

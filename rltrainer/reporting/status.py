@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from time import monotonic, sleep
 from typing import Any, Protocol
 
-from rltrainer.api.experiment import API_VERSION, GROUP, VERSION
+from rltrainer.api.base import API_VERSION, GROUP, VERSION
 from rltrainer.api.status import RolloutResults, TrainingStatus
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from rltrainer.api.experiment import API_VERSION, MAX_NAME, DocumentError
+from rltrainer.api.base import API_VERSION, MAX_NAME, DocumentError
 from rltrainer.api.options import OptionError
 from rltrainer.rllib_compat.config import Outcome, Reading, spoken
 from rltrainer.rllib_compat.environments import environment, is_atari

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Callable
 from typing import Any
 
-from rltrainer.api.experiment import DocumentError
+from rltrainer.api.base import DocumentError
 from rltrainer.rllib_compat.judging import METRICS, REWARD
 
 Settings = dict[str, Any]

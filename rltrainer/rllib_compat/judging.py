@@ -3,8 +3,7 @@
 import difflib
 from typing import Any
 
-from rltrainer.api.base import EVALUATED
-from rltrainer.api.experiment import DocumentError
+from rltrainer.api.base import EVALUATED, DocumentError
 from rltrainer.api.options import OptionError
 from rltrainer.rllib_compat.config import Outcome
 

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from rltrainer import __version__
 from rltrainer.algorithms import dqn, on_policy, sac
-from rltrainer.core.algorithm import Actor, State
+from rltrainer.core.algorithm import Actor
+from rltrainer.core.types import State
 from rltrainer.envs.layout import Part, layout
 from rltrainer.errors import RunError
 from rltrainer.networks.encoders import OneHot

@@ -13,12 +13,13 @@ from gymnasium import Space
 from rltrainer import algorithms, rllib_compat
 from rltrainer.api.options import OptionError, Options, option_names, parse_options
 from rltrainer.core.algorithm import Actor, Algorithm
-from rltrainer.envs.source import EnvSource, Spaces
+from rltrainer.core.types import Report, Spaces
+from rltrainer.envs.source import EnvSource
 from rltrainer.errors import RunError
 from rltrainer.networks.parameters import load_policy
 from rltrainer.ops.action_spaces import Family
 from rltrainer.sampling.evaluator import evaluate
-from rltrainer.sampling.worker import Blueprint, Report, observation_dtype
+from rltrainer.sampling.worker import Blueprint, observation_dtype
 from rltrainer.seeding import Role, derived_seed
 from rltrainer.storage import checkpoint
 from rltrainer.storage.checkpoint import CorruptCheckpointError

@@ -16,11 +16,11 @@ from gymnasium import Env
 
 from rltrainer.api.experiment import Storage
 from rltrainer.api.status import RolloutResults
+from rltrainer.core.types import Report
 from rltrainer.envs.source import EnvSource
 from rltrainer.errors import RunError
 from rltrainer.runs import policy as trained
 from rltrainer.runs.policy import Policy
-from rltrainer.sampling.worker import Report
 from rltrainer.storage import locate
 from rltrainer.storage.store import open_store, patiently
 

@@ -14,16 +14,19 @@ from typing import Any
 from pydantic import ValidationError
 
 from rltrainer import algorithms
-from rltrainer.api.experiment import Experiment, ExperimentSpec
+from rltrainer.api.documents import Experiment
+from rltrainer.api.experiment import ExperimentSpec
 from rltrainer.api.options import Options, complaint
 from rltrainer.api.status import Evaluated, TrainingStatus
-from rltrainer.backend.serial import Backend, open_backend
+from rltrainer.backend.base import Backend
+from rltrainer.backend.open import open_backend
 from rltrainer.core.algorithm import Algorithm
 from rltrainer.core.execution import Iteration
-from rltrainer.envs.source import EnvSource, Spaces
+from rltrainer.core.types import Spaces, Weights
+from rltrainer.envs.source import EnvSource
 from rltrainer.errors import Interrupted, RunError
-from rltrainer.machine import set_threads
-from rltrainer.networks.parameters import Weights, copies
+from rltrainer.learning.threads import set_threads
+from rltrainer.networks.parameters import copies
 from rltrainer.reporting import results
 from rltrainer.reporting.progress import Progress
 from rltrainer.reporting.rows import Row

@@ -9,7 +9,7 @@ from datetime import datetime
 from itertools import count
 from pathlib import Path
 
-from rltrainer.api.experiment import Experiment
+from rltrainer.api.documents import Experiment
 from rltrainer.api.status import Problem
 from rltrainer.errors import Interrupted, RunError
 from rltrainer.reporting import results

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from rltrainer.core.algorithm import Actor, Algorithm
+from rltrainer.core.types import Report, Weights
 from rltrainer.errors import RunError
-from rltrainer.networks.parameters import Weights
-from rltrainer.sampling.worker import Blueprint, Report, Worker
+from rltrainer.sampling.worker import Blueprint, Worker
 from rltrainer.seeding import Role, derived_seed
 
 log = logging.getLogger(__name__)

@@ -1,7 +1,7 @@
 """The acting half: a worker steps a vector of environments and writes what it sees into one fragment, in place."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import numpy as np
@@ -10,12 +10,13 @@ from gymnasium import spaces as gym_spaces
 
 from rltrainer import machine
 from rltrainer.api.options import Options
-from rltrainer.core.algorithm import Actor, Algorithm, State
-from rltrainer.core.fragment import CPU, Array, Fragment
+from rltrainer.core.algorithm import Actor, Algorithm
+from rltrainer.core.fragment import Fragment
+from rltrainer.core.types import CPU, Array, Report, Spaces, State, Weights
 from rltrainer.envs import state as env_state
-from rltrainer.envs.source import EnvSource, Spaces
+from rltrainer.envs.source import EnvSource
 from rltrainer.errors import RunError
-from rltrainer.networks.parameters import Flat, Weights, load_weights
+from rltrainer.networks.parameters import Flat, load_weights
 from rltrainer.ops.normalization import discounted_so_far
 from rltrainer.seeding import Role, derived_seed
 
@@ -31,16 +32,6 @@ class Blueprint:
     seed: int
     gpu_share: float = 1.0
     """Part of a GPU that each learner gets where it gets one: a search may have trials share them."""
-
-
-@dataclass
-class Report:
-    """What a fragment tells the driver."""
-
-    timesteps: int
-    returns: list[float] = field(default_factory=list)
-    """Returns of the episodes that ended, in the order in which they did."""
-    lengths: list[int] = field(default_factory=list)
 
 
 class Worker:

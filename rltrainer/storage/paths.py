@@ -4,7 +4,7 @@ import os
 import posixpath
 from pathlib import Path
 
-from rltrainer.api.experiment import Metadata
+from rltrainer.api.base import Metadata
 
 CHECKPOINTS = "checkpoints"
 RESULTS = "result.json"

@@ -13,7 +13,8 @@ from ray import tune
 from ray.tune.execution import class_cache
 
 from rltrainer import algorithms
-from rltrainer.api.experiment import Checkpoint, Experiment, ExperimentSpec
+from rltrainer.api.documents import Experiment
+from rltrainer.api.experiment import Checkpoint, ExperimentSpec
 from rltrainer.api.options import OptionError, Options, parse_options
 from rltrainer.api.status import Problem, TrainingStatus
 from rltrainer.api.tune import Tune

@@ -16,7 +16,7 @@ from ray import tune
 from ray.train._internal.session import _TrainingResult
 
 from rltrainer.api.base import EVALUATED
-from rltrainer.api.experiment import Experiment
+from rltrainer.api.documents import Experiment
 from rltrainer.errors import RunError
 from rltrainer.reporting import results
 from rltrainer.reporting.rows import Row

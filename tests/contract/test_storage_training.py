@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rltrainer.api.experiment import Experiment
+from rltrainer.api.documents import Experiment
 from rltrainer.api.status import SyncStatus
 from rltrainer.runs import train
 from rltrainer.runs.interrupt import Interrupt

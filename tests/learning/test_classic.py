@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rltrainer.api.experiment import Experiment
+from rltrainer.api.documents import Experiment
 from rltrainer.rllib_compat import documents
 from rltrainer.runs import train
 

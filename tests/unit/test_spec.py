@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from rltrainer.api.experiment import DocumentError, Experiment, Rollout
+from rltrainer.api.base import DocumentError
+from rltrainer.api.documents import Experiment, Rollout
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from rltrainer.api.experiment import DocumentError, Experiment
+from rltrainer.api.base import DocumentError
+from rltrainer.api.documents import Experiment
 from rltrainer.api.tune import KINDS, OWNERS, SCHEDULERS, Domain, Scheduler, Tune
 
 LR = {"lr": {"loguniform": [1e-4, 1e-2]}}

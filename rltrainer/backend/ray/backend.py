@@ -15,19 +15,18 @@ import torch
 from ray import exceptions as rex
 
 from rltrainer.api.options import ReplayOptions
+from rltrainer.backend.base import make_learner, start_worker
 from rltrainer.backend.ray.cluster import LOST, POLL, Patience, connect, disconnect, receive, summary
 from rltrainer.backend.ray.learners import Here, Learners, RayLearners
 from rltrainer.backend.ray.shards import RayShards
-from rltrainer.backend.serial import make_learner, start_worker
-from rltrainer.core.algorithm import Metrics
 from rltrainer.core.execution import Done, Task
 from rltrainer.core.fragment import Fragment
+from rltrainer.core.types import Metrics, Report, Weights
 from rltrainer.errors import RunError
 from rltrainer.learning.data_parallel import share_of
 from rltrainer.learning.learner import Gradient, Learner
-from rltrainer.networks.parameters import Weights
 from rltrainer.replay.shards import shard_count
-from rltrainer.sampling.worker import Blueprint, Report, Worker
+from rltrainer.sampling.worker import Blueprint, Worker
 from rltrainer.storage.checkpoint import Tree
 
 log = logging.getLogger(__name__)

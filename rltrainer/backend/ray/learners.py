@@ -7,15 +7,13 @@ from typing import Any, Protocol
 import ray
 import torch
 
+from rltrainer.backend.base import learner_state, load_learner, make_learner
 from rltrainer.backend.ray.cluster import LOST, awaited, receive, summary
-from rltrainer.backend.serial import learner_state, load_learner, make_learner
-from rltrainer.core.algorithm import Metrics
-from rltrainer.core.fragment import Array
+from rltrainer.core.types import Array, Metrics, Weights
 from rltrainer.errors import RunError
 from rltrainer.learning.data_parallel import TIMEOUT, Address, Peers, columns, dealt, meeting, share_of
 from rltrainer.learning.learner import Gradient, Learner
-from rltrainer.machine import set_threads
-from rltrainer.networks.parameters import Weights
+from rltrainer.learning.threads import set_threads
 from rltrainer.sampling.worker import Blueprint
 from rltrainer.storage.checkpoint import Tree
 

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from rloperator.policies import Refusal, Subject, parse, parse_rollout, quantity, refusal
 
-from rltrainer.api.experiment import ExperimentSpec, RolloutSpec
+from rltrainer.api.experiment import ExperimentSpec
 from rltrainer.api.options import OPTIONS
+from rltrainer.api.rollout import RolloutSpec
 from tests.unit.operator import builders as b
 
 GROUP = {"name": "cpu", "cpu": 2, "maxReplicas": 2}

@@ -15,7 +15,8 @@ from rloperator.names import Manifest, rayjob
 from rloperator.observed import Observed
 from rloperator.render import RAY_VERSION, Owner
 
-from rltrainer.api.experiment import MAX_NAME, ExperimentSpec
+from rltrainer.api.base import MAX_NAME
+from rltrainer.api.experiment import ExperimentSpec
 from tests.unit.operator import builders as b
 
 GOLDEN = Path(__file__).parent / "golden"

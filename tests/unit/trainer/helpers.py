@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rltrainer import algorithms
-from rltrainer.api.experiment import Experiment
+from rltrainer.api.documents import Experiment
 from rltrainer.api.options import OPTIONS, option_names
 from rltrainer.backend.serial import SerialBackend
 from rltrainer.core.execution import Iteration

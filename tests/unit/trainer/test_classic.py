@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from rltrainer.api.experiment import DocumentError, Experiment
+from rltrainer.api.base import DocumentError
+from rltrainer.api.documents import Experiment
 from rltrainer.api.options import OPTIONS, OptionError, option_names
 from rltrainer.rllib_compat import documents, is_classic, translate, translate_config
 from rltrainer.rllib_compat.algorithms import CLASSIC

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from rltrainer.api.options import OPTIONS
+from rltrainer.backend.base import make_learner
+from rltrainer.backend.open import open_backend
 from rltrainer.backend.ray.settings import CURRENT as RAY
-from rltrainer.backend.serial import SerialBackend, make_learner, open_backend
-from rltrainer.core.algorithm import Metrics
+from rltrainer.backend.serial import SerialBackend
+from rltrainer.core.types import Metrics
 from rltrainer.learning.learner import Learner
 from rltrainer.replay.buffer import Replay
 from rltrainer.runs import train

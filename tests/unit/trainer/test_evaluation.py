@@ -14,16 +14,16 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from rltrainer.api.base import EVALUATED
-from rltrainer.api.experiment import DocumentError, Stop
-from rltrainer.core.algorithm import Actor, Algorithm, State
+from rltrainer.api.base import EVALUATED, DocumentError
+from rltrainer.api.experiment import Stop
+from rltrainer.core.algorithm import Actor, Algorithm
+from rltrainer.core.types import Report, State, Weights
 from rltrainer.errors import Interrupted, RunError
-from rltrainer.networks.parameters import Weights
 from rltrainer.runs import rollout, train
 from rltrainer.runs.interrupt import Interrupt
 from rltrainer.runs.run import Run
 from rltrainer.sampling.evaluator import STEPS, Evaluator
-from rltrainer.sampling.worker import Blueprint, Report
+from rltrainer.sampling.worker import Blueprint
 from rltrainer.seeding import Role, derived_seed
 from rltrainer.storage import checkpoint as ckpt
 from tests.unit.trainer.helpers import TOYS, blueprint, experiment, learner, quick

@@ -11,12 +11,11 @@ from pydantic import ValidationError
 from rltrainer.api.options import ReplayOptions
 from rltrainer.api.options.off_policy import ApexDQNOptions
 from rltrainer.api.options.on_policy import A3COptions, IMPALAOptions
-from rltrainer.core.algorithm import Metrics
 from rltrainer.core.execution import Done, Iteration, Task
+from rltrainer.core.types import Metrics, Report
 from rltrainer.execution.asynchronous import asynchronous, asynchronous_gradients
 from rltrainer.execution.sharded_replay import sharded_replay
 from rltrainer.execution.synchronous import synchronous
-from rltrainer.sampling.worker import Report
 from tests.unit.trainer.helpers import blueprint, serial, small
 
 STEPS = 10

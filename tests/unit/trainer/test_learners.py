@@ -20,11 +20,12 @@ from ray.exceptions import ObjectLostError
 
 from rltrainer.algorithms.ppo import PPO
 from rltrainer.api.options import OPTIONS
+from rltrainer.backend.base import make_learner
 from rltrainer.backend.ray import learners as ray_learners
 from rltrainer.backend.ray.backend import RayBackend
 from rltrainer.backend.ray.cluster import receive
 from rltrainer.backend.ray.learners import RayLearners
-from rltrainer.backend.serial import SerialBackend, make_learner
+from rltrainer.backend.serial import SerialBackend
 from rltrainer.core.fragment import Fragment
 from rltrainer.errors import RunError
 from rltrainer.learning.data_parallel import columns, dealt, share_of

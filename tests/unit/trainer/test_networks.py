@@ -10,8 +10,8 @@ from torch import Tensor
 
 from rltrainer.api.options import Options, PPOOptions
 from rltrainer.core.optimizer import SWEEP, Adam
+from rltrainer.core.types import Spaces
 from rltrainer.envs.layout import ACTION_MASK, AVAIL_ACTIONS, find, layout
-from rltrainer.envs.source import Spaces
 from rltrainer.errors import RunError
 from rltrainer.networks import ActorCritic, Memory, PolicyNetwork, encoder, is_image, orthogonal
 from rltrainer.networks.encoders import Convolutional, OneHot, channels_last, is_picture, minatar, nature, resnet

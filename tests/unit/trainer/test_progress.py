@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from tensorboardX import SummaryWriter  # noqa: F401 - its first import warns, before any test
 
-from rltrainer.api.base import EVALUATED
-from rltrainer.api.experiment import Metadata, Stop
+from rltrainer.api.base import EVALUATED, Metadata
+from rltrainer.api.experiment import Stop
 from rltrainer.core.execution import Iteration
+from rltrainer.core.types import Report
 from rltrainer.machine import cpus
 from rltrainer.reporting import results
 from rltrainer.reporting.progress import Progress
 from rltrainer.reporting.results import Results, keep_until, summary_of
-from rltrainer.sampling.worker import Report
 from rltrainer.storage.paths import run_uri
 
 

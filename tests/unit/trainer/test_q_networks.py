@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rltrainer.accel.dense_stack import Stacked
 from rltrainer.api.options.off_policy import DDPGOptions, DQNOptions, RainbowOptions, SACOptions, TD3Options
-from rltrainer.envs.source import Spaces
+from rltrainer.core.types import Spaces
 from rltrainer.errors import RunError
 from rltrainer.networks.continuous import (
     ActorAndCritic,

@@ -13,8 +13,9 @@ import pytest
 import ray
 import torch
 
+from rltrainer.backend.base import Backend
 from rltrainer.backend.ray.backend import RayBackend
-from rltrainer.backend.serial import Backend, SerialBackend
+from rltrainer.backend.serial import SerialBackend
 from rltrainer.errors import Interrupted, RunError
 from rltrainer.runs import train
 from rltrainer.runs.interrupt import Interrupt

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from rltrainer.core.fragment import Array, Fragment
+from rltrainer.core.fragment import Fragment
+from rltrainer.core.types import Array
 from rltrainer.replay.buffer import Replay, Transitions
 from rltrainer.replay.columns import Here, Kind, Stacked, kind_of
 from rltrainer.replay.sum_tree import SumTree

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from rltrainer.api.experiment import DocumentError
+from rltrainer.api.base import DocumentError
 from rltrainer.cli import parser, play
 from rltrainer.errors import RunError
 from rltrainer.reporting import status

@@ -11,10 +11,11 @@ import torch
 from rltrainer.algorithms.on_policy import evaluate
 from rltrainer.api.options import PPOOptions
 from rltrainer.core.fragment import Fragment, collate
+from rltrainer.core.types import Report
 from rltrainer.envs.source import EnvSource
 from rltrainer.envs.vectorize import Subprocesses
 from rltrainer.errors import RunError
-from rltrainer.sampling.worker import Blueprint, Report, Worker
+from rltrainer.sampling.worker import Blueprint, Worker
 from tests.unit.trainer.helpers import TOYS, blueprint, learner
 
 CPU = torch.device("cpu")

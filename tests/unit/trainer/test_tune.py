@@ -10,7 +10,7 @@ import pytest
 import ray
 
 from rltrainer import tune
-from rltrainer.api.experiment import Experiment
+from rltrainer.api.documents import Experiment
 from rltrainer.api.options import OptionError
 from rltrainer.api.tune import INTEGERS
 from rltrainer.errors import RunError

@@ -1,0 +1,96 @@
+"""The Ray cluster of a document, and the pods that it is made of."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from rltrainer.api.base import OPEN, Model, Quantity, rules
+
+
+class Pods(Model):
+    """The pods of the head, or of a group of workers."""
+
+    cpu: Quantity = Field("1", description="CPU requested, and the limit. Ray counts it in whole CPUs.")
+    memory: Quantity = Field("2Gi", description="Memory requested, and the limit.")
+    node_selector: dict[str, str] = Field(default_factory=dict, description="Labels of the nodes to run on.")
+    tolerations: list[dict[str, Any]] = Field(
+        default_factory=list,
+        description="Taints to tolerate, as in a Pod.",
+        json_schema_extra={"items": {"type": "object", **OPEN}},
+    )
+    pod_template: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Merged over the operator's own pod template; containers, volumes and env are merged by name.",
+        json_schema_extra=OPEN,
+    )
+
+
+class Workers(Pods):
+    """A group of equal workers, scaled by Ray's autoscaler between minReplicas and maxReplicas."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(("self.minReplicas <= self.maxReplicas", "minReplicas must not exceed maxReplicas"))
+    )
+
+    name: Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=20)] = Field(
+        description="Name of the group."
+    )
+    min_replicas: Annotated[int, Field(ge=0, le=10000)] = Field(0, description="Fewest workers.")
+    max_replicas: Annotated[int, Field(ge=1, le=10000)] = Field(1, description="Most workers.")
+    gpus: Annotated[int, Field(ge=0, le=64)] = Field(0, description="GPUs of each worker.")
+    gpu_resource: Annotated[str, Field(max_length=128)] = Field("nvidia.com/gpu", description="Resource name of a GPU.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(f"minReplicas {self.min_replicas} exceeds maxReplicas {self.max_replicas}")
+        return self
+
+
+class Head(Pods):
+    """The head pod: Ray's control plane, and the trainer itself."""
+
+    cpu: Quantity = Field(
+        "1", description="CPU requested, and the limit. The trainer runs here; samplers run on workers."
+    )
+    memory: Quantity = Field("4Gi", description="Memory requested, and the limit.")
+
+
+class Autoscaling(Model):
+    """Ray's in-tree autoscaler."""
+
+    idle_timeout_seconds: Annotated[int, Field(ge=1)] = Field(
+        60, description="Seconds after which an idle worker goes."
+    )
+    upscaling_mode: Literal["Default", "Aggressive", "Conservative"] = Field(
+        "Default", description="How fast workers are added."
+    )
+
+
+class Cluster(Model):
+    """The Ray cluster of each attempt. Not read on a laptop."""
+
+    image: Annotated[str, Field(min_length=1, max_length=512)] | None = Field(
+        None, description="Trainer image. Unset, the one of the operator's Helm values."
+    )
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field("IfNotPresent", description="As in a Pod.")
+    image_pull_secrets: list[str] = Field(default_factory=list, description="Names of Secrets for the registry.")
+    head: Head = Field(default_factory=Head, description="The head pod.")
+    workers: Annotated[list[Workers], Field(max_length=16)] = Field(
+        default_factory=list,
+        description="Groups of workers. Needed where config.num_workers or config.num_gpus is above 0.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
+    autoscaling: Autoscaling = Field(default_factory=Autoscaling, description="The autoscaler.")
+    grace_period_seconds: Annotated[int, Field(ge=1, le=3600)] = Field(
+        60, description="Seconds that the trainer has to write a checkpoint when it is told to end."
+    )
+    keep_seconds_after_finished: Annotated[int, Field(ge=0)] = Field(
+        0, description="Seconds that the cluster stays after the run has ended, to look at it."
+    )
+    queue_name: Annotated[str, Field(max_length=63)] | None = Field(
+        None, description="Kueue LocalQueue that admits the attempts."
+    )
+    priority_class_name: Annotated[str, Field(max_length=253)] | None = Field(
+        None, description="Priority class of the pods."
+    )

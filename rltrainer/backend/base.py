@@ -1,0 +1,64 @@
+"""What every backend is, and the pieces that each is built of."""
+
+from typing import Protocol
+
+import torch
+
+from rltrainer.api.options import ReplayOptions
+from rltrainer.core.execution import Sampler
+from rltrainer.core.types import CPU
+from rltrainer.learning.learner import Learner
+from rltrainer.replay.shards import Shard, load_replay, shard_count
+from rltrainer.sampling.worker import Blueprint, Worker
+from rltrainer.seeding import Role, derived_seed
+from rltrainer.storage.checkpoint import Tree
+
+
+class Backend(Sampler, Protocol):
+    """Workers and a learner, wherever they are."""
+
+    def state(self, workers: bool) -> Tree:
+        """The parts `policy`, `learner` and `workers` of a checkpoint; without `workers`, these are left out."""
+
+    def load(self, tree: Tree, generation: int) -> None:
+        """Goes on from `state()`. Workers that are not in it, or cannot be restored, begin as that generation."""
+
+    def close(self) -> None:
+        """Ends workers and learner."""
+
+
+def make_learner(blueprint: Blueprint, device: torch.device = CPU) -> Learner:
+    """A learner on `device`."""
+    return Learner(blueprint.algorithm, blueprint.spaces, blueprint.options, blueprint.seed, device)
+
+
+def learner_state(learner: Learner) -> Tree:
+    """The learner's parts of a checkpoint."""
+    replay = learner.replay.state() if learner.replay is not None else {}
+    return {"policy": learner.policy(), "learner": learner.state(), "replay": {"0": replay} if replay else {}}
+
+
+def load_learner(learner: Learner, tree: Tree) -> None:
+    """Goes on from `learner_state()`; a replay buffer that is not in it begins empty."""
+    learner.load(tree["policy"], tree["learner"])
+    if isinstance(learner.options, ReplayOptions) and learner.replay is not None and "0" in tree["replay"]:
+        learner.replay = load_replay(learner.options, tree["replay"]["0"], learner.device)
+
+
+def make_shards(blueprint: Blueprint) -> list[Shard]:
+    """The replay shards, where the options ask for any."""
+    options = blueprint.options
+    if not isinstance(options, ReplayOptions):
+        return []
+    return [Shard(options, derived_seed(blueprint.seed, Role.REPLAY, i)) for i in range(shard_count(options))]
+
+
+def start_worker(
+    blueprint: Blueprint, index: int, state: Tree | None, generation: int, device: torch.device = CPU
+) -> Worker:
+    """A worker that acts on `device` and goes on from `state`, or begins as `generation` where that cannot be."""
+    if state is None or state["envs"] is None or len(state["obs"]) != blueprint.options.num_envs_per_worker:
+        return Worker(blueprint, index, generation, device)
+    worker = Worker(blueprint, index, device=device)
+    worker.load(state)
+    return worker
