@@ -103,12 +103,12 @@ def places(ray: bool) -> Iterator[tuple[str, Any, str]]:
     """The part, the owner and the name of everything that is timed."""
     yield from (("copies", worker.Worker, "_keep"), ("copies", worker, "load_weights"))
     yield from (("copies", learner.Learner, "weights"), ("copies", learner, "collate"))
-    yield from (("buffer", Replay, "add"), ("drawing", Replay, "sample"), ("drawing", Replay, "reprioritise"))
+    yield from (("buffer", Replay, "add"), ("drawing", Replay, "sample"), ("drawing", Replay, "update_priorities"))
     yield from (("forward", learner.Learner, "_update"), ("backward", Tape, "backward"))
-    yield from (("optimiser", learner.Learner, "_step"), ("optimiser", learner.Learner, "follow"))
+    yield from (("optimiser", learner.Learner, "_step"), ("optimiser", learner.Learner, "update_targets"))
     yield from (("logging", Results, "write"), ("logging", Progress, "add"))
     if ray:
-        yield from (("Ray", RayBackend, name) for name in ("begin", "finished", "weights"))
+        yield from (("Ray", RayBackend, name) for name in ("submit", "poll", "weights"))
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from rltrainer.accel import tape
 
 
-class Stacked(nn.Module):
+class BatchedLinear(nn.Module):
     """`count` linear layers that share nothing, in one kernel: [k, N, inputs] -> [k, N, outputs] of the first k."""
 
     def __init__(self, count: int, inputs: int, outputs: int) -> None:
@@ -32,7 +32,7 @@ class Stacked(nn.Module):
 
 
 @dataclass(frozen=True)
-class Bend:
+class Activation:
     """An activation function whose slope can be told from its value."""
 
     apply_: Callable[[Tensor], Tensor]
@@ -42,16 +42,16 @@ class Bend:
 
 
 aten = torch.ops.aten
-BENDS: dict[type[nn.Module], Bend] = {
-    nn.Tanh: Bend(torch.tanh_, aten.tanh_backward.default),
-    nn.ReLU: Bend(torch.relu_, lambda gradient, y: aten.threshold_backward.default(gradient, y, 0)),
-    nn.ELU: Bend(nn.functional.elu_, lambda gradient, y: aten.elu_backward.default(gradient, 1, 1, 1, True, y)),
+BENDS: dict[type[nn.Module], Activation] = {
+    nn.Tanh: Activation(torch.tanh_, aten.tanh_backward.default),
+    nn.ReLU: Activation(torch.relu_, lambda gradient, y: aten.threshold_backward.default(gradient, y, 0)),
+    nn.ELU: Activation(nn.functional.elu_, lambda gradient, y: aten.elu_backward.default(gradient, 1, 1, 1, True, y)),
 }
-Step = tuple[nn.Linear | Stacked, Bend | None]
+Step = tuple[nn.Linear | BatchedLinear, Activation | None]
 """A layer and the activation function after it, if any."""
 
 
-class Tower:
+class DenseStack:
     """Modules [..., inputs] -> [..., outputs] one after the other, which belong to others; this only knows them.
 
     Where all are layers and activation functions of known kinds, they are passed through as one.
@@ -61,7 +61,7 @@ class Tower:
         """With `scalar` its one output is a number [...], not a vector of one."""
         self.modules, self.scalar = modules, scalar
         self._steps: list[Step] | None = None
-        self._plans: dict[int, Plan] = {}
+        self._plans: dict[int, CompiledStack] = {}
 
     def __call__(self, x: Tensor) -> Tensor:
         """See the class."""
@@ -72,14 +72,14 @@ class Tower:
             recorder = tape.current()
             plan = None if recorder is None else self._plan(steps, x)
             if recorder is not None and plan is not None:
-                return recorder.add(Pass(plan, recorder.leaf(x), self._shaped))
+                return recorder.add(DenseOp(plan, recorder.leaf(x), self._shaped))
         for module in self.modules:
             x = module(x)
         return self._shaped(x)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy knows the copied modules, and nothing yet of their parameters."""
-        return partial(Tower, scalar=self.scalar), self.modules
+        return partial(DenseStack, scalar=self.scalar), self.modules
 
     def _shaped(self, x: Tensor) -> Tensor:
         return x.squeeze(-1) if self.scalar else x
@@ -89,14 +89,14 @@ class Tower:
             self._steps = steps_of(self.modules)
         return self._steps
 
-    def _plan(self, steps: list[Step], x: Tensor) -> "Plan | None":
+    def _plan(self, steps: list[Step], x: Tensor) -> "CompiledStack | None":
         """How to pass `x` through; None for layers that no learner has."""
-        count = len(x) if isinstance(steps[0][0], Stacked) else 0
+        count = len(x) if isinstance(steps[0][0], BatchedLinear) else 0
         plan = self._plans.get(count)
         if plan is None or plan.first.grad is not plan.gradient:
             if any(layer.weight.grad is None for layer, _ in steps):
                 return None
-            plan = self._plans[count] = Plan(steps, count)
+            plan = self._plans[count] = CompiledStack(steps, count)
         return plan
 
 
@@ -105,7 +105,7 @@ def steps_of(modules: Sequence[nn.Module]) -> list[Step]:
     steps: list[Step] = []
     for module in modules:
         for layer in module if isinstance(module, nn.Sequential) else [module]:
-            if isinstance(layer, nn.Linear | Stacked):
+            if isinstance(layer, nn.Linear | BatchedLinear):
                 steps.append((layer, None))
             elif type(layer) in BENDS and steps and steps[-1][1] is None:
                 steps[-1] = (steps[-1][0], BENDS[type(layer)])
@@ -133,10 +133,10 @@ class Part(NamedTuple):
     weight_gradient: Tensor
     bias_gradient: Tensor
     """[..., 1, outputs]"""
-    bend: Bend | None
+    bend: Activation | None
 
 
-class Plan:
+class CompiledStack:
     """How a tower is passed through forward and back."""
 
     def __init__(self, steps: Sequence[Step], count: int) -> None:
@@ -150,7 +150,7 @@ class Plan:
         self.parts = [_part(layer, bend, count) for layer, bend in steps]
 
 
-def _part(layer: nn.Linear | Stacked, bend: Bend | None, count: int) -> Part:
+def _part(layer: nn.Linear | BatchedLinear, bend: Activation | None, count: int) -> Part:
     weight, bias = layer.weight.detach(), layer.bias.detach()
     weight_gradient, bias_gradient = cast(Tensor, layer.weight.grad), cast(Tensor, layer.bias.grad)
     if count:
@@ -161,10 +161,10 @@ def _part(layer: nn.Linear | Stacked, bend: Bend | None, count: int) -> Part:
     return Part(weight, weight.mT, bias, weight_gradient, bias_gradient, bend)
 
 
-class Pass:
+class DenseOp:
     """What went through a tower, and how to go back: an entry of a tape."""
 
-    def __init__(self, plan: Plan, source: Tensor, shaped: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, plan: CompiledStack, source: Tensor, shaped: Callable[[Tensor], Tensor]) -> None:
         """Of `source` [..., inputs], or [k, N, inputs] where layers are stacked; `shaped` is what is handed on."""
         self.plan, self.source = plan, source
         with torch.no_grad():
@@ -181,10 +181,10 @@ class Pass:
                 x = x.view(*source.shape[:-1], -1)
             self.out = shaped(x).requires_grad_()
 
-    def back(self, tape: tape.Tape, gradient: Tensor, wanted: tape.Wanted) -> None:
+    def back(self, tape: tape.Tape, gradient: Tensor, parameter_ids: tape.ParameterIds) -> None:
         """See tape.Entry."""
         plan, read, further = self.plan, self.read, self.source.requires_grad
-        learns = id(plan.first) in wanted
+        learns = id(plan.first) in parameter_ids
         if gradient.shape != read[-1].shape:
             gradient = gradient.reshape(read[-1].shape)
         ones = gradient.new_ones(*gradient.shape[:-2], 1, gradient.shape[-2])  # a sum of rows, quicker than by `sum`

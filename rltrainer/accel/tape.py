@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-Wanted = frozenset[int]
+ParameterIds = frozenset[int]
 """The parameters whose gradients are asked for, by identity."""
 
 
@@ -24,20 +24,20 @@ class Entry(Protocol):
     out: Tensor
     """A leaf: what it was handed on as."""
 
-    def back(self, tape: "Tape", gradient: Tensor, wanted: Wanted) -> None:
+    def back(self, tape: "Tape", gradient: Tensor, parameter_ids: ParameterIds) -> None:
         """Adds what the gradient of `out` means for the parameters wanted, and for what it was computed from."""
 
 
-class Cut:
+class GraphBoundary:
     """A place where the engine's graph ends, and dense layers follow."""
 
     def __init__(self, source: Tensor) -> None:
         self.source, self.out = source, source.detach().requires_grad_()
 
-    def back(self, tape: "Tape", gradient: Tensor, wanted: Wanted) -> None:
+    def back(self, tape: "Tape", gradient: Tensor, parameter_ids: ParameterIds) -> None:
         """See Entry."""
         with torch.enable_grad():
-            tape.engine([self.source], [gradient])
+            tape.autograd([self.source], [gradient])
 
 
 class Tape:
@@ -45,7 +45,7 @@ class Tape:
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
-        self._cuts: dict[int, Cut] = {}
+        self._cuts: dict[int, GraphBoundary] = {}
         self._inputs: list[Tensor] = []
 
     @contextmanager
@@ -74,14 +74,18 @@ class Tape:
             return x
         cut = self._cuts.get(id(x))
         if cut is None:
-            cut = self._cuts[id(x)] = Cut(x)
+            cut = self._cuts[id(x)] = GraphBoundary(x)
             self.entries.append(cut)
         return cut.out
 
     def backward(
-        self, of: Sequence[Tensor], gradients: Sequence[Tensor | None], parameters: Sequence[Tensor], wanted: Wanted
+        self,
+        of: Sequence[Tensor],
+        gradients: Sequence[Tensor | None],
+        parameters: Sequence[Tensor],
+        parameter_ids: ParameterIds,
     ) -> None:
-        """Adds to the gradients of `parameters`, whose identities are `wanted`, what follows from those of `of`.
+        """Adds to the gradients of `parameters`, whose identities are `parameter_ids`, what follows from those of `of`.
 
         None stands for the gradient of a loss, 1. What does not lead to any of them stays recorded, for another loss.
         """
@@ -89,13 +93,13 @@ class Tape:
         outs = {id(entry.out) for entry in self.entries}
         inner = [(each, gradient) for each, gradient in zip(of, gradients, strict=True) if id(each) not in outs]
         if inner:
-            self.engine(*zip(*inner, strict=True))
+            self.autograd(*zip(*inner, strict=True))
         for each, gradient in zip(of, gradients, strict=True):
             if id(each) in outs and gradient is not None:
                 self.give(each, gradient)
-        self._unwind(wanted)
+        self._unwind(parameter_ids)
 
-    def _unwind(self, wanted: Wanted) -> None:
+    def _unwind(self, parameter_ids: ParameterIds) -> None:
         """Goes back through what was recorded, as far as there are gradients."""
         later: list[Entry] = []
         with torch.no_grad():
@@ -104,12 +108,12 @@ class Tape:
                 if gradient is None:
                     later.append(entry)
                 else:
-                    entry.back(self, gradient, wanted)
+                    entry.back(self, gradient, parameter_ids)
         self.entries = later[::-1]
         if self._cuts:
             self._cuts = {key: cut for key, cut in self._cuts.items() if cut in later}
 
-    def engine(self, of: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
+    def autograd(self, of: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
         """Has the engine go back from `of` as far as it knows. Where there are cuts it may come by again."""
         torch.autograd.backward(of, gradients, retain_graph=bool(self._cuts), inputs=self._inputs)
 

@@ -5,7 +5,7 @@ from torch import Tensor
 from rltrainer.algorithms.on_policy import (
     advantages,
     descend,
-    memory,
+    initial_state,
     mode,
     sample,
 )
@@ -23,7 +23,7 @@ def update(learner: Learner, batch: Batch, cfg: A2COptions) -> dict[str, Tensor]
     nets: ActorCritic = learner.nets
     parameters, v = nets(batch.obs, batch.state, batch.begins)
     adv = advantages(batch, v.detach(), cfg)
-    dist = nets.family.make(parameters[:-1].detach())
+    dist = nets.action_distribution.make(parameters[:-1].detach())
     return descend(learner, cfg, batch, (parameters, v), dist, adv, adv + v[:-1].detach())
 
 
@@ -32,9 +32,9 @@ A2C = Algorithm(
     options=A2COptions,
     nets=ActorCritic,
     act=sample,
-    best=mode,
+    greedy_action=mode,
     update=update,
     optimizers={"": adam(eps=1e-5)},  # the paper's RMSprop takes outsized first steps, until its average has warmed up
     strategy=synchronous,
-    memory=memory,
+    initial_state=initial_state,
 )

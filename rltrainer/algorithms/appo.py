@@ -31,7 +31,7 @@ def judge(learner: Learner, batch: Batch, cfg: APPOOptions) -> Columns:
     """
     nets: ActorCritic = learner.targets[""]
     parameters, v = nets(batch.obs, batch.state, batch.begins)
-    logp = nets.family.make(parameters[:-1]).log_prob(batch.a)
+    logp = nets.action_distribution.make(parameters[:-1]).log_prob(batch.a)
     target, adv = corrected(batch, logp, v, cfg)
     columns = {
         "obs": batch.obs[:-1],
@@ -51,7 +51,7 @@ def step(learner: Learner, part: Columns, cfg: APPOOptions, entropy_coeff: float
     nets: ActorCritic = learner.nets
     parameters, v = predict(nets, part)
     with torch.no_grad():
-        dist, target = nets.family.make(parameters), nets.family.make(part["parameters"])
+        dist, target = nets.action_distribution.make(parameters), nets.action_distribution.make(part["parameters"])
         ratio = part["share"] * (dist.log_prob(part["a"]) - part["behaviour"]).exp()
         adv = standardize(part["adv"]) if cfg.normalize_advantages else part["adv"]
         gradient = surrogate_gradient(dist, target, part["a"], ratio, adv, cfg.clip, entropy_coeff, kl_coeff)
@@ -66,20 +66,20 @@ def step(learner: Learner, part: Columns, cfg: APPOOptions, entropy_coeff: float
 
 def update(learner: Learner, batch: Batch, cfg: APPOOptions) -> dict[str, Tensor | float]:
     """Several epochs over one batch, and now and then before one the target network: algorithm 1."""
-    updates = learner.memory.get("updates", 0)  # since the target moved
+    updates = learner.counters.get("updates", 0)  # since the target moved
     if updates >= cfg.target_update_freq:
-        learner.follow(cfg.tau)
+        learner.update_targets(cfg.tau)
         updates = 0
     columns = judge(learner, batch, cfg)
     entropy_coeff = at(cfg.entropy_coeff_schedule, cfg.entropy_coeff, learner.timesteps)
-    kl_coeff = learner.memory.setdefault("kl_coeff", cfg.kl_coeff)
+    kl_coeff = learner.counters.setdefault("kl_coeff", cfg.kl_coeff)
     for _ in range(cfg.epochs):
         for part in minibatches(columns, cfg.minibatch_size, learner.rng):
             found = learner.recorded(step, part, entropy_coeff, kl_coeff)
             updates += 1
-    learner.memory["updates"] = updates
+    learner.counters["updates"] = updates
     if cfg.kl_coeff:
-        learner.memory["kl_coeff"] = adapted(kl_coeff, found["kl"].item(), cfg.kl_target)
+        learner.counters["kl_coeff"] = adapted(kl_coeff, found["kl"].item(), cfg.kl_target)
     return {**found, "kl_coeff": kl_coeff, "share": whole(columns)["share"].mean()}
 
 

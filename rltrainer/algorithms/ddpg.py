@@ -10,39 +10,39 @@ import torch
 from torch import Tensor
 
 from rltrainer.api.options.off_policy import ApexDDPGOptions, DDPGOptions, TD3Options
-from rltrainer.core.algorithm import Actor, Algorithm
+from rltrainer.core.algorithm import ActContext, Algorithm
 from rltrainer.core.optimizer import adam
 from rltrainer.execution.sharded_replay import sharded_replay
 from rltrainer.execution.synchronous import synchronous
 from rltrainer.learning.learner import Learner
 from rltrainer.networks.continuous import ActorAndCritic, Policy
-from rltrainer.ops.action_spaces import squashed_family
+from rltrainer.ops.action_spaces import squashed_action_distribution
 from rltrainer.ops.exploration import gaussian, ornstein_uhlenbeck
 from rltrainer.replay.buffer import Transitions
 
 
-def explore(policy: Policy, obs: Tensor, actor: Actor) -> tuple[Tensor, dict[str, Tensor]]:
+def explore(policy: Policy, obs: Tensor, context: ActContext) -> tuple[Tensor, dict[str, Tensor]]:
     """The policy's actions with noise on them; uniform ones before `learning_starts`."""
-    cfg: DDPGOptions = actor.options
+    cfg: DDPGOptions = context.options
     mean = policy(obs)
-    if actor.timesteps < cfg.learning_starts:
-        return torch.rand(mean.shape, generator=actor.rng) * 2 - 1, {}
+    if context.timesteps < cfg.learning_starts:
+        return torch.rand(mean.shape, generator=context.rng) * 2 - 1, {}
     if cfg.exploration_noise == "gaussian":
-        noise = gaussian(mean, cfg.exploration_sigma, actor.rng)
+        noise = gaussian(mean, cfg.exploration_sigma, context.rng)
     else:
-        previous = actor.state.get("noise", torch.zeros_like(mean))
-        noise = ornstein_uhlenbeck(previous, cfg.exploration_theta, cfg.exploration_sigma, actor.rng)
-        actor.state = {"noise": noise}
+        previous = context.state.get("noise", torch.zeros_like(mean))
+        noise = ornstein_uhlenbeck(previous, cfg.exploration_theta, cfg.exploration_sigma, context.rng)
+        context.state = {"noise": noise}
     return (mean + noise).clamp_(-1, 1), {}
 
 
-def best(policy: Policy, obs: Tensor, actor: Actor) -> Tensor:
+def greedy_action(policy: Policy, obs: Tensor, context: ActContext) -> Tensor:
     """The policy's actions."""
     a: Tensor = policy(obs)
     return a
 
 
-def goal(learner: Learner, batch: Transitions, cfg: DDPGOptions) -> Tensor:
+def td_target(learner: Learner, batch: Transitions, cfg: DDPGOptions) -> Tensor:
     """What Q(s, a) is to become, [N], in units of return: eq. 4 of DDPG; with two critics eq. 10 of TD3, and with noise
     on the target's actions its eq. 14."""
     policy, critic = learner.targets["policy"], learner.targets["critic"]
@@ -69,7 +69,7 @@ def step(learner: Learner, batch: Transitions, cfg: DDPGOptions, improves: bool)
     """One step of the critic, and if it `improves` that too, one of the policy. Returns as `fit_critic`."""
     nets: ActorAndCritic = learner.nets
     with torch.no_grad():
-        y = goal(learner, batch, cfg)
+        y = td_target(learner, batch, cfg)
     found = fit_critic(learner, batch, nets.critic(batch.obs, batch.a), y)
     if improves:
         q = nets.critic(batch.obs, nets.policy(batch.obs), count=1)
@@ -84,7 +84,7 @@ def update(learner: Learner, batch: Transitions, cfg: DDPGOptions) -> dict[str, 
     found = learner.recorded(step, batch, updates % cfg.policy_delay == 0)
     batch.td_error = found.pop("errors")
     if updates % (cfg.policy_delay * cfg.target_update_freq) == 0:
-        learner.follow(cfg.tau)
+        learner.update_targets(cfg.tau)
     return found
 
 
@@ -92,9 +92,9 @@ DDPG = Algorithm(
     name="DDPG",
     options=DDPGOptions,
     nets=ActorAndCritic,
-    family=squashed_family,
+    action_distribution=squashed_action_distribution,
     act=explore,
-    best=best,
+    greedy_action=greedy_action,
     update=update,
     optimizers={"policy": adam(eps=1e-8), "critic": adam(eps=1e-8)},
     strategy=synchronous,

@@ -16,7 +16,7 @@ from rltrainer.api.options.off_policy import (
     QLearningOptions,
     RainbowOptions,
 )
-from rltrainer.core.algorithm import Actor, Algorithm
+from rltrainer.core.algorithm import ActContext, Algorithm
 from rltrainer.core.fragment import Fragment, collate
 from rltrainer.core.optimizer import adam
 from rltrainer.execution.sharded_replay import sharded_replay
@@ -30,39 +30,39 @@ from rltrainer.ops.schedules import at
 from rltrainer.replay.buffer import Transitions
 
 
-def explore(nets: QNetwork, obs: Tensor, actor: Actor) -> tuple[Tensor, dict[str, Tensor]]:
+def explore(nets: QNetwork, obs: Tensor, context: ActContext) -> tuple[Tensor, dict[str, Tensor]]:
     """The best actions under freshly drawn noise, or else random ones for a share `epsilon` of the environments."""
-    cfg: DQNOptions = actor.options
-    if cfg.noisy and actor.timesteps >= cfg.learning_starts:
-        nets.resample(actor.rng)
+    cfg: DQNOptions = context.options
+    if cfg.noisy and context.timesteps >= cfg.learning_starts:
+        nets.resample(context.rng)
         return nets.greedy(obs), {}
-    epsilon = 1.0 if cfg.noisy else at(cfg.epsilon_schedule, 0.0, actor.timesteps)
-    return mixed(nets, obs, torch.full((actor.width,), epsilon), actor.rng), {}
+    epsilon = 1.0 if cfg.noisy else at(cfg.epsilon_schedule, 0.0, context.timesteps)
+    return epsilon_greedy(nets, obs, torch.full((context.num_envs,), epsilon), context.rng), {}
 
 
-def explore_apart(nets: QNetwork, obs: Tensor, actor: Actor) -> tuple[Tensor, dict[str, Tensor]]:
+def per_worker_epsilon_greedy(nets: QNetwork, obs: Tensor, context: ActContext) -> tuple[Tensor, dict[str, Tensor]]:
     """As `explore`, but environment i of N has its own epsilon for all time: Horgan et al. 2018, section 4.1."""
-    cfg: ApexDQNOptions = actor.options
+    cfg: ApexDQNOptions = context.options
     if cfg.noisy:
-        return explore(nets, obs, actor)
-    i = torch.arange(actor.first, actor.first + actor.width)
-    epsilon = cfg.epsilon_base ** (1 + cfg.epsilon_alpha * i / max(1, actor.total - 1))
-    return mixed(nets, obs, epsilon, actor.rng), {}
+        return explore(nets, obs, context)
+    i = torch.arange(context.first, context.first + context.num_envs)
+    epsilon = cfg.epsilon_base ** (1 + cfg.epsilon_alpha * i / max(1, context.total - 1))
+    return epsilon_greedy(nets, obs, epsilon, context.rng), {}
 
 
-def mixed(nets: QNetwork, obs: Tensor, epsilon: Tensor, rng: torch.Generator) -> Tensor:
+def epsilon_greedy(nets: QNetwork, obs: Tensor, epsilon: Tensor, rng: torch.Generator) -> Tensor:
     """The best actions [B], but with probability `epsilon` [B] any legal one."""
     explores = torch.rand(len(epsilon), generator=rng) < epsilon
     return torch.where(explores, nets.random(obs, rng), nets.greedy(obs).cpu())
 
 
-def greedy(nets: QNetwork, obs: Tensor, actor: Actor) -> Tensor:
+def greedy(nets: QNetwork, obs: Tensor, context: ActContext) -> Tensor:
     """The best actions, without noise."""
     with nets.quiet():
         return nets.greedy(obs)
 
 
-def choose(q: Tensor, a: Tensor) -> Tensor:
+def q_of_actions(q: Tensor, a: Tensor) -> Tensor:
     """What `q` [N, n, ...] says of the actions `a` [N]: [N, ...]."""
     return q[torch.arange(len(a), device=a.device), a]
 
@@ -71,7 +71,7 @@ def mean_errors(nets: QNetwork, target: QNetwork, batch: Transitions, cfg: QLear
     """Temporal differences [N] of the expected returns `q` [N, n]: van Hasselt et al. 2016, eq. 4."""
     q_next = target(batch.next_obs)
     best = nets.greedy(batch.next_obs) if cfg.double_q else target.argmax(q_next, batch.next_obs)
-    return choose(q, batch.a) - (batch.r + batch.discount * choose(q_next, best))
+    return q_of_actions(q, batch.a) - (batch.r + batch.discount * q_of_actions(q_next, best))
 
 
 def descend_mean(learner: Learner, batch: Transitions, cfg: QLearningOptions) -> tuple[Tensor, Tensor, Tensor]:
@@ -94,9 +94,9 @@ def distribution_errors(
         logits = target.logits(batch.next_obs)
         chooser = nets(batch.next_obs) if cfg.double_q else target.values(logits)
         best = target.argmax(chooser, batch.next_obs)
-        goal = project(choose(logits, best).softmax(-1), batch.r, batch.discount, target.support)
-    losses = -(goal * choose(nets.logits(batch.obs), batch.a).log_softmax(-1)).sum(-1)
-    entropy = -torch.special.xlogy(goal, goal).sum(-1)
+        td_target = project(q_of_actions(logits, best).softmax(-1), batch.r, batch.discount, target.support)
+    losses = -(td_target * q_of_actions(nets.logits(batch.obs), batch.a).log_softmax(-1)).sum(-1)
+    entropy = -torch.special.xlogy(td_target, td_target).sum(-1)
     return losses, (losses.detach() - entropy).clamp_min(0)
 
 
@@ -121,7 +121,7 @@ def update(learner: Learner, batch: Transitions, cfg: QLearningOptions) -> dict[
     batch.td_error = found.pop("errors")
     updates = learner.count_update()
     if updates % cfg.target_update_freq == 0:
-        learner.follow(cfg.tau)
+        learner.update_targets(cfg.tau)
     return found
 
 
@@ -130,9 +130,9 @@ def priorities(nets: QNetwork, fragment: Fragment, cfg: ApexDQNOptions) -> Tenso
     """|Temporal differences| [T, B] as the worker's own network sees them, over as many of the n steps as it has."""
     batch = collate([fragment], next(nets.parameters()).device)
     q = nets(batch.obs)
-    v = choose(q.flatten(0, 1), nets.argmax(q, batch.obs).flatten()).view(q.shape[:2])
-    goal = n_step_returns(batch.r, batch.discount(cfg.gamma), batch.trace(), v[1:], cfg.n_step)
-    return (goal - choose(q[:-1].flatten(0, 1), batch.a.flatten()).view(batch.a.shape)).abs()
+    v = q_of_actions(q.flatten(0, 1), nets.argmax(q, batch.obs).flatten()).view(q.shape[:2])
+    td_target = n_step_returns(batch.r, batch.discount(cfg.gamma), batch.trace(), v[1:], cfg.n_step)
+    return (td_target - q_of_actions(q[:-1].flatten(0, 1), batch.a.flatten()).view(batch.a.shape)).abs()
 
 
 DQN = Algorithm(
@@ -140,7 +140,7 @@ DQN = Algorithm(
     options=DQNOptions,
     nets=QNetwork,
     act=explore,
-    best=greedy,
+    greedy_action=greedy,
     update=update,
     optimizers={"": adam(eps=1e-8)},
     strategy=synchronous,
@@ -153,7 +153,7 @@ APEX_DQN = replace(
     DQN,
     name="ApexDQN",
     options=ApexDQNOptions,
-    act=explore_apart,
+    act=per_worker_epsilon_greedy,
     strategy=sharded_replay,
     priorities=priorities,
 )

@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
-from rltrainer.algorithms.on_policy import descend, memory, mode
+from rltrainer.algorithms.on_policy import descend, initial_state, mode
 from rltrainer.api.options.on_policy import IMPALAOptions
-from rltrainer.core.algorithm import Actor, Algorithm
+from rltrainer.core.algorithm import ActContext, Algorithm
 from rltrainer.core.fragment import Batch
 from rltrainer.core.optimizer import adam
 from rltrainer.execution.asynchronous import asynchronous
@@ -13,10 +13,10 @@ from rltrainer.networks import ActorCritic
 from rltrainer.ops.returns import vtrace
 
 
-def sample(nets: ActorCritic, obs: Tensor, actor: Actor) -> tuple[Tensor, dict[str, Tensor]]:
+def sample(nets: ActorCritic, obs: Tensor, context: ActContext) -> tuple[Tensor, dict[str, Tensor]]:
     """Actions drawn from the policy, and their log-probabilities: the learner's policy will be another one by then."""
-    dist, actor.state = nets.step(obs, actor.state)
-    action = dist.sample(actor.rng)
+    dist, context.state = nets.step(obs, context.state)
+    action = dist.sample(context.rng)
     return action, {"logp": dist.log_prob(action)}
 
 
@@ -37,7 +37,7 @@ def update(learner: Learner, batch: Batch, cfg: IMPALAOptions) -> dict[str, Tens
     """One step down the three losses of section 4.2."""
     nets: ActorCritic = learner.nets
     parameters, v = nets(batch.obs, batch.state, batch.begins)
-    dist = nets.family.make(parameters[:-1].detach())
+    dist = nets.action_distribution.make(parameters[:-1].detach())
     logp = dist.log_prob(batch.a)
     target, adv = corrected(batch, logp, v, cfg)
     metrics = descend(learner, cfg, batch, (parameters, v), dist, adv, target)
@@ -50,9 +50,9 @@ IMPALA = Algorithm(
     options=IMPALAOptions,
     nets=ActorCritic,
     act=sample,
-    best=mode,
+    greedy_action=mode,
     update=update,
     optimizers={"": adam(eps=1e-5)},
     strategy=asynchronous,
-    memory=memory,
+    initial_state=initial_state,
 )

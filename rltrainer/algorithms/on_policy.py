@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rltrainer.api.options import ActorCriticOptions
-from rltrainer.core.algorithm import Actor
+from rltrainer.core.algorithm import ActContext
 from rltrainer.core.fragment import Batch
 from rltrainer.core.types import State
 from rltrainer.learning.learner import Learner
@@ -22,19 +22,19 @@ SEQUENCE = ("obs", "begins", "valid")
 """Columns that stay sequences [T, b, ...] in a minibatch of a recurrent policy."""
 
 
-def sample(nets: ActorCritic | PolicyNetwork, obs: Tensor, actor: Actor) -> tuple[Tensor, dict[str, Tensor]]:
+def sample(nets: ActorCritic | PolicyNetwork, obs: Tensor, context: ActContext) -> tuple[Tensor, dict[str, Tensor]]:
     """Actions drawn from the policy. Nothing else is noted: a synchronous learner computes the rest in one batch."""
-    dist, actor.state = nets.step(obs, actor.state)
-    return dist.sample(actor.rng), {}
+    dist, context.state = nets.step(obs, context.state)
+    return dist.sample(context.rng), {}
 
 
-def mode(nets: ActorCritic | PolicyNetwork, obs: Tensor, actor: Actor) -> Tensor:
+def mode(nets: ActorCritic | PolicyNetwork, obs: Tensor, context: ActContext) -> Tensor:
     """The policy's likeliest actions."""
-    dist, actor.state = nets.step(obs, actor.state)
+    dist, context.state = nets.step(obs, context.state)
     return dist.mode()
 
 
-def memory(nets: ActorCritic, width: int) -> State:
+def initial_state(nets: ActorCritic, width: int) -> State:
     """The state of a recurrent policy, [B, H] each; none otherwise."""
     return nets.initial_state(width)
 

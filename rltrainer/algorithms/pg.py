@@ -37,7 +37,7 @@ def update(learner: Learner, batch: Batch, cfg: PGOptions) -> dict[str, Tensor]:
     nets: PolicyNetwork = learner.nets
     to_go, baseline = returns(batch, cfg.gamma)
     adv = (to_go - baseline)[batch.valid]
-    dist = nets.family.make(nets(batch.obs[:-1][batch.valid]))
+    dist = nets.action_distribution.make(nets(batch.obs[:-1][batch.valid]))
     adv = standardize(adv) if cfg.normalize_advantages else adv
     policy = policy_gradient(dist.log_prob(batch.a[batch.valid]), adv)
     entropy = dist.entropy().mean()
@@ -51,7 +51,7 @@ PG = Algorithm(
     options=PGOptions,
     nets=PolicyNetwork,
     act=sample,
-    best=mode,
+    greedy_action=mode,
     update=update,
     optimizers={"": adam(eps=1e-5)},
     strategy=synchronous,

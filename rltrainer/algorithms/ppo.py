@@ -7,7 +7,7 @@ from rltrainer.algorithms.on_policy import (
     Columns,
     evaluate,
     explained_variance,
-    memory,
+    initial_state,
     minibatches,
     mode,
     predict,
@@ -56,7 +56,7 @@ def step(
     nets: ActorCritic = learner.nets
     parameters, v = predict(nets, part)
     with torch.no_grad():
-        dist, old = nets.family.make(parameters), nets.family.make(part["parameters"])
+        dist, old = nets.action_distribution.make(parameters), nets.action_distribution.make(part["parameters"])
         log_ratio = dist.log_prob(part["a"]) - part["logp"]
         adv = standardize(part["adv"]) if cfg.normalize_advantages else part["adv"]
         gradient = surrogate_gradient(dist, old, part["a"], log_ratio.exp(), adv, clip, entropy, kl_coeff)
@@ -79,11 +79,11 @@ def judged(
         value = value_loss(seen["v"], seen["target"])
     else:
         value = clipped_value_loss(seen["v"], seen["v_old"], seen["target"], cfg.vf_clip)
-    dist = nets.family.make(seen["parameters"])
+    dist = nets.action_distribution.make(seen["parameters"])
     bonus = dist.entropy().mean()
     total = policy + cfg.vf_coeff * value - entropy * bonus
     if kl_coeff:
-        total = total + kl_coeff * nets.family.make(seen["old"]).kl(dist).mean()
+        total = total + kl_coeff * nets.action_distribution.make(seen["old"]).kl(dist).mean()
     kl, clipped = distance(seen["log_ratio"], ratio, clip)
     losses = {"loss": total, "policy_loss": policy, "vf_loss": value, "entropy": bonus}
     return {**losses, "kl": kl, "clip_fraction": clipped}
@@ -111,10 +111,10 @@ def update(learner: Learner, batch: Batch, cfg: PPOOptions) -> Metrics:
     """Several epochs over one batch: algorithm 1."""
     nets: ActorCritic = learner.nets
     columns = evaluate(nets, batch, cfg)
-    columns["logp"] = nets.family.make(columns["parameters"]).log_prob(columns["a"])
+    columns["logp"] = nets.action_distribution.make(columns["parameters"]).log_prob(columns["a"])
     clip = at(cfg.clip_schedule, cfg.clip, learner.timesteps)
     entropy = at(cfg.entropy_coeff_schedule, cfg.entropy_coeff, learner.timesteps)
-    kl_coeff = learner.memory.setdefault("kl_coeff", cfg.kl_coeff)
+    kl_coeff = learner.counters.setdefault("kl_coeff", cfg.kl_coeff)
     norms: list[Tensor] = []
     seen: list[Columns] = []
     epochs = 0
@@ -131,7 +131,7 @@ def update(learner: Learner, batch: Batch, cfg: PPOOptions) -> Metrics:
     metrics = dict(zip(told, torch.stack(list(told.values())).tolist(), strict=True))
     if cfg.kl_coeff:
         metrics["kl"] = divergence(nets, columns)
-        learner.memory["kl_coeff"] = adapted(kl_coeff, metrics["kl"], cfg.kl_target)
+        learner.counters["kl_coeff"] = adapted(kl_coeff, metrics["kl"], cfg.kl_target)
     valid = whole(columns)
     explained = explained_variance(valid["v"], valid["target"]).item()
     return {**metrics, "explained_variance": explained, "epochs": epochs, "clip": clip, "kl_coeff": kl_coeff}
@@ -142,7 +142,9 @@ def divergence(nets: ActorCritic, columns: Columns) -> float:
     """Mean KL divergence of the policy from the one that sampled, in nats."""
     columns = whole(columns)
     parameters, _ = predict(nets, columns)
-    return nets.family.make(columns["parameters"]).kl(nets.family.make(parameters)).mean().item()
+    return (
+        nets.action_distribution.make(columns["parameters"]).kl(nets.action_distribution.make(parameters)).mean().item()
+    )
 
 
 PPO = Algorithm(
@@ -150,9 +152,9 @@ PPO = Algorithm(
     options=PPOOptions,
     nets=ActorCritic,
     act=sample,
-    best=mode,
+    greedy_action=mode,
     update=update,
     optimizers={"": adam(eps=1e-5)},
     strategy=synchronous,
-    memory=memory,
+    initial_state=initial_state,
 )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rltrainer.algorithms.ddpg import fit_critic
 from rltrainer.api.options.off_policy import SACOptions
-from rltrainer.core.algorithm import Actor, Algorithm
+from rltrainer.core.algorithm import ActContext, Algorithm
 from rltrainer.core.optimizer import adam
 from rltrainer.execution.synchronous import synchronous
 from rltrainer.learning.learner import Learner
@@ -21,23 +21,25 @@ from rltrainer.networks.continuous import (
     SoftActorAndCritic,
     SoftPolicy,
 )
-from rltrainer.ops.action_spaces import Family, family, squashed_family
+from rltrainer.ops.action_spaces import ActionDistribution, action_distribution, squashed_action_distribution
 from rltrainer.ops.distributions import ILLEGAL, Categorical, SquashedGaussian, masked
 from rltrainer.ops.exploration import standard_normal
 from rltrainer.replay.buffer import Transitions
 
 
-def either_family(space: Space[Any]) -> Family[Any]:
+def either_family(space: Space[Any]) -> ActionDistribution[Any]:
     """Discrete actions as such, continuous ones squashed into their bounds."""
-    return family(space) if isinstance(space, spaces.Discrete) else squashed_family(space)
+    return action_distribution(space) if isinstance(space, spaces.Discrete) else squashed_action_distribution(space)
 
 
-def explore(policy: SoftPolicy | CategoricalPolicy, obs: Tensor, actor: Actor) -> tuple[Tensor, dict[str, Tensor]]:
+def explore(
+    policy: SoftPolicy | CategoricalPolicy, obs: Tensor, context: ActContext
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Actions drawn from the policy, which explores by itself; uniform ones before `learning_starts`."""
     dist = policy.act(obs)
-    if actor.timesteps < actor.options.learning_starts:
-        return uniform(dist, actor.rng), {}
-    return dist.sample(actor.rng), {}
+    if context.timesteps < context.options.learning_starts:
+        return uniform(dist, context.rng), {}
+    return dist.sample(context.rng), {}
 
 
 def uniform(dist: SquashedGaussian | Categorical, rng: torch.Generator) -> Tensor:
@@ -47,7 +49,7 @@ def uniform(dist: SquashedGaussian | Categorical, rng: torch.Generator) -> Tenso
     return torch.rand(dist.mean.shape, generator=rng) * 2 - 1
 
 
-def best(policy: SoftPolicy | CategoricalPolicy, obs: Tensor, actor: Actor) -> Tensor:
+def greedy_action(policy: SoftPolicy | CategoricalPolicy, obs: Tensor, context: ActContext) -> Tensor:
     """The likeliest actions."""
     return policy.act(obs).mode()
 
@@ -141,7 +143,7 @@ def update(learner: Learner, batch: Transitions, cfg: SACOptions) -> dict[str, T
     batch.td_error = found.pop("errors")
     updates = learner.count_update()
     if updates % cfg.target_update_freq == 0:
-        learner.follow(cfg.tau)
+        learner.update_targets(cfg.tau)
     return found
 
 
@@ -149,9 +151,9 @@ SAC = Algorithm(
     name="SAC",
     options=SACOptions,
     nets=SoftActorAndCritic,
-    family=either_family,
+    action_distribution=either_family,
     act=explore,
-    best=best,
+    greedy_action=greedy_action,
     update=update,
     optimizers={"policy": adam(eps=1e-8), "critic": adam(eps=1e-8), "alpha": adam(eps=1e-8)},
     strategy=synchronous,

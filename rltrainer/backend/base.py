@@ -9,7 +9,7 @@ from rltrainer.core.execution import Sampler
 from rltrainer.core.types import CPU
 from rltrainer.learning.learner import Learner
 from rltrainer.replay.shards import Shard, load_replay, shard_count
-from rltrainer.sampling.worker import Blueprint, Worker
+from rltrainer.sampling.worker import Worker, WorkerConfig
 from rltrainer.seeding import Role, derived_seed
 from rltrainer.storage.checkpoint import Tree
 
@@ -27,9 +27,9 @@ class Backend(Sampler, Protocol):
         """Ends workers and learner."""
 
 
-def make_learner(blueprint: Blueprint, device: torch.device = CPU) -> Learner:
+def make_learner(worker_config: WorkerConfig, device: torch.device = CPU) -> Learner:
     """A learner on `device`."""
-    return Learner(blueprint.algorithm, blueprint.spaces, blueprint.options, blueprint.seed, device)
+    return Learner(worker_config.algorithm, worker_config.spaces, worker_config.options, worker_config.seed, device)
 
 
 def learner_state(learner: Learner) -> Tree:
@@ -45,20 +45,20 @@ def load_learner(learner: Learner, tree: Tree) -> None:
         learner.replay = load_replay(learner.options, tree["replay"]["0"], learner.device)
 
 
-def make_shards(blueprint: Blueprint) -> list[Shard]:
+def make_shards(worker_config: WorkerConfig) -> list[Shard]:
     """The replay shards, where the options ask for any."""
-    options = blueprint.options
+    options = worker_config.options
     if not isinstance(options, ReplayOptions):
         return []
-    return [Shard(options, derived_seed(blueprint.seed, Role.REPLAY, i)) for i in range(shard_count(options))]
+    return [Shard(options, derived_seed(worker_config.seed, Role.REPLAY, i)) for i in range(shard_count(options))]
 
 
 def start_worker(
-    blueprint: Blueprint, index: int, state: Tree | None, generation: int, device: torch.device = CPU
+    worker_config: WorkerConfig, index: int, state: Tree | None, generation: int, device: torch.device = CPU
 ) -> Worker:
     """A worker that acts on `device` and goes on from `state`, or begins as `generation` where that cannot be."""
-    if state is None or state["envs"] is None or len(state["obs"]) != blueprint.options.num_envs_per_worker:
-        return Worker(blueprint, index, generation, device)
-    worker = Worker(blueprint, index, device=device)
+    if state is None or state["envs"] is None or len(state["obs"]) != worker_config.options.num_envs_per_worker:
+        return Worker(worker_config, index, generation, device)
+    worker = Worker(worker_config, index, device=device)
     worker.load(state)
     return worker

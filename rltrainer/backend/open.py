@@ -9,15 +9,15 @@ import torch
 from rltrainer.backend.base import Backend
 from rltrainer.backend.ray.settings import CURRENT as RAY
 from rltrainer.backend.serial import SerialBackend
-from rltrainer.sampling.worker import Blueprint
+from rltrainer.sampling.worker import WorkerConfig
 
 log = logging.getLogger(__name__)
 
 
-def open_backend(blueprint: Blueprint, check: Callable[[], None]) -> Backend:
+def open_backend(worker_config: WorkerConfig, check: Callable[[], None]) -> Backend:
     """This process alone, on its own GPU where the options ask for one; Ray where they ask for workers, or for a GPU
     that this process has not, or where a cluster is named."""
-    options = blueprint.options
+    options = worker_config.options
     cluster = RAY.given or os.environ.get("RAY_ADDRESS")
     here = bool(options.num_gpus) and not cluster and torch.cuda.is_available()
     if options.num_workers or (options.num_gpus and not here):
@@ -25,8 +25,8 @@ def open_backend(blueprint: Blueprint, check: Callable[[], None]) -> Backend:
         os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
         from rltrainer.backend.ray.backend import RayBackend  # noqa: PLC0415 - two seconds that a serial run has no use for
 
-        return RayBackend(blueprint, check)
+        return RayBackend(worker_config, check)
     if not here:
-        return SerialBackend(blueprint, check)
+        return SerialBackend(worker_config, check)
     log.info("learning on a GPU: %s", torch.cuda.get_device_name())
-    return SerialBackend(blueprint, check, torch.device("cuda"))
+    return SerialBackend(worker_config, check, torch.device("cuda"))

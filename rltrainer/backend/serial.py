@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 import torch
 
 from rltrainer.backend.base import learner_state, load_learner, make_learner, make_shards, start_worker
-from rltrainer.core.execution import Done, Task
+from rltrainer.core.execution import Completed, Request
 from rltrainer.core.fragment import Fragment
-from rltrainer.core.types import CPU, Metrics, Report, Weights
+from rltrainer.core.types import CPU, EpisodeReport, Metrics, Weights
 from rltrainer.learning.learner import Gradient, Learner
 from rltrainer.networks import is_image
-from rltrainer.sampling.worker import Blueprint, Worker
+from rltrainer.sampling.worker import Worker, WorkerConfig
 from rltrainer.storage.checkpoint import Tree
 
 log = logging.getLogger(__name__)
@@ -25,61 +25,61 @@ class SerialBackend:
     The learner is on `device`. Actions are found there too where observations are images, which are worth the way.
     """
 
-    def __init__(self, blueprint: Blueprint, check: Callable[[], None], device: torch.device = CPU) -> None:
-        self.check, self.blueprint = check, blueprint
-        self.learner = make_learner(blueprint, device)
-        self.acts_on = device if is_image(blueprint.spaces.observations) else CPU
-        self.num_workers = max(1, blueprint.options.num_workers)
-        self.workers = [Worker(blueprint, index, device=self.acts_on) for index in range(self.num_workers)]
-        self.requests: deque[tuple[int, Task, Weights]] = deque()
+    def __init__(self, worker_config: WorkerConfig, check: Callable[[], None], device: torch.device = CPU) -> None:
+        self.check, self.worker_config = check, worker_config
+        self.learner = make_learner(worker_config, device)
+        self.acts_on = device if is_image(worker_config.spaces.observations) else CPU
+        self.num_workers = max(1, worker_config.options.num_workers)
+        self.workers = [Worker(worker_config, index, device=self.acts_on) for index in range(self.num_workers)]
+        self.requests: deque[tuple[int, Request, Weights]] = deque()
         self.apprentice: Learner | None = None
-        self.shards = make_shards(blueprint)
+        self.shards = make_shards(worker_config)
         self.turn = 0
 
     def weights(self, timesteps: int) -> Weights:
         """See Sampler."""
         return self.learner.weights(timesteps)
 
-    def sample(self, weights: Weights) -> tuple[Sequence[Fragment], list[Report]]:
+    def sample(self, weights: Weights) -> tuple[Sequence[Fragment], list[EpisodeReport]]:
         """See Sampler."""
         fragments, reports = zip(*(worker.sample(weights, self.check) for worker in self.workers), strict=True)
         return list(fragments), list(reports)
 
-    def improve(self, fragments: Sequence[Fragment], timesteps: int) -> Metrics:
+    def update_from_fragments(self, fragments: Sequence[Fragment], timesteps: int) -> Metrics:
         """See Sampler."""
-        return self.learner.improve(list(fragments), timesteps)
+        return self.learner.update_from_fragments(list(fragments), timesteps)
 
-    def begin(self, worker: int, task: Task, weights: Weights) -> None:
+    def submit(self, worker: int, request: Request, weights: Weights) -> None:
         """See Sampler."""
-        self.requests.append((worker, task, weights))
+        self.requests.append((worker, request, weights))
 
-    def finished(self) -> list[Done]:
+    def poll(self) -> list[Completed]:
         """See Sampler. One request, the oldest, is met here and now."""
-        index, task, weights = self.requests.popleft()
+        index, request, weights = self.requests.popleft()
         fragment, report = self.workers[index].sample(weights, self.check)
-        if task == "sample":
-            return [Done(index, copy.deepcopy(fragment), report)]  # the worker will write into its own again
-        self.apprentice = self.apprentice or make_learner(self.blueprint, self.learner.device)
-        return [Done(index, self.apprentice.gradient(weights, fragment, weights["timesteps"]), report)]
+        if request == "sample":
+            return [Completed(index, copy.deepcopy(fragment), report)]  # the worker will write into its own again
+        self.apprentice = self.apprentice or make_learner(self.worker_config, self.learner.device)
+        return [Completed(index, self.apprentice.gradient(weights, fragment, weights["timesteps"]), report)]
 
     def apply(self, gradient: tuple[Gradient, Metrics], timesteps: int) -> Metrics:
         """See Sampler."""
         self.learner.apply(gradient[0], timesteps)
         return gradient[1]
 
-    def store(self, done: Done) -> None:
+    def store(self, done: Completed) -> None:
         """See Sampler."""
         self.shards[done.worker % len(self.shards)].add(done.worker, done.product)
 
-    def replayed(self, timesteps: int) -> Metrics:
+    def update_from_replay(self, timesteps: int) -> Metrics:
         """See Sampler."""
         for _ in self.shards:
             shard = self.shards[self.turn]
             self.turn = (self.turn + 1) % len(self.shards)
             batch = shard.draw(timesteps)
             if batch is not None:
-                metrics, td_error = self.learner.improve_on(batch, timesteps)
-                shard.reprioritise(batch.index, td_error)
+                metrics, td_error = self.learner.update_from_replay(batch, timesteps)
+                shard.update_priorities(batch.index, td_error)
                 return metrics
         return {}
 
@@ -100,7 +100,7 @@ class SerialBackend:
         self.close()
         states = [tree["workers"].get(str(worker.index)) for worker in self.workers]
         self.workers = [
-            start_worker(self.blueprint, i, state, generation, self.acts_on) for i, state in enumerate(states)
+            start_worker(self.worker_config, i, state, generation, self.acts_on) for i, state in enumerate(states)
         ]
 
     def close(self) -> None:

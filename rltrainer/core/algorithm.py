@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rltrainer.api.options import Options
 from rltrainer.core.optimizer import Optimizer
 from rltrainer.core.types import Spaces, State
-from rltrainer.ops.action_spaces import Family, family
+from rltrainer.ops.action_spaces import ActionDistribution, action_distribution
 
 if TYPE_CHECKING:
     from rltrainer.core.execution import Iteration, Sampler
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Actor:
+class ActContext:
     """Who acts: all that a policy may know besides what it observes."""
 
     options: Any
     rng: torch.Generator
-    width: int
+    num_envs: int
     """Environments that act together, B."""
     first: int = 0
     """Index of the first of them among those of all workers."""
@@ -41,7 +41,7 @@ class Actor:
             value[begins] = 0
 
 
-def no_memory(nets: Any, width: int) -> State:
+def no_memory(nets: Any, num_envs: int) -> State:
     """The state of a policy that remembers nothing."""
     return {}
 
@@ -56,9 +56,9 @@ class Algorithm:
     """The options that it understands, with its defaults."""
     nets: Callable[[Spaces, Any], nn.Module]
     """Its networks, from the spaces of an environment and its options."""
-    act: Callable[[Any, Tensor, Actor], tuple[Tensor, dict[str, Tensor]]]
+    act: Callable[[Any, Tensor, ActContext], tuple[Tensor, dict[str, Tensor]]]
     """Actions [B, *shape] for observations [B, *shape], and what the learner must know of each: {name: [B, ...]}."""
-    best: Callable[[Any, Tensor, Actor], Tensor]
+    greedy_action: Callable[[Any, Tensor, ActContext], Tensor]
     """The actions [B, *shape] that the policy would take without exploring."""
     update: Callable[["Learner", Any, Any], Mapping[str, Tensor | float]]
     """One improvement of the learner's networks from a Batch or, where it `replays`, from Transitions; returns what to
@@ -72,11 +72,11 @@ class Algorithm:
     """The part that acts, one of those with an optimiser: all that is sent to workers."""
     targets: tuple[str, ...] = ()
     """Parts of which the learner keeps copies that follow them slowly."""
-    memory: Callable[[Any, int], State] = no_memory
+    initial_state: Callable[[Any, int], State] = no_memory
     """The state, all zeros, of an acting part that is to remember B environments."""
     replays: bool = False
     """Whether samples go into a replay buffer that updates are fed from; else each is learnt from as it comes."""
-    family: Callable[[Space[Any]], Family[Any]] = family
+    action_distribution: Callable[[Space[Any]], ActionDistribution[Any]] = action_distribution
     """How its actions are stored and handed to environments of an action space."""
     priorities: Callable[[Any, "Fragment", Any], Tensor] | None = None
     """First priorities [T, B] of a fragment's steps, found by the worker. None: the largest so far."""

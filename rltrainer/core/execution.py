@@ -6,20 +6,20 @@ from functools import wraps
 from typing import Any, Literal, Protocol, TypeVar
 
 from rltrainer.api.options import Options
-from rltrainer.core.types import Metrics, Report
+from rltrainer.core.types import EpisodeReport, Metrics
 
-Task = Literal["sample", "gradient"]
+Request = Literal["sample", "gradient"]
 """What a worker is asked for: a fragment, or the gradient that it finds in one."""
 
 
 @dataclass(frozen=True)
-class Done:
+class Completed:
     """What a worker has finished."""
 
     worker: int
     product: Any
     """Its fragment or gradient, by reference where it lies elsewhere."""
-    report: Report
+    report: EpisodeReport
 
 
 class Sampler(Protocol):
@@ -30,26 +30,26 @@ class Sampler(Protocol):
     def weights(self, timesteps: int) -> Any:
         """A reference to the learner's weights, `timesteps` into the run, sent once however many workers read them."""
 
-    def sample(self, weights: Any) -> tuple[Sequence[Any], list[Report]]:
+    def sample(self, weights: Any) -> tuple[Sequence[Any], list[EpisodeReport]]:
         """A fragment of every worker, by reference and in the workers' order, and what each reports."""
 
-    def improve(self, fragments: Sequence[Any], timesteps: int) -> Metrics:
+    def update_from_fragments(self, fragments: Sequence[Any], timesteps: int) -> Metrics:
         """One improvement of the learner, `timesteps` into the run."""
 
-    def begin(self, worker: int, task: Task, weights: Any) -> None:
+    def submit(self, worker: int, request: Request, weights: Any) -> None:
         """Asks one worker for something, and does not wait for it. Requests of one worker are met in their order."""
 
-    def finished(self) -> list[Done]:
+    def poll(self) -> list[Completed]:
         """Waits until something that was begun is there, and returns all that is. A lost worker's request is begun
         again with its replacement."""
 
     def apply(self, gradient: Any, timesteps: int) -> Metrics:
         """One step of the learner's optimiser along a worker's gradient, `timesteps` into the run."""
 
-    def store(self, done: Done) -> None:
+    def store(self, done: Completed) -> None:
         """Puts a fragment into the replay shard that its worker belongs to."""
 
-    def replayed(self, timesteps: int) -> Metrics:
+    def update_from_replay(self, timesteps: int) -> Metrics:
         """One update from a batch of the next shard that holds anything, whose priorities it brings up to date.
 
         Nothing is learnt, and the metrics are empty, where none does: as when the only one was lost."""
@@ -59,7 +59,7 @@ class Sampler(Protocol):
 class Iteration:
     """One round of sampling and learning, or several."""
 
-    reports: list[Report]
+    reports: list[EpisodeReport]
     metrics: Metrics
     sample_time_s: float
     learn_time_s: float

@@ -29,7 +29,7 @@ class Spaces:
 
 
 @dataclass
-class Report:
+class EpisodeReport:
     """What a fragment tells the driver."""
 
     timesteps: int

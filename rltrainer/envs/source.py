@@ -87,7 +87,7 @@ class EnvSource:
         config = self.config if render_mode is None else {**self.config, "render_mode": render_mode}
         with self._blamed("making it"):
             if self._task is not None or self._vector_class is not None:
-                return First(EnvSource(self.name, config).vector(1))
+                return SingleEnvView(EnvSource(self.name, config).vector(1))
             if self._class is not None:
                 return flattened(self._class(**config))
             if atari.is_atari(self._spec):
@@ -95,7 +95,7 @@ class EnvSource:
                 return atari.single(self._spec, self.config, render_mode)
             return flattened(gymnasium.make(self._spec, **config))
 
-    def scored(self) -> "EnvSource":
+    def for_evaluation(self) -> "EnvSource":
         """The environment as it is judged by: an Atari game is played whole, for its own score."""
         return EnvSource(self.name, {**self.config, **atari.SCORED}) if self._is_atari else self
 
@@ -215,9 +215,9 @@ class Flattened(gymnasium.wrappers.FlattenObservation[Any, Any, Any]):
         try:
             vector: Any = flatten(space, observation)
         except Exception as error:
-            raise ValueError("; ".join(misfits(space, observation)) or str(error)) from error
+            raise ValueError("; ".join(space_errors(space, observation)) or str(error)) from error
         if np.shape(vector) != self.observation_space.shape:
-            raise ValueError("; ".join(misfits(space, observation)))
+            raise ValueError("; ".join(space_errors(space, observation)))
         return vector
 
 
@@ -226,7 +226,7 @@ def flattened(env: Env[Any, Any]) -> Env[Any, Any]:
     return Flattened(env) if isinstance(env.observation_space, spaces.Dict | spaces.Tuple) else env
 
 
-def misfits(space: Space[Any], obs: Any, path: str = "observation") -> Iterator[str]:
+def space_errors(space: Space[Any], obs: Any, path: str = "observation") -> Iterator[str]:
     """Each part of `obs` that is not as `space` says, and how."""
     if isinstance(space, spaces.Dict):
         if not isinstance(obs, dict) or obs.keys() != space.spaces.keys():
@@ -234,13 +234,13 @@ def misfits(space: Space[Any], obs: Any, path: str = "observation") -> Iterator[
             yield f"{path} has {has}, where its space says {sorted(space.spaces)}"
         else:
             for name, part in space.spaces.items():
-                yield from misfits(part, obs[name], f"{path}.{name}")
+                yield from space_errors(part, obs[name], f"{path}.{name}")
     elif isinstance(space, spaces.Tuple):
         if not isinstance(obs, tuple | list) or len(obs) != len(space.spaces):
             yield f"{path} is {type(obs).__name__}, where its space says a tuple of {len(space.spaces)}"
         else:
             for position, part in enumerate(space.spaces):
-                yield from misfits(part, obs[position], f"{path}.{position}")
+                yield from space_errors(part, obs[position], f"{path}.{position}")
     elif np.shape(obs) != (space.shape or ()):
         yield f"{path} has shape {np.shape(obs)}, where its space says {space.shape}"
     elif not space.contains(obs):
@@ -260,7 +260,7 @@ def structure(envs: VectorEnv[Any, Any, Any]) -> Space[Any] | None:
     return None
 
 
-class First(gymnasium.Env[Any, Any]):
+class SingleEnvView(gymnasium.Env[Any, Any]):
     """The one environment of a vector of one."""
 
     def __init__(self, envs: VectorEnv[Any, Any, Any]) -> None:

@@ -39,12 +39,12 @@ MEASURED_SECONDS, MEASURED_STEPS = 0.2, 500
 """How long a step's time is measured, at most."""
 
 
-def vectorized(make: Make, num_envs: int, how: How, cpus: int) -> "Sequential | Subprocesses":
+def vectorized(make: Make, num_envs: int, how: How, cpus: int) -> "SerialVectorEnv | Subprocesses":
     """`num_envs` environments that `make` makes, as one vector; with "auto", as `cpus` CPUs step them faster."""
     if how == "auto":
         how = quicker(make, num_envs, cpus)
-    members: list[Make] = [lambda: Member(make())] * num_envs
-    return Sequential(members) if how == "sync" else Subprocesses(members)
+    members: list[Make] = [lambda: EnvWorker(make())] * num_envs
+    return SerialVectorEnv(members) if how == "sync" else Subprocesses(members)
 
 
 def quicker(make: Make, num_envs: int, cpus: int) -> How:
@@ -89,7 +89,7 @@ def step_seconds(make: Make) -> float:
         env.close()
 
 
-class Member(gymnasium.Wrapper[Any, Any, Any, Any]):
+class EnvWorker(gymnasium.Wrapper[Any, Any, Any, Any]):
     """One environment of a vector. Its observations have the shape of its space, and its state can be had and set."""
 
     over = False
@@ -127,7 +127,7 @@ class Member(gymnasium.Wrapper[Any, Any, Any, Any]):
         self.over = bool(state["over"])
 
 
-class Sequential(SyncVectorEnv):
+class SerialVectorEnv(SyncVectorEnv):
     """Environments stepped one by one."""
 
     def __init__(self, members: list[Make]) -> None:
@@ -149,7 +149,7 @@ class Subprocesses(AsyncVectorEnv):
     def __init__(self, members: list[Make]) -> None:
         # a clean server forks the processes: this one may have threads, whose locks a fork would copy as they are
         mp.set_forkserver_preload(["rltrainer.envs.source"])
-        with childhood():
+        with clean_child_env():
             super().__init__(
                 members, copy=False, context="forkserver", worker=_child, autoreset_mode=AutoresetMode.NEXT_STEP
             )
@@ -201,10 +201,10 @@ def _child(index: int, member: Make, pipe: Any, parent_pipe: Any, memory: Any, e
     """What a process does: Gymnasium's loop, until the pipe closes. Signals to the trainer's group do not reach it."""
     os.setsid()
     with contextlib.suppress(BrokenPipeError):  # the trainer is gone
-        _async_worker(index, member, pipe, parent_pipe, memory, InWords(errors), *rest)  # type: ignore[arg-type]
+        _async_worker(index, member, pipe, parent_pipe, memory, PicklableErrorQueue(errors), *rest)  # type: ignore[arg-type]
 
 
-class InWords:
+class PicklableErrorQueue:
     """A queue of errors that passes on their names and messages: not every error can be pickled."""
 
     def __init__(self, queue: Any) -> None:
@@ -217,7 +217,7 @@ class InWords:
 
 
 @contextlib.contextmanager
-def childhood() -> Iterator[None]:
+def clean_child_env() -> Iterator[None]:
     """Within it processes begin with one thread for numerics, and without the program's main module.
 
     Python would import that again in each: a script without a guard would begin anew there, and the command line
@@ -234,12 +234,12 @@ def childhood() -> Iterator[None]:
             del os.environ["OMP_NUM_THREADS"]
 
 
-def gathered(envs: Sequential | Subprocesses) -> State | None:
+def gathered(envs: SerialVectorEnv | Subprocesses) -> State | None:
     """The state of each environment by its index, or None where one cannot be had."""
     states = envs.get_attr("saved")
     return None if any(state is None for state in states) else {str(i): state for i, state in enumerate(states)}
 
 
-def scattered(envs: Sequential | Subprocesses, state: State) -> None:
+def scattered(envs: SerialVectorEnv | Subprocesses, state: State) -> None:
     """Gives each environment its state."""
     envs.set_attr("saved", [state[str(i)] for i in range(envs.num_envs)])

@@ -16,20 +16,20 @@ def sharded_replay(backend: Sampler, options: ApexDQNOptions | ApexDDPGOptions, 
     """Iterations without end, from `timesteps` on."""
     weights, due = backend.weights(timesteps), 0.0
     for worker in list(range(backend.num_workers)) * options.requests_in_flight:
-        backend.begin(worker, "sample", weights)
+        backend.submit(worker, "sample", weights)
     while True:
         begun = perf_counter()
         iteration = Iteration([], {}, 0.0, 0.0)
-        for done in backend.finished():
+        for done in backend.poll():
             backend.store(done)
-            backend.begin(done.worker, "sample", weights)
+            backend.submit(done.worker, "sample", weights)
             iteration.reports.append(done.report)
         timesteps += iteration.timesteps
         due += iteration.timesteps * options.updates_per_step
         sampled = perf_counter()
         due = due if timesteps >= options.learning_starts else 0.0
         while due >= 1:  # an update that nothing is there for is left out: it would wear out what comes first
-            iteration.metrics, due = backend.replayed(timesteps) or iteration.metrics, due - 1
+            iteration.metrics, due = backend.update_from_replay(timesteps) or iteration.metrics, due - 1
         weights = backend.weights(timesteps)
         iteration.sample_time_s, iteration.learn_time_s = sampled - begun, perf_counter() - sampled
         yield iteration

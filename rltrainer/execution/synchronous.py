@@ -14,6 +14,6 @@ def synchronous(backend: Sampler, options: Options, timesteps: int) -> Iterator[
         begun = perf_counter()
         fragments, reports = backend.sample(backend.weights(timesteps))
         sampled = perf_counter()
-        metrics = backend.improve(fragments, timesteps)
+        metrics = backend.update_from_fragments(fragments, timesteps)
         timesteps += sum(report.timesteps for report in reports)
         yield Iteration(reports, metrics, sampled - begun, perf_counter() - sampled)

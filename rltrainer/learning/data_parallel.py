@@ -99,13 +99,13 @@ def meeting(address: Address, size: int, host: bool = False, timeout: float = TI
     return TCPStore(*address, world_size=size, is_master=host, timeout=wait, wait_for_workers=False)
 
 
-def share_of(options: SomeOptions, size: int) -> SomeOptions:
+def per_learner_options(options: SomeOptions, size: int) -> SomeOptions:
     """The options of one of `size` learners: its share, rounded up, of what is counted in samples or workers."""
     names = [name for name in SHARED if name in type(options).model_fields]
     return options.model_copy(update={name: -(-getattr(options, name) // size) for name in names})
 
 
-def dealt(count: int, width: int, size: int) -> list[list[tuple[int, slice]]]:
+def partition_envs(count: int, width: int, size: int) -> list[list[tuple[int, slice]]]:
     """For each of `size` learners, its part of `count` fragments of `width` environments each.
 
     A part is fragments by number, and which environments of them. As many environments as can be go to each learner;

@@ -19,7 +19,7 @@ from rltrainer.core.fragment import Batch, Fragment, collate
 from rltrainer.core.types import Array, Metrics, Spaces, Weights
 from rltrainer.errors import RunError
 from rltrainer.learning.data_parallel import Peers
-from rltrainer.networks.parameters import WHOLE, Flat, load_policy, load_weights, module_state
+from rltrainer.networks.parameters import WHOLE, FlatParameters, load_policy, load_weights, module_state
 from rltrainer.ops.normalization import ObservationNormalizer, RewardNormalizer
 from rltrainer.ops.schedules import at
 from rltrainer.replay.buffer import Replay, Transitions
@@ -66,18 +66,20 @@ class Learner:
         if options.precision == "bfloat16":
             for part in parts:
                 _puts_out_float32(self.nets.get_submodule(part))
-        self.flats = {part: Flat(self.nets.get_submodule(part)) for part in parts}
+        self.flats = {part: FlatParameters(self.nets.get_submodule(part)) for part in parts}
         self.optimizers = {part: make(self.flats[part].vector, options) for part, make in parts.items()}
         self.targets: dict[str, Any] = {
             part: copy.deepcopy(self.nets.get_submodule(part)) for part in algorithm.targets
         }
-        self.target_flats = {part: Flat(target.requires_grad_(False)) for part, target in self.targets.items()}
+        self.target_flats = {
+            part: FlatParameters(target.requires_grad_(False)) for part, target in self.targets.items()
+        }
         self.rank = 0 if peers is None else peers.rank
         self.rng = torch.Generator().manual_seed(derived_seed(seed, Role.LEARNER, self.rank))
         self.replay: Replay | None = None
         if algorithm.replays and isinstance(options, ReplayOptions) and not shard_count(options):
             self.replay = new_replay(options, device)
-        self.memory: dict[str, float] = {}
+        self.counters: dict[str, float] = {}
         self.tape = Tape()
         same = getattr(options, "recurrent", None) is None and peers is None  # whatever the numbers are
         recorded = same and getattr(options, "cuda_graphs", False)
@@ -88,7 +90,7 @@ class Learner:
         self.withhold = False
         self.weight = 1.0  # of this learner's gradients beside its peers'
 
-    def improve(self, fragments: list[Fragment], timesteps: int) -> Metrics:
+    def update_from_fragments(self, fragments: list[Fragment], timesteps: int) -> Metrics:
         """One improvement from `fragments`, sampled after `timesteps` steps of the run. Returns what to report.
 
         With a replay buffer the fragments go there, and as many updates are made as are due for their steps.
@@ -109,7 +111,7 @@ class Learner:
             self._observe(fragment.obs[:-1], fragment.valid)
         return self._replay(self._total(steps))
 
-    def improve_on(self, batch: Transitions, timesteps: int) -> tuple[Metrics, Array]:
+    def update_from_replay(self, batch: Transitions, timesteps: int) -> tuple[Metrics, Array]:
         """One update from transitions that were replayed elsewhere; also returns their temporal differences [N].
 
         Their observations are taken into the statistics here, for the learner does not see the fragments.
@@ -118,7 +120,7 @@ class Learner:
         batch = batch.to(self.device)
         metrics = self._update(batch)
         self._observe(batch.obs)
-        return metrics, found_errors(batch)
+        return metrics, td_errors_of(batch)
 
     def gradient(self, weights: Weights, fragment: Fragment, timesteps: int) -> tuple[Gradient, Metrics]:
         """The gradient that the algorithm's one step would follow from `weights` and `fragment`; nothing is changed."""
@@ -140,8 +142,8 @@ class Learner:
 
     def count_update(self) -> int:
         """Counts one update more; returns how many there were, over all attempts."""
-        self.memory["updates"] = self.memory.get("updates", 0) + 1
-        return int(self.memory["updates"])
+        self.counters["updates"] = self.counters.get("updates", 0) + 1
+        return int(self.counters["updates"])
 
     def minimise(self, loss: Tensor, part: str = "") -> Tensor:
         """One step of the optimiser of `part` down `loss`, a scalar. Returns the gradient's norm before clipping."""
@@ -193,7 +195,7 @@ class Learner:
         return norm
 
     @torch.no_grad()
-    def follow(self, tau: float) -> None:
+    def update_targets(self, tau: float) -> None:
         """Moves the targets by the share `tau` of the way to the parts that they follow; 1 copies them."""
         for part, target in self.targets.items():
             self.target_flats[part].vector.data.lerp_(self.flats[part].vector.data, tau)
@@ -214,7 +216,7 @@ class Learner:
 
     def _update(self, batch: Batch | Transitions) -> Metrics:
         with self._precision(), self.tape.recording():
-            metrics = averaged([self.algorithm.update(self, batch, self.options)])
+            metrics = mean_metrics([self.algorithm.update(self, batch, self.options)])
         self._check(metrics)
         return {**metrics, "lr": self._lr()}
 
@@ -249,8 +251,8 @@ class Learner:
         options, replay = self.options, self.replay
         if not isinstance(options, ReplayOptions) or replay is None or self.timesteps + steps < options.learning_starts:
             return {}
-        due = self.memory.get("due", 0.0) + steps * options.updates_per_step
-        self.memory["due"] = due - int(due)
+        due = self.counters.get("due", 0.0) + steps * options.updates_per_step
+        self.counters["due"] = due - int(due)
         beta = beta_at(options, self.timesteps)
         found: list[Mapping[str, Tensor | float]] = []
         for _ in range(int(due)):
@@ -258,8 +260,8 @@ class Learner:
             with self._precision(), self.tape.recording():
                 found.append(self.algorithm.update(self, batch, options))
             if options.prioritized:
-                replay.reprioritise(batch.index, found_errors(batch))
-        metrics = averaged(found)
+                replay.update_priorities(batch.index, td_errors_of(batch))
+        metrics = mean_metrics(found)
         self._check(metrics)
         return {**metrics, "replay_size": self._total(len(replay)), "lr": self._lr()} if found else {}
 
@@ -294,7 +296,7 @@ class Learner:
             },
             "targets": {part or WHOLE: module_state(target) for part, target in self.targets.items()},
             "rng": {str(self.rank): self.rng.get_state()},
-            "memory": {str(self.rank): dict(self.memory)},
+            "memory": {str(self.rank): dict(self.counters)},
             "rewards": dict(self.reward_normalizer.state_dict()) if self.reward_normalizer is not None else {},
         }
 
@@ -315,7 +317,7 @@ class Learner:
         mine = str(self.rank)
         if mine in state["rng"]:
             self.rng.set_state(state["rng"][mine])
-        self.memory = dict(state["memory"].get(mine, state["memory"]["0"]))
+        self.counters = dict(state["memory"].get(mine, state["memory"]["0"]))
         if self.reward_normalizer is not None:
             self.reward_normalizer.load_state_dict(state["rewards"], strict=bool(state["rewards"]))
 
@@ -341,14 +343,14 @@ def _puts_out_float32(part: nn.Module) -> None:
         module.register_forward_hook(widen)
 
 
-def found_errors(batch: Transitions) -> Array:
+def td_errors_of(batch: Transitions) -> Array:
     """The sizes of the temporal differences, [N], that an update has left in its batch."""
     if batch.td_error is None:
         raise RunError("InvalidOption", "prioritized replay needs an update that sets batch.td_error", permanent=True)
     return batch.td_error.detach().cpu().numpy()
 
 
-def averaged(found: Sequence[Mapping[str, Tensor | float]]) -> Metrics:
+def mean_metrics(found: Sequence[Mapping[str, Tensor | float]]) -> Metrics:
     """The mean of each number over several updates that report it, read from the device once."""
     columns: dict[str, list[Tensor | float]] = {}
     for each in found:

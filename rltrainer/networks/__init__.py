@@ -4,15 +4,15 @@ from rltrainer.networks.actor_critic import ActorCritic, PolicyHead, PolicyNetwo
 from rltrainer.networks.dense import mlp
 from rltrainer.networks.encoders import Encoder, encoder, is_image
 from rltrainer.networks.layers import ACTIVATIONS, orthogonal
-from rltrainer.networks.recurrent import Memory
+from rltrainer.networks.recurrent import RecurrentCore
 
 __all__ = [
     "ACTIVATIONS",
     "ActorCritic",
     "Encoder",
-    "Memory",
     "PolicyHead",
     "PolicyNetwork",
+    "RecurrentCore",
     "encoder",
     "is_image",
     "mask_of",

@@ -4,7 +4,7 @@ import torch
 from gymnasium import spaces as gym_spaces
 from torch import Tensor, nn
 
-from rltrainer.accel.dense_stack import Tower
+from rltrainer.accel.dense_stack import DenseStack
 from rltrainer.api.options import ActorCriticOptions, Options
 from rltrainer.core.types import Spaces, State
 from rltrainer.envs.layout import ACTION_MASK, find
@@ -12,8 +12,8 @@ from rltrainer.errors import RunError
 from rltrainer.networks.dense import mlp
 from rltrainer.networks.encoders import encoder
 from rltrainer.networks.layers import orthogonal
-from rltrainer.networks.recurrent import Memory
-from rltrainer.ops.action_spaces import family
+from rltrainer.networks.recurrent import RecurrentCore
+from rltrainer.ops.action_spaces import action_distribution
 from rltrainer.ops.distributions import Distribution, masked
 
 READ_ELSEWHERE = (ACTION_MASK,)
@@ -28,10 +28,10 @@ class PolicyHead(nn.Module):
 
     def __init__(self, inputs: int, spaces: Spaces) -> None:
         super().__init__()
-        self.family = family(spaces.actions)
-        self.mask = mask_of(spaces, self.family.outputs)
-        self.linear = orthogonal(nn.Linear(inputs, self.family.outputs), gain=0.01)
-        stds = self.family.log_stds
+        self.action_distribution = action_distribution(spaces.actions)
+        self.mask = mask_of(spaces, self.action_distribution.outputs)
+        self.linear = orthogonal(nn.Linear(inputs, self.action_distribution.outputs), gain=0.01)
+        stds = self.action_distribution.log_stds
         self.log_std = nn.Parameter(torch.zeros(stds)) if stds else None
 
     def forward(self, outputs: Tensor, obs: Tensor) -> Tensor:
@@ -72,8 +72,8 @@ class PolicyNetwork(nn.Module):
         self.encoder = encoder(spaces, options, READ_ELSEWHERE)
         self.body = mlp(self.encoder.outputs, widths, options.activation)
         self.head = PolicyHead(widths[-1] if widths else self.encoder.outputs, spaces)
-        self.family = self.head.family
-        self.tower = Tower(self.body, self.head.linear)
+        self.action_distribution = self.head.action_distribution
+        self.tower = DenseStack(self.body, self.head.linear)
 
     def forward(self, obs: Tensor) -> Tensor:
         """Parameters [..., P] for observations [..., *shape]."""
@@ -82,7 +82,7 @@ class PolicyNetwork(nn.Module):
 
     def step(self, obs: Tensor, state: State) -> tuple[Distribution, State]:
         """Distributions over actions for observations [B, *shape]. The state, of no use here, comes back as it is."""
-        return self.family.make(self(obs)), state
+        return self.action_distribution.make(self(obs)), state
 
 
 class ActorCritic(nn.Module):
@@ -98,18 +98,18 @@ class ActorCritic(nn.Module):
         inputs = self.encoder.outputs
         self.memory = None
         if options.recurrent is not None:
-            self.memory = Memory(inputs, options.recurrent_size, options.recurrent)
+            self.memory = RecurrentCore(inputs, options.recurrent_size, options.recurrent)
             inputs = options.recurrent_size
         self.policy_body = mlp(inputs, widths, options.activation)
         self.value_body = self.policy_body if options.vf_share_layers else mlp(inputs, widths, options.activation)
         features = widths[-1] if widths else inputs
         self.policy_head = PolicyHead(features, spaces)
         self.value_head = orthogonal(nn.Linear(features, 1), gain=1.0)
-        self.family = self.policy_head.family
+        self.action_distribution = self.policy_head.action_distribution
         self.shares = self.value_body is self.policy_body
         bodies = ([], []) if self.shares else ([self.policy_body], [self.value_body])
-        self.policy_tower = Tower(*bodies[0], self.policy_head.linear)
-        self.value_tower = Tower(*bodies[1], self.value_head, scalar=True)
+        self.policy_tower = DenseStack(*bodies[0], self.policy_head.linear)
+        self.value_tower = DenseStack(*bodies[1], self.value_head, scalar=True)
 
     def initial_state(self, width: int) -> State:
         """The memory of `width` environments that begin an episode: {name: [B, H]}, empty without a recurrent layer."""
@@ -121,7 +121,7 @@ class ActorCritic(nn.Module):
         if self.memory is not None:
             features, state = self.memory.step(features, state)
         hidden = self.policy_body(features) if self.shares else features
-        return self.family.make(self.policy_head(self.policy_tower(hidden), obs)), state
+        return self.action_distribution.make(self.policy_head(self.policy_tower(hidden), obs)), state
 
     def forward(self, obs: Tensor, state: State | None = None, begins: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Parameters [..., P] and values [...], in units of return, for observations [..., *shape].

@@ -12,7 +12,7 @@ import torch
 from gymnasium import spaces as gym
 from torch import Tensor, nn
 
-from rltrainer.accel.dense_stack import Stacked, Tower
+from rltrainer.accel.dense_stack import BatchedLinear, DenseStack
 from rltrainer.api.options.off_policy import ContinuousOptions, DDPGOptions, SACOptions
 from rltrainer.core.types import Spaces
 from rltrainer.envs.layout import ACTION_MASK
@@ -20,7 +20,7 @@ from rltrainer.networks.actor_critic import mask_of
 from rltrainer.networks.dense import Dense, dense
 from rltrainer.networks.encoders import encoder
 from rltrainer.networks.q_network import discrete_actions
-from rltrainer.ops.action_spaces import squashed_family
+from rltrainer.ops.action_spaces import squashed_action_distribution
 from rltrainer.ops.distributions import Categorical, SquashedGaussian, masked
 
 
@@ -33,7 +33,7 @@ class Policy(nn.Module):
 
     def __init__(self, spaces: Spaces, options: ContinuousOptions) -> None:
         super().__init__()
-        (size,) = squashed_family(spaces.actions).shape
+        (size,) = squashed_action_distribution(spaces.actions).shape
         self.encoder = encoder(spaces, options, omit=())
         self.layers = dense(self.encoder.outputs, options.hiddens, options.activation, size)
 
@@ -53,7 +53,7 @@ class SoftPolicy(nn.Module):
 
     def __init__(self, spaces: Spaces, options: ContinuousOptions) -> None:
         super().__init__()
-        (size,) = squashed_family(spaces.actions).shape
+        (size,) = squashed_action_distribution(spaces.actions).shape
         self.encoder = encoder(spaces, options, omit=())
         self.layers = dense(self.encoder.outputs, options.hiddens, options.activation, 2 * size)
 
@@ -103,10 +103,10 @@ class Critic(nn.Module):
 
     def __init__(self, spaces: Spaces, options: ContinuousOptions) -> None:
         super().__init__()
-        (size,) = squashed_family(spaces.actions).shape
+        (size,) = squashed_action_distribution(spaces.actions).shape
         self.encoder = encoder(spaces, options, omit=())
         self.count, self.layers = _critics(self.encoder.outputs + size, 1, options)
-        self.tower = Tower(self.layers, scalar=True)
+        self.tower = DenseStack(self.layers, scalar=True)
 
     def forward(self, obs: Tensor, a: Tensor, count: int | None = None) -> Tensor:
         """Values [k, N] of actions [N, A] in [-1, 1], in observations [N, *shape], by the first `count` critics."""
@@ -175,4 +175,4 @@ def _critics(inputs: int, outputs: int, options: ContinuousOptions) -> tuple[int
     """How many critics, and the layers [k, N, inputs] -> [k, N, outputs] of all."""
     hiddens = options.hiddens if options.critic_hiddens is None else options.critic_hiddens
     count = 2 if options.twin_q else 1
-    return count, dense(inputs, hiddens, options.activation, outputs, partial(Stacked, count))
+    return count, dense(inputs, hiddens, options.activation, outputs, partial(BatchedLinear, count))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from rltrainer.accel.dense_stack import Tower
+from rltrainer.accel.dense_stack import DenseStack
 from rltrainer.networks.layers import ACTIVATIONS, orthogonal
 
 MakeLayer = Callable[[int, int], nn.Module]
@@ -20,7 +20,7 @@ class Dense(nn.Sequential):
 
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__(*layers)
-        self.tower = Tower(*layers)
+        self.tower = DenseStack(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""

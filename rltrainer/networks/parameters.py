@@ -12,7 +12,7 @@ WHOLE = "nets"
 """What a checkpoint calls the part that is all of the networks."""
 
 
-class Flat:
+class FlatParameters:
     """All parameters of a module as views of one vector, and their gradients of another.
 
     One vector means one kernel for each of the optimiser's steps, for the clipping and for sending weights, where a
@@ -34,7 +34,7 @@ class Flat:
         self.buffers = dict(module.named_buffers())
 
 
-def load_weights(flat: Flat, weights: Weights) -> None:
+def load_weights(flat: FlatParameters, weights: Weights) -> None:
     """Fills the module that `flat` was made of with what `Learner.weights` gave."""
     flat.vector.data.copy_(torch.tensor(weights["parameters"]))
     for name, buffer in flat.buffers.items():
@@ -46,7 +46,7 @@ def module_state(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
 
 
-def copies(policy: dict[str, Tensor], parts: Iterable[str]) -> dict[str, dict[str, Tensor]]:
+def target_state_from(policy: dict[str, Tensor], parts: Iterable[str]) -> dict[str, dict[str, Tensor]]:
     """The tensors of some `parts` of a policy, as `state()` names them."""
     prefixes = {part: "" if part == WHOLE else f"{part}." for part in parts}
     return {

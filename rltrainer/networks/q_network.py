@@ -7,7 +7,7 @@ import torch
 from gymnasium import spaces as gym
 from torch import Tensor, nn
 
-from rltrainer.accel.dense_stack import Tower
+from rltrainer.accel.dense_stack import DenseStack
 from rltrainer.api.options.off_policy import QLearningOptions
 from rltrainer.core.types import Spaces
 from rltrainer.envs.layout import AVAIL_ACTIONS, Part, find
@@ -62,7 +62,7 @@ class QNetwork(nn.Module):
         self.advantage = dense(features, stream, options.activation, rows * self.atoms, layer)
         self.value = dense(features, stream, options.activation, self.atoms, layer) if options.dueling else None
         plain = self.atoms == 1 and self.value is None and self.described is None
-        self.tower = Tower(self.body, self.advantage) if plain else None
+        self.tower = DenseStack(self.body, self.advantage) if plain else None
         self.register_buffer(
             "support",
             torch.linspace(options.v_min, options.v_max, self.atoms) if self.atoms > 1 else None,

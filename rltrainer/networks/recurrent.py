@@ -11,7 +11,7 @@ from rltrainer.core.types import State
 NAMES = {"lstm": ("h", "c"), "gru": ("h",)}
 
 
-class Memory(nn.Module):
+class RecurrentCore(nn.Module):
     """One recurrent layer: Hochreiter and Schmidhuber 1997, doi 10.1162/neco.1997.9.8.1735, or Cho et al. 2014,
     arXiv 1406.1078."""
 

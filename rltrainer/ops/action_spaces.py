@@ -26,7 +26,7 @@ D_co = TypeVar("D_co", covariant=True)
 
 
 @dataclass(frozen=True)
-class Family(Generic[D_co]):
+class ActionDistribution(Generic[D_co]):
     """How actions of one space are distributed, stored and handed to its environment."""
 
     outputs: int
@@ -54,22 +54,26 @@ def _first(batch: Any) -> Any:
 INTEGER, BIT, FLOAT = np.dtype(np.int64), np.dtype(np.int8), np.dtype(np.float32)
 
 
-def family(space: Space[Any]) -> Family[Distribution]:
+def action_distribution(space: Space[Any]) -> ActionDistribution[Distribution]:
     """The family for an action space. Raises RunError, permanent, for one that no algorithm here can act in."""
     match space:
         case spaces.Discrete():
             start, dtype = space.start, space.dtype
-            return Family(int(space.n), Categorical, (), INTEGER, lambda a: (a + start).astype(dtype, copy=False))
+            return ActionDistribution(
+                int(space.n), Categorical, (), INTEGER, lambda a: (a + start).astype(dtype, copy=False)
+            )
         case spaces.MultiDiscrete() if space.nvec.ndim == 1:
             return _choices(space)
         case spaces.MultiBinary():
             bits, shape = math.prod(space.shape), space.shape
-            return Family(bits, Bernoullis, (bits,), BIT, lambda a: a.reshape(-1, *shape).astype(np.int8, copy=False))
+            return ActionDistribution(
+                bits, Bernoullis, (bits,), BIT, lambda a: a.reshape(-1, *shape).astype(np.int8, copy=False)
+            )
         case spaces.Box() if np.issubdtype(space.dtype, np.floating):
             size = math.prod(space.shape)
-            return Family(size, DiagonalGaussian, (size,), FLOAT, _clipped(space), log_stds=size)
+            return ActionDistribution(size, DiagonalGaussian, (size,), FLOAT, _clipped(space), log_stds=size)
         case spaces.Tuple() if space.spaces:
-            return _product([family(part) for part in space.spaces])
+            return _product([action_distribution(part) for part in space.spaces])
     raise RunError(
         "InvalidOption",
         f"the action space {space} is not supported: use Discrete, MultiDiscrete (one-dimensional), MultiBinary, "
@@ -78,7 +82,7 @@ def family(space: Space[Any]) -> Family[Distribution]:
     )
 
 
-def squashed_family(space: Space[Any]) -> Family[SquashedGaussian]:
+def squashed_action_distribution(space: Space[Any]) -> ActionDistribution[SquashedGaussian]:
     """The family for a Box of floats with bounds, whose actions are in [-1, 1] until the environment takes them.
 
     The network puts out means and log standard deviations. Raises RunError, permanent, for any other space.
@@ -96,16 +100,18 @@ def squashed_family(space: Space[Any]) -> Family[SquashedGaussian]:
         scaled = middle + reach * action.reshape(-1, *shape)
         return np.asarray(np.clip(scaled, space.low, space.high), dtype)  # rounding may lead past a bound
 
-    return Family(2 * size, SquashedGaussian, (size,), FLOAT, to_env)
+    return ActionDistribution(2 * size, SquashedGaussian, (size,), FLOAT, to_env)
 
 
-def _choices(space: spaces.MultiDiscrete) -> Family[Distribution]:
+def _choices(space: spaces.MultiDiscrete) -> ActionDistribution[Distribution]:
     sizes, start, dtype = space.nvec.tolist(), space.start, space.dtype
 
     def to_env(action: NDArray[Any]) -> NDArray[Any]:
         return (action + start).astype(dtype, copy=False)
 
-    return Family(sum(sizes), lambda logits: MultiCategorical(logits, sizes), (len(sizes),), INTEGER, to_env)
+    return ActionDistribution(
+        sum(sizes), lambda logits: MultiCategorical(logits, sizes), (len(sizes),), INTEGER, to_env
+    )
 
 
 def _clipped(space: spaces.Box) -> Callable[[NDArray[Any]], NDArray[Any]]:
@@ -113,7 +119,7 @@ def _clipped(space: spaces.Box) -> Callable[[NDArray[Any]], NDArray[Any]]:
     return lambda action: np.asarray(np.clip(action.reshape(-1, *shape), low, high), dtype)
 
 
-def _product(parts: list[Family[Distribution]]) -> Family[Distribution]:
+def _product(parts: list[ActionDistribution[Distribution]]) -> ActionDistribution[Distribution]:
     shapes, sizes = [part.shape for part in parts], [math.prod(part.shape) for part in parts]
     sections = [part.outputs for part in parts] + [part.log_stds for part in parts]
     ends = np.cumsum(sizes)[:-1].tolist()
@@ -128,4 +134,4 @@ def _product(parts: list[Family[Distribution]]) -> Family[Distribution]:
         return tuple(part.to_env(each.reshape(-1, *part.shape)) for part, each in zip(parts, pieces, strict=True))
 
     stds = sum(part.log_stds for part in parts)
-    return Family(sum(part.outputs for part in parts), make, (sum(sizes),), FLOAT, to_env, log_stds=stds)
+    return ActionDistribution(sum(part.outputs for part in parts), make, (sum(sizes),), FLOAT, to_env, log_stds=stds)

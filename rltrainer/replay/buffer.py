@@ -153,7 +153,7 @@ class Replay:
             extras={name.removeprefix(EXTRA): self.columns[name].at(index) for name in names},
         )
 
-    def reprioritise(self, index: Indices, priorities: Array) -> None:
+    def update_priorities(self, index: Indices, priorities: Array) -> None:
         """Gives the steps at `index` [N], as drawn, new `priorities` [N]: |TD errors|. Nothing happens if uniform.
 
         Steps that are not valid any more are left out; one that was overwritten since passes its priority on to the

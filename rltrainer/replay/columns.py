@@ -44,7 +44,7 @@ class Column(Protocol):
         """Takes in the `state` of as many rows."""
 
 
-class Here:
+class HostColumn:
     """A column in the machine's memory, which the system gives only as it is written."""
 
     def __init__(self, slots: int, width: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -67,7 +67,7 @@ class Here:
         self.state(first, rows)[:] = state
 
 
-class There:
+class DeviceColumn:
     """A column in the memory of a device, which batches are gathered in."""
 
     def __init__(
@@ -97,14 +97,14 @@ class There:
         self.values[first : first + rows * self.width].copy_(given.flatten(0, 1))
 
 
-class Stacked:
+class FrameStackColumn:
     """A column of stacks [S, ...] of an environment's last S frames, of which each frame is kept once.
 
     A stack is the newest frames of its row and of those before it. Where it is not, as at the beginning of an episode,
     and in the oldest row, it begins anew: what it shows before its newest frame is kept as it is.
     """
 
-    def __init__(self, frames: Here | There, depth: int, rows: int) -> None:
+    def __init__(self, frames: HostColumn | DeviceColumn, depth: int, rows: int) -> None:
         """`frames` is the column [slots, ...] of newest frames; a stream has `rows` rows."""
         self.frames, self.depth, self.width = frames, depth, frames.width
         self.ring = rows * frames.width
@@ -229,6 +229,6 @@ def make_columns(
     columns: dict[str, Column] = {}
     for name, kind in kinds.items():
         given = (slots, width, kind.shape, kind.dtype)
-        column = Here(*given) if device == CPU else There(*given, device)
-        columns[name] = Stacked(column, kind.depth, rows) if kind.depth else column
+        column = HostColumn(*given) if device == CPU else DeviceColumn(*given, device)
+        columns[name] = FrameStackColumn(column, kind.depth, rows) if kind.depth else column
     return columns

@@ -73,10 +73,10 @@ class Shard:
             return None
         return self.replay.sample(self.options.batch_size, self.rng, beta_at(self.options, timesteps))
 
-    def reprioritise(self, index: Array, td_error: Array) -> None:
+    def update_priorities(self, index: Array, td_error: Array) -> None:
         """Takes the learner's temporal differences [N] as the priorities of the transitions that lie at `index` [N]."""
         if self.options.prioritized:
-            self.replay.reprioritise(index, td_error)
+            self.replay.update_priorities(index, td_error)
 
     def state(self) -> Tree:
         """Everything that sampling from it goes on from."""

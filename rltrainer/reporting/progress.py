@@ -9,7 +9,7 @@ from typing import Any
 from rltrainer.api.base import EVALUATED
 from rltrainer.api.experiment import Stop
 from rltrainer.core.execution import Iteration
-from rltrainer.core.types import Report
+from rltrainer.core.types import EpisodeReport
 from rltrainer.reporting.rows import Row
 
 WINDOW = 100
@@ -60,7 +60,7 @@ class Progress:
             "info": {"learner": {name: finite(value) for name, value in iteration.metrics.items()}},
         }
 
-    def evaluated(self, report: Report) -> Row:
+    def evaluated(self, report: EpisodeReport) -> Row:
         """Counts an evaluation of the policy as it is after the newest iteration; returns its part of the row."""
         self.evaluation_reward_mean = fmean(report.returns)
         return {

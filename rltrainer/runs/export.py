@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from rltrainer import __version__
 from rltrainer.algorithms import dqn, on_policy, sac
-from rltrainer.core.algorithm import Actor
+from rltrainer.core.algorithm import ActContext
 from rltrainer.core.types import State
 from rltrainer.envs.layout import Part, layout
 from rltrainer.errors import RunError
 from rltrainer.networks.encoders import OneHot
 from rltrainer.networks.noisy import NoisyLinear
-from rltrainer.ops.action_spaces import family
+from rltrainer.ops.action_spaces import action_distribution
 from rltrainer.ops.distributions import (
     Bernoullis,
     Categorical,
@@ -148,7 +148,7 @@ class Acting(nn.Module):
     def __init__(self, found: Policy) -> None:
         super().__init__()
         self.policy, self.nets = found, found.nets
-        self.state = list(found.algorithm.memory(found.nets, 1))
+        self.state = list(found.algorithm.initial_state(found.nets, 1))
         structure = found.spaces.structure
         self.parts = [] if structure is None else layout(structure)
         self.encoders = nn.ModuleList(_flat(part.space) for part in self.parts)
@@ -165,7 +165,7 @@ class Acting(nn.Module):
         count = len(inputs) - len(self.state)
         state = dict(zip(self.state, inputs[count:], strict=True))
         action, said, state = decide(self.policy, self._observation(inputs[:count]), state)
-        squashed = self.policy.family.make is SquashedGaussian
+        squashed = self.policy.action_distribution.make is SquashedGaussian
         actions = dict(as_taken(self.policy.spaces.actions, action, squashed))
         return {**actions, **said, **{f"{name}_out": value for name, value in state.items()}}
 
@@ -183,7 +183,7 @@ class Acting(nn.Module):
             .clone()
             for part in self.parts or whole
         }
-        memory = self.policy.algorithm.memory(self.nets, batch)
+        memory = self.policy.algorithm.initial_state(self.nets, batch)
         return {**given, **{f"{name}_in": value for name, value in memory.items()}}
 
     def about(self) -> dict[str, str]:
@@ -201,17 +201,17 @@ class Acting(nn.Module):
 def decide(found: Policy, obs: Tensor, state: State) -> tuple[Tensor, Named, State]:
     """The best actions, what the policy says of all actions, and the state after them."""
     algorithm, nets = found.algorithm, found.nets
-    if algorithm.best is on_policy.mode:
+    if algorithm.greedy_action is on_policy.mode:
         dist, state = nets.step(obs, state)  # type: ignore[operator]
         return dist.mode(), parameters(dist), state
-    if algorithm.best is sac.best:
+    if algorithm.greedy_action is sac.greedy_action:
         dist = nets.act(obs)  # type: ignore[operator]
         return dist.mode(), parameters(dist), state
-    if algorithm.best is dqn.greedy:
+    if algorithm.greedy_action is dqn.greedy:
         q = nets(obs)
         return nets.argmax(q, obs), {"q": q}, state  # type: ignore[operator]
-    actor = Actor(found.options, torch.Generator(), obs.shape[0], timesteps=found.timesteps, state=state)
-    return algorithm.best(nets, obs, actor), {}, actor.state
+    context = ActContext(found.options, torch.Generator(), obs.shape[0], timesteps=found.timesteps, state=state)
+    return algorithm.greedy_action(nets, obs, context), {}, context.state
 
 
 def parameters(dist: Any) -> Named:
@@ -242,7 +242,7 @@ def as_taken(space: Space[Any], action: Tensor, squashed: bool, name: str = "act
                 scaled = (high + low) / 2 + (high - low) / 2 * scaled
             yield name, scaled.clamp(low, high)
         case spaces.Tuple():
-            families = [family(part) for part in space.spaces]
+            families = [action_distribution(part) for part in space.spaces]
             columns = torch.split(action, [math.prod(each.shape) for each in families], -1)
             for i, (part, column) in enumerate(zip(space.spaces, columns, strict=True)):
                 yield from as_taken(part, column.reshape(-1, *families[i].shape), squashed, f"{name}_{i}")

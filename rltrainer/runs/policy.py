@@ -12,14 +12,14 @@ from gymnasium import Space
 
 from rltrainer import algorithms, rllib_compat
 from rltrainer.api.options import OptionError, Options, option_names, parse_options
-from rltrainer.core.algorithm import Actor, Algorithm
-from rltrainer.core.types import Report, Spaces
+from rltrainer.core.algorithm import ActContext, Algorithm
+from rltrainer.core.types import EpisodeReport, Spaces
 from rltrainer.envs.source import EnvSource
 from rltrainer.errors import RunError
 from rltrainer.networks.parameters import load_policy
-from rltrainer.ops.action_spaces import Family
+from rltrainer.ops.action_spaces import ActionDistribution
 from rltrainer.sampling.evaluator import evaluate
-from rltrainer.sampling.worker import Blueprint, observation_dtype
+from rltrainer.sampling.worker import WorkerConfig, observation_dtype
 from rltrainer.seeding import Role, derived_seed
 from rltrainer.storage import checkpoint
 from rltrainer.storage.checkpoint import CorruptCheckpointError
@@ -50,7 +50,7 @@ class Policy:
     timesteps: int
     """How long it was trained, in environment steps."""
     spaces: Spaces
-    family: Family[Any]
+    action_distribution: ActionDistribution[Any]
     source: EnvSource
 
     @property
@@ -58,26 +58,26 @@ class Policy:
         """The space of observations as the environment gives them."""
         return self.spaces.structure or self.spaces.observations
 
-    def actor(self, seed: int) -> Actor:
+    def context(self, seed: int) -> ActContext:
         """One that begins an episode."""
         rng = torch.Generator().manual_seed(derived_seed(seed, Role.ACTIONS))
-        memory = self.algorithm.memory(self.nets, 1)
-        return Actor(self.options, rng, width=1, timesteps=self.timesteps, state=memory)
+        memory = self.algorithm.initial_state(self.nets, 1)
+        return ActContext(self.options, rng, num_envs=1, timesteps=self.timesteps, state=memory)
 
     @torch.inference_mode()
-    def act(self, obs: Any, actor: Actor, deterministic: bool) -> np.ndarray[Any, Any]:
+    def act(self, obs: Any, context: ActContext, deterministic: bool) -> np.ndarray[Any, Any]:
         """The action for one observation, as the network gives it: the best, or one that explores."""
         batch = torch.as_tensor(np.asarray(obs, observation_dtype(self.spaces.observations))[None])
         if deterministic:
-            return np.asarray(self.algorithm.best(self.nets, batch, actor)[0].numpy())
-        return np.asarray(self.algorithm.act(self.nets, batch, actor)[0][0].numpy())
+            return np.asarray(self.algorithm.greedy_action(self.nets, batch, context)[0].numpy())
+        return np.asarray(self.algorithm.act(self.nets, batch, context)[0][0].numpy())
 
-    def evaluate(self, episodes: int, seed: int, deterministic: bool) -> Report:
+    def evaluate(self, episodes: int, seed: int, deterministic: bool) -> EpisodeReport:
         """Returns and lengths of `episodes` whole episodes, many at a time.
 
         Where they begin follows from `seed` in another way than in training, so that the states are new ones."""
-        blueprint = Blueprint(self.algorithm, self.source.scored(), self.spaces, self.options, seed)
-        return evaluate(blueprint, self.nets, self.timesteps, episodes, deterministic)
+        worker_config = WorkerConfig(self.algorithm, self.source.for_evaluation(), self.spaces, self.options, seed)
+        return evaluate(worker_config, self.nets, self.timesteps, episodes, deterministic)
 
     def moved(self, env: str | None, env_config: dict[str, Any]) -> "Policy":
         """The same policy in environment `env`, or in its own with `env_config` over its arguments.
@@ -132,8 +132,8 @@ def build(trained: Mapping[str, Any], timesteps: int) -> tuple[Policy, torch.nn.
     spaces = source.spaces()
     options = algorithm.options.model_validate(trained["config"])
     nets = algorithm.nets(spaces, options).requires_grad_(False).eval()
-    acting, family = nets.get_submodule(algorithm.acts), algorithm.family(spaces.actions)
-    return Policy(trained["run"], algorithm, options, acting, timesteps, spaces, family, source), nets
+    acting, action_distribution = nets.get_submodule(algorithm.acts), algorithm.action_distribution(spaces.actions)
+    return Policy(trained["run"], algorithm, options, acting, timesteps, spaces, action_distribution, source), nets
 
 
 def _check_same(what: str, source: EnvSource, found: Space[Any], own: EnvSource, expected: Space[Any]) -> None:

@@ -16,13 +16,13 @@ from gymnasium import Env
 
 from rltrainer.api.experiment import Storage
 from rltrainer.api.status import RolloutResults
-from rltrainer.core.types import Report
+from rltrainer.core.types import EpisodeReport
 from rltrainer.envs.source import EnvSource
 from rltrainer.errors import RunError
 from rltrainer.runs import policy as trained
 from rltrainer.runs.policy import Policy
 from rltrainer.storage import locate
-from rltrainer.storage.store import open_store, patiently
+from rltrainer.storage.store import open_store, retry
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ def load(request: Request, place: Path) -> tuple[Policy, str]:
 
 def evaluate(
     checkpoint: str, episodes: int = 100, seed: int = 0, deterministic: bool = True, which: str = "latest"
-) -> Report:
+) -> EpisodeReport:
     """Returns and lengths of `episodes` whole episodes, many at a time, with the policy of a checkpoint.
 
     `checkpoint` is its folder or that of its run, or an s3:// URI of either; `which` chooses among a run's, "latest" or
@@ -153,15 +153,17 @@ def run_episode(
 ) -> Episode:
     """One episode of `env`, which is reset with `seed`. Raises RunError that names environment, step and seed."""
     episode = Episode(seed)
-    actor = policy.actor(seed)
+    context = policy.context(seed)
     try:
         obs, _ = env.reset(seed=seed)
         episode.obs.append(obs)
         while not (episode.terminated or episode.truncated):
             if frames is not None:
                 frames.append(env.render())
-            action = policy.act(obs, actor, deterministic)
-            obs, reward, episode.terminated, episode.truncated, _ = env.step(policy.family.to_single_env(action))
+            action = policy.act(obs, context, deterministic)
+            obs, reward, episode.terminated, episode.truncated, _ = env.step(
+                policy.action_distribution.to_single_env(action)
+            )
             episode.obs.append(obs)
             episode.actions.append(action)
             episode.rewards.append(float(reward))
@@ -205,7 +207,7 @@ class Keeper:
 
     def _keep(self, path: Path, uri: str) -> None:
         store = open_store(uri, self.request.storage)
-        patiently(lambda: store.upload(path, path.name), PATIENCE)
+        retry(lambda: store.upload(path, path.name), PATIENCE)
         path.unlink()
 
     def results(self, done: bool = False) -> RolloutResults:
@@ -236,7 +238,7 @@ def run(request: Request) -> Iterator[tuple[Episode | None, RolloutResults]]:
     Raises RunError for what is wrong, and StorageError when storage has been away for minutes."""
     with tempfile.TemporaryDirectory(prefix="rltrainer-") as folder:
         scratch, loaded = Path(folder), list[tuple[Policy, str]]()
-        patiently(lambda: loaded.append(load(request, scratch / "checkpoint")), PATIENCE)
+        retry(lambda: loaded.append(load(request, scratch / "checkpoint")), PATIENCE)
         policy, origin = loaded[0]
         keeper = Keeper(request, origin)
         frames: list[Any] | None = [] if request.video else None

@@ -26,18 +26,18 @@ from rltrainer.core.types import Spaces, Weights
 from rltrainer.envs.source import EnvSource
 from rltrainer.errors import Interrupted, RunError
 from rltrainer.learning.threads import set_threads
-from rltrainer.networks.parameters import copies
+from rltrainer.networks.parameters import target_state_from
 from rltrainer.reporting import results
 from rltrainer.reporting.progress import Progress
 from rltrainer.reporting.rows import Row
 from rltrainer.runs.interrupt import Interrupt
 from rltrainer.sampling.evaluator import Evaluator
-from rltrainer.sampling.worker import Blueprint
+from rltrainer.sampling.worker import WorkerConfig
 from rltrainer.storage import checkpoint as ckpt
 from rltrainer.storage import restore
 from rltrainer.storage.checkpoint import Tree
 from rltrainer.storage.paths import CHECKPOINTS, EXPORTS, LOG, RESULTS
-from rltrainer.storage.store import SPEAK_EVERY, StorageError, Store, open_store, patiently
+from rltrainer.storage.store import LOG_INTERVAL_S, StorageError, Store, open_store, retry
 from rltrainer.storage.sync import Uploader
 
 log = logging.getLogger(__name__)
@@ -92,14 +92,14 @@ class Run:
         found = self._open_storage()
         self.seed = seed_of(options, found.newest)
         self._write_params(options)
-        blueprint = Blueprint(algorithm, source, spaces, options, self.seed, self.gpu_share)
-        self.backend = backend = open_backend(blueprint, self.interrupt.check)
+        worker_config = WorkerConfig(algorithm, source, spaces, options, self.seed, self.gpu_share)
+        self.backend = backend = open_backend(worker_config, self.interrupt.check)
         self.interrupt.install()
         self._restore(backend, found, restore_from)
         self.results = results.Results(self.folder, self.progress.training_iteration, self.spec.stop, self.terminal)
         self.results.hyperparameters(options.model_dump(by_alias=True, mode="json"))
         if (asked := self.spec.evaluation) is not None:
-            judged = replace(blueprint, source=source.scored())
+            judged = replace(worker_config, source=source.for_evaluation())
             self.evaluator = Evaluator(judged, asked.episodes, asked.deterministic)
         self.stopped_by = self.progress.stopped_by(self.spec.stop)
         self.iterations = algorithm.strategy(backend, options, self.progress.timesteps_total)
@@ -184,7 +184,7 @@ class Run:
             return
         check = self.interrupt.stop_here
         try:
-            weights = fetched(self.opened.weights(self.progress.timesteps_total), check)
+            weights = resolve_weights(self.opened.weights(self.progress.timesteps_total), check)
             report = self.evaluator.run(weights, iteration, check)
         except Interrupted:  # the iteration itself is whole
             self._publish(last=True)
@@ -229,7 +229,7 @@ class Run:
         self.newest = ckpt.write(root, tree, progress.training_iteration, progress.timesteps_total, progress.metrics())
         if self.uploader is not None:
             self.uploader.add(self.newest)
-        for old in ckpt.doomed(ckpt.found(root), self.spec.checkpoint.keep, self.spec.checkpoint.score_attribute):
+        for old in ckpt.to_prune(ckpt.found(root), self.spec.checkpoint.keep, self.spec.checkpoint.score_attribute):
             if self.uploader is None or self.uploader.forget(root / old.name):
                 ckpt.delete(root / old.name)
 
@@ -263,7 +263,7 @@ class Run:
     def _await_storage(self, action: Callable[[], object]) -> None:
         """Runs `action` until storage answers; says, in the log and in the status, what is waited for."""
         try:
-            patiently(action, STORAGE_PATIENCE, self.interrupt.sleep, self._storage_failed)
+            retry(action, STORAGE_PATIENCE, self.interrupt.sleep, self._storage_failed)
         except StorageError as error:
             raise RunError(error.reason, f"{error} (waited {STORAGE_PATIENCE / 60:.0f} minutes)") from error
         self.update(sync=None)
@@ -294,7 +294,7 @@ class Run:
         if same:
             learner = {**origin.tree["learner"], "rng": fresh["learner"]["rng"]}
         else:  # targets begin where what they follow does
-            learner = {**fresh["learner"], "targets": copies(policy, fresh["learner"]["targets"])}
+            learner = {**fresh["learner"], "targets": target_state_from(policy, fresh["learner"]["targets"])}
         buffer = origin.tree.get("replay", {}) if replay else {}
         adopted = {"policy": policy, "learner": learner, "replay": buffer, "workers": {}}
         backend.load(adopted, generation=0)
@@ -327,7 +327,7 @@ class Run:
         self.uploader.touch(*(self.results.files() if self.results else ()), self.folder / LOG)
         patience = STORAGE_PATIENCE if wait else 10.0
         end = monotonic() + patience
-        while not (done := self.uploader.close(min(SPEAK_EVERY, patience))) and monotonic() < end:
+        while not (done := self.uploader.close(min(LOG_INTERVAL_S, patience))) and monotonic() < end:
             error = self.uploader.status().error
             log.warning("waiting for the last uploads: %s", error.message if error else "under way")
         return done
@@ -341,7 +341,7 @@ def own_options(algorithm: Algorithm, spec: ExperimentSpec) -> Options:
         raise RunError("InvalidOption", complaint(error, "spec.config", algorithm.options), permanent=True) from None
 
 
-def fetched(weights: Any, check: Callable[[], None]) -> Weights:
+def resolve_weights(weights: Any, check: Callable[[], None]) -> Weights:
     """The weights that a backend's reference stands for. Raises RunError if they are lost, and what `check` raises."""
     if isinstance(weights, dict):
         return weights

@@ -10,19 +10,19 @@ from gymnasium import spaces as gym_spaces
 
 from rltrainer import machine
 from rltrainer.api.options import Options
-from rltrainer.core.algorithm import Actor, Algorithm
+from rltrainer.core.algorithm import ActContext, Algorithm
 from rltrainer.core.fragment import Fragment
-from rltrainer.core.types import CPU, Array, Report, Spaces, State, Weights
+from rltrainer.core.types import CPU, Array, EpisodeReport, Spaces, State, Weights
 from rltrainer.envs import state as env_state
 from rltrainer.envs.source import EnvSource
 from rltrainer.errors import RunError
-from rltrainer.networks.parameters import Flat, load_weights
+from rltrainer.networks.parameters import FlatParameters, load_weights
 from rltrainer.ops.normalization import discounted_so_far
 from rltrainer.seeding import Role, derived_seed
 
 
 @dataclass(frozen=True)
-class Blueprint:
+class WorkerConfig:
     """What it takes to build a worker or a learner, wherever it is to live."""
 
     algorithm: Algorithm
@@ -37,32 +37,34 @@ class Blueprint:
 class Worker:
     """`num_envs_per_worker` environments and a copy of the policy. It reuses its fragment: read it before the next."""
 
-    def __init__(self, blueprint: Blueprint, index: int, generation: int = 0, device: torch.device = CPU) -> None:
+    def __init__(
+        self, worker_config: WorkerConfig, index: int, generation: int = 0, device: torch.device = CPU
+    ) -> None:
         """`device` is where the policy computes actions; environments are on the CPU."""
-        options, algorithm = blueprint.options, blueprint.algorithm
-        self.blueprint, self.index, self.device = blueprint, index, device
-        self.length, self.width = options.rollout_fragment_length, options.num_envs_per_worker
-        self.policy = acting(algorithm, blueprint.spaces, options).to(device)
-        self.flat = Flat(self.policy)
-        self.family = algorithm.family(blueprint.spaces.actions)
+        options, algorithm = worker_config.options, worker_config.algorithm
+        self.worker_config, self.index, self.device = worker_config, index, device
+        self.unroll_length, self.num_envs = options.rollout_fragment_length, options.num_envs_per_worker
+        self.policy = acting(algorithm, worker_config.spaces, options).to(device)
+        self.flat = FlatParameters(self.policy)
+        self.action_distribution = algorithm.action_distribution(worker_config.spaces.actions)
         cpus = machine.cpus() if not options.num_workers else int(options.num_cpus_per_worker)
-        self.envs = blueprint.source.vector(self.width, options.vector_env, cpus)
-        self.clips_rewards = blueprint.source.clips_rewards
+        self.envs = worker_config.source.vector(self.num_envs, options.vector_env, cpus)
+        self.clips_rewards = worker_config.source.clips_rewards
         self.fragment = self._allocate()
-        self.actor = Actor(
+        self.context = ActContext(
             options,
             torch.Generator(),
-            self.width,
-            first=index * self.width,
-            total=self.width * max(1, options.num_workers),
+            self.num_envs,
+            first=index * self.num_envs,
+            total=self.num_envs * max(1, options.num_workers),
         )
         self.begin(generation)
 
     def _allocate(self) -> Fragment:
-        space, t, b = self.blueprint.spaces.observations, self.length, self.width
+        space, t, b = self.worker_config.spaces.observations, self.unroll_length, self.num_envs
         return Fragment(
             obs=np.zeros((t + 1, b, *(space.shape or ())), observation_dtype(space)),
-            a=np.zeros((t, b, *self.family.shape), self.family.dtype),
+            a=np.zeros((t, b, *self.action_distribution.shape), self.action_distribution.dtype),
             r=np.zeros((t, b), np.float32),
             terminated=np.zeros((t, b), np.bool_),
             truncated=np.zeros((t, b), np.bool_),
@@ -71,10 +73,10 @@ class Worker:
 
     def begin(self, generation: int) -> None:
         """Begins new episodes. The same worker of the same generation begins in the same states."""
-        seed = self.blueprint.seed
-        self.actor.rng.manual_seed(derived_seed(seed, Role.ACTIONS, self.index, generation))
-        first = self.index * self.width
-        seeds = [derived_seed(seed, Role.ENVIRONMENT, first + i, generation) for i in range(self.width)]
+        seed = self.worker_config.seed
+        self.context.rng.manual_seed(derived_seed(seed, Role.ACTIONS, self.index, generation))
+        first = self.index * self.num_envs
+        seeds = [derived_seed(seed, Role.ENVIRONMENT, first + i, generation) for i in range(self.num_envs)]
         self.env_seed, self.steps_done = seeds[0], 0
         # a vector with one random state for all its environments takes one seed, and no list of them
         per_env = hasattr(self.envs.unwrapped, "envs") or hasattr(self.envs.unwrapped, "env_fns")
@@ -83,47 +85,49 @@ class Worker:
             self._keep(0, obs)
         except Exception as error:
             self._blame(0, error)
-        self.just_ended = np.zeros(self.width, np.bool_)
-        self.actor.state = self._there(self.blueprint.algorithm.memory(self.policy, self.width))
-        self.running_return = np.zeros(self.width)
-        self.running_length = np.zeros(self.width, np.int64)
-        self.running_discounted = np.zeros(self.width, np.float32)
+        self.just_ended = np.zeros(self.num_envs, np.bool_)
+        self.context.state = self._there(self.worker_config.algorithm.initial_state(self.policy, self.num_envs))
+        self.running_return = np.zeros(self.num_envs)
+        self.running_length = np.zeros(self.num_envs, np.int64)
+        self.running_discounted = np.zeros(self.num_envs, np.float32)
 
-    def sample(self, weights: Weights, check: Callable[[], None] | None = None) -> tuple[Fragment, Report]:
+    def sample(self, weights: Weights, check: Callable[[], None] | None = None) -> tuple[Fragment, EpisodeReport]:
         """One fragment with the policy of `weights`. `check` is called before each step, and may raise to abandon."""
         load_weights(self.flat, weights)
-        self.actor.timesteps = weights["timesteps"]
+        self.context.timesteps = weights["timesteps"]
         fragment = self.fragment
         if self.steps_done:
-            fragment.obs[0] = fragment.obs[self.length]
-        fragment.state = {name: value.cpu().numpy().copy() for name, value in self.actor.state.items()}
+            fragment.obs[0] = fragment.obs[self.unroll_length]
+        fragment.state = {name: value.cpu().numpy().copy() for name, value in self.context.state.items()}
         with torch.inference_mode():
-            for t in range(self.length):
+            for t in range(self.unroll_length):
                 if check is not None:
                     check()
                 self._step(t)
             self._check()
             report = self._account()
             self._prepare()
-        self.steps_done += self.length
+        self.steps_done += self.unroll_length
         return fragment, report
 
     def _step(self, t: int) -> None:
         """Acts on obs[t]; writes a[t], r[t], the ends of episodes and obs[t + 1]."""
         fragment = self.fragment
         obs_t = torch.from_numpy(fragment.obs[t]).to(self.device)
-        action, extras = self.blueprint.algorithm.act(self.policy, obs_t, self.actor)
+        action, extras = self.worker_config.algorithm.act(self.policy, obs_t, self.context)
         fragment.a[t] = a = action.cpu().numpy()
         for name, value in extras.items():
             self._note(name, t, value.cpu().numpy())
         try:
-            obs, reward, fragment.terminated[t], fragment.truncated[t], _ = self.envs.step(self.family.to_env(a))
+            obs, reward, fragment.terminated[t], fragment.truncated[t], _ = self.envs.step(
+                self.action_distribution.to_env(a)
+            )
             self._keep(t + 1, obs)
             fragment.r[t] = reward
         except Exception as error:
             self._blame(t, error)
-        if self.actor.state:
-            self.actor.forget(torch.from_numpy(self._done(t - 1)).to(self.device))
+        if self.context.state:
+            self.context.forget(torch.from_numpy(self._done(t - 1)).to(self.device))
 
     def _done(self, t: int) -> Array:
         """Which episodes ended in step `t`, [B], or for -1 in the step before this fragment."""
@@ -135,7 +139,7 @@ class Worker:
 
     def _note(self, name: str, t: int, value: Array) -> None:
         if name not in self.fragment.extras:
-            self.fragment.extras[name] = np.zeros((self.length, *value.shape), value.dtype)
+            self.fragment.extras[name] = np.zeros((self.unroll_length, *value.shape), value.dtype)
         self.fragment.extras[name][t] = value
 
     def _keep(self, t: int, obs: Any) -> None:
@@ -151,19 +155,19 @@ class Worker:
         fragment.valid[0], fragment.valid[1:] = ~self.just_ended, ~done[:-1]
         fragment.r[~fragment.valid] = 0.0
         self.just_ended = done[-1].copy()
-        self._check_numbers(self.length)
+        self._check_numbers(self.unroll_length)
 
     def _prepare(self) -> None:
         """Makes of the rewards what is learnt from, and adds what learning needs beside them."""
-        fragment, blueprint = self.fragment, self.blueprint
+        fragment, worker_config = self.fragment, self.worker_config
         if self.clips_rewards:
             fragment.r.clip(-1.0, 1.0, out=fragment.r)
-        if getattr(blueprint.options, "normalize_rewards", False):
-            gamma = blueprint.options.gamma
+        if getattr(worker_config.options, "normalize_rewards", False):
+            gamma = worker_config.options.gamma
             done = fragment.terminated | fragment.truncated
             fragment.extras["discounted"] = discounted_so_far(fragment.r, done, gamma, self.running_discounted)
-        if blueprint.algorithm.priorities is not None:
-            found = blueprint.algorithm.priorities(self.policy, fragment, blueprint.options)
+        if worker_config.algorithm.priorities is not None:
+            found = worker_config.algorithm.priorities(self.policy, fragment, worker_config.options)
             fragment.priorities = found.cpu().numpy()
 
     def _check_numbers(self, steps: int) -> None:
@@ -176,14 +180,14 @@ class Worker:
                 t, b = np.argwhere(~np.isfinite(array))[0, :2]
                 raise self._failure(int(t), f"{name} of environment {b} is NaN or infinite")
 
-    def _account(self) -> Report:
+    def _account(self) -> EpisodeReport:
         """Adds the fragment to the episodes under way, and reports those that ended."""
         fragment = self.fragment
         done = fragment.terminated | fragment.truncated
         earned = self.running_return + fragment.r.cumsum(0, dtype=np.float64)
         lasted = self.running_length + fragment.valid.cumsum(0)
-        report = Report(int(fragment.valid.sum()))
-        paid, spent = np.zeros(self.width), np.zeros(self.width, np.int64)
+        report = EpisodeReport(int(fragment.valid.sum()))
+        paid, spent = np.zeros(self.num_envs), np.zeros(self.num_envs, np.int64)
         for t, b in np.argwhere(done):
             report.returns.append(float(earned[t, b] - paid[b]))
             report.lengths.append(int(lasted[t, b] - spent[b]))
@@ -194,7 +198,7 @@ class Worker:
     def _failure(self, t: int, what: str) -> RunError:
         where = f"worker {self.index}, step {self.steps_done + t}"
         return RunError(
-            "EnvironmentFailed", f"environment {self.blueprint.source.name}: {what} ({where}, seed {self.env_seed})"
+            "EnvironmentFailed", f"environment {self.worker_config.source.name}: {what} ({where}, seed {self.env_seed})"
         )
 
     def _blame(self, t: int, error: Exception) -> NoReturn:
@@ -205,10 +209,10 @@ class Worker:
     def state(self) -> dict[str, Any]:
         """Everything that sampling goes on from. "envs" is None where the environments cannot be saved."""
         return {
-            "rng": self.actor.rng.get_state(),
-            "memory": {name: value.cpu().clone() for name, value in self.actor.state.items()},
+            "rng": self.context.rng.get_state(),
+            "memory": {name: value.cpu().clone() for name, value in self.context.state.items()},
             "envs": env_state.save(self.envs),
-            "obs": self.fragment.obs[self.length if self.steps_done else 0].copy(),
+            "obs": self.fragment.obs[self.unroll_length if self.steps_done else 0].copy(),
             "just_ended": self.just_ended.copy(),
             "running_return": self.running_return.copy(),
             "running_length": self.running_length.copy(),
@@ -218,10 +222,10 @@ class Worker:
 
     def load(self, state: dict[str, Any]) -> None:
         """Goes on from `state()` of a worker of the same index, options and environments."""
-        self.actor.rng.set_state(torch.as_tensor(state["rng"]))
-        self.actor.state = {name: value.clone() for name, value in self._there(state["memory"]).items()}
+        self.context.rng.set_state(torch.as_tensor(state["rng"]))
+        self.context.state = {name: value.clone() for name, value in self._there(state["memory"]).items()}
         env_state.load(self.envs, state["envs"])
-        self.fragment.obs[0] = self.fragment.obs[self.length] = np.asarray(state["obs"])
+        self.fragment.obs[0] = self.fragment.obs[self.unroll_length] = np.asarray(state["obs"])
         self.just_ended = np.asarray(state["just_ended"])
         self.running_return = np.asarray(state["running_return"])
         self.running_length = np.asarray(state["running_length"])

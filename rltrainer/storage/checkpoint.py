@@ -239,7 +239,7 @@ def best(manifests: list[Manifest], attribute: str) -> Manifest | None:
     return max(manifests, key=lambda manifest: (score(manifest, attribute), manifest.iteration), default=None)
 
 
-def doomed(manifests: list[Manifest], keep: int, attribute: str) -> list[Manifest]:
+def to_prune(manifests: list[Manifest], keep: int, attribute: str) -> list[Manifest]:
     """Those to delete: all but the `keep` best and the newest; none where `keep` is 0."""
     if not keep:
         return []

@@ -21,7 +21,7 @@ from rltrainer.api.status import Problem
 
 log = logging.getLogger(__name__)
 
-SPEAK_EVERY = 15.0
+LOG_INTERVAL_S = 15.0
 """Seconds between lines that say what is being waited for."""
 
 
@@ -231,7 +231,7 @@ def s3_client(endpoint: str | None, region: str | None) -> Any:
     return boto3.session.Session().client("s3", endpoint_url=endpoint, region_name=region, config=config)
 
 
-def patiently(
+def retry(
     action: Callable[[], object],
     patience: float,
     sleep: Callable[[float], object] = sleep,
@@ -248,7 +248,7 @@ def patiently(
             told(error)
             if monotonic() > end:
                 raise
-            if monotonic() - spoken >= SPEAK_EVERY:
+            if monotonic() - spoken >= LOG_INTERVAL_S:
                 spoken = monotonic()
                 log.warning("waiting for storage: %s", error)
             sleep(3)

@@ -182,9 +182,9 @@ class Uploader:
             self._remote[manifest.iteration] = manifest
             self._queue.popleft()
             self._active = None
-            doomed = ckpt.doomed(list(self._remote.values()), self.policy.keep, self.policy.score_attribute)
+            to_prune = ckpt.to_prune(list(self._remote.values()), self.policy.keep, self.policy.score_attribute)
         log.info("%s is in %s", folder.name, self.store.uri)
-        for old in doomed:
+        for old in to_prune:
             with self._changed:
                 del self._remote[old.iteration]
             remove(self.store, old)

@@ -29,7 +29,7 @@ from rltrainer.runs.train import claim_folder, mark, storage_uri
 from rltrainer.storage import checkpoint as ckpt
 from rltrainer.storage import sync
 from rltrainer.storage.paths import CHECKPOINTS, LOG, RESULTS, SEARCH
-from rltrainer.storage.store import Store, open_store, patiently
+from rltrainer.storage.store import Store, open_store, retry
 from rltrainer.storage.sync import Uploader
 from rltrainer.tune.driver_only import DriverOnly
 from rltrainer.tune.journal import Entry, Journal, read, trial_name
@@ -139,7 +139,7 @@ class Search:
         """The journal of an earlier attempt, or a new one."""
         if self.plan.uri is not None:
             self.store = store = open_store(self.plan.uri, self.spec.storage)
-            patiently(lambda: self._fetch(store), STORAGE_PATIENCE, self.interrupt.sleep, self._storage_failed)
+            retry(lambda: self._fetch(store), STORAGE_PATIENCE, self.interrupt.sleep, self._storage_failed)
             self._update(sync=None)
             self.uploader = Uploader(store, self.plan.folder, Checkpoint())
         if (before := read(self.plan.folder / SEARCH)) is not None:
@@ -237,9 +237,7 @@ class Search:
         if self.store is not None and self.uploader is not None:
             store = self.store
             if at_once:
-                patiently(
-                    lambda: store.upload(path, SEARCH), STORAGE_PATIENCE, self.interrupt.sleep, self._storage_failed
-                )
+                retry(lambda: store.upload(path, SEARCH), STORAGE_PATIENCE, self.interrupt.sleep, self._storage_failed)
             self.uploader.touch(path, self.plan.folder / LOG)
         trials, best = self.journal.trials, self.journal.best()
         self._update(

@@ -14,7 +14,7 @@ from rltrainer.api.options import OPTIONS
 from rltrainer.networks import ActorCritic
 from rltrainer.networks.continuous import ActorAndCritic, DiscreteCritic, Policy, SoftActorAndCritic
 from rltrainer.networks.q_network import QNetwork
-from tests.unit.trainer.helpers import TASKS, blueprint, serial
+from tests.unit.trainer.helpers import TASKS, serial, worker_config
 
 SHARED = {"seed": 0, "num_envs_per_worker": 8, "hiddens": [32], "gamma": 0.5, "timesteps_per_iteration": 4000}
 CRITIC = {**SHARED, "timesteps_per_iteration": 8000, "lr": 0.01, "rollout_fragment_length": 8}
@@ -75,7 +75,7 @@ def test_every_critic_is_asked() -> None:
 def test_critics_tell_the_end_from_a_cut(run: str, config: dict[str, Any], end: str, worth: list[float]) -> None:
     run, _, discrete = run.partition("-")
     continuous = run in ("DDPG", "TD3", "ApexDDPG", "SAC") and not discrete
-    plan = blueprint(TASKS + "Clock", run, {"end": end, "continuous": continuous}, **config)
+    plan = worker_config(TASKS + "Clock", run, {"end": end, "continuous": continuous}, **config)
     backend, iterations = serial(plan)
     next(iterations)
     with torch.no_grad():

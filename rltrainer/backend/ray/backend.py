@@ -17,16 +17,16 @@ from ray import exceptions as rex
 from rltrainer.api.options import ReplayOptions
 from rltrainer.backend.base import make_learner, start_worker
 from rltrainer.backend.ray.cluster import LOST, POLL, Patience, connect, disconnect, receive, summary
-from rltrainer.backend.ray.learners import Here, Learners, RayLearners
+from rltrainer.backend.ray.learners import Learners, LocalLearner, RayLearners
 from rltrainer.backend.ray.shards import RayShards
-from rltrainer.core.execution import Done, Task
+from rltrainer.core.execution import Completed, Request
 from rltrainer.core.fragment import Fragment
-from rltrainer.core.types import Metrics, Report, Weights
+from rltrainer.core.types import EpisodeReport, Metrics, Weights
 from rltrainer.errors import RunError
-from rltrainer.learning.data_parallel import share_of
+from rltrainer.learning.data_parallel import per_learner_options
 from rltrainer.learning.learner import Gradient, Learner
 from rltrainer.replay.shards import shard_count
-from rltrainer.sampling.worker import Blueprint, Worker
+from rltrainer.sampling.worker import Worker, WorkerConfig
 from rltrainer.storage.checkpoint import Tree
 
 log = logging.getLogger(__name__)
@@ -45,22 +45,22 @@ Start = tuple[Tree | None, int]
 class WorkerActor:
     """A worker in a process of its own, built with its first fragment, so that what is wrong arrives as itself."""
 
-    def __init__(self, blueprint: Blueprint, index: int) -> None:
+    def __init__(self, worker_config: WorkerConfig, index: int) -> None:
         torch.set_num_threads(1)
-        self.blueprint, self.index = blueprint, index
+        self.worker_config, self.index = worker_config, index
         self.worker: Worker | None = None
         self.apprentice: Learner | None = None
 
-    def sample(self, weights: Weights, start: Start) -> tuple[Fragment, Report]:
+    def sample(self, weights: Weights, start: Start) -> tuple[Fragment, EpisodeReport]:
         """One fragment; `start` counts for the first alone."""
         if self.worker is None:
-            self.worker = start_worker(self.blueprint, self.index, *start)
+            self.worker = start_worker(self.worker_config, self.index, *start)
         return self.worker.sample(weights)
 
-    def gradient(self, weights: Weights, start: Start) -> tuple[tuple[Gradient, Metrics], Report]:
+    def gradient(self, weights: Weights, start: Start) -> tuple[tuple[Gradient, Metrics], EpisodeReport]:
         """What one fragment teaches."""
         fragment, report = self.sample(weights, start)
-        self.apprentice = self.apprentice or make_learner(self.blueprint)
+        self.apprentice = self.apprentice or make_learner(self.worker_config)
         return self.apprentice.gradient(weights, fragment, weights["timesteps"]), report
 
     def pid(self) -> int:
@@ -73,12 +73,12 @@ class WorkerActor:
 
 
 @dataclass(frozen=True)
-class Request:
+class Pending:
     """What a worker was asked for."""
 
     worker: int
     actor: Any
-    task: Task
+    request: Request
     weights: Any
     product: Any
     """Where the product will be, apart from the report; None where it is read here, and comes with it."""
@@ -87,55 +87,57 @@ class Request:
 class RayBackend:
     """Workers as actors; replay shards, where there are any, too; and the learner here or as one actor or several."""
 
-    def __init__(self, blueprint: Blueprint, check: Callable[[], None]) -> None:
-        options = blueprint.options
-        self.check, self.blueprint = check, blueprint
+    def __init__(self, worker_config: WorkerConfig, check: Callable[[], None]) -> None:
+        options = worker_config.options
+        self.check, self.worker_config = check, worker_config
         learners = max(options.num_learners, options.num_gpus)
         workers = max(1, options.num_workers) * options.num_cpus_per_worker
         self.began_ray = connect(workers + learners, learners * options.num_gpus)
-        self.shared = ray.put(blueprint)
+        self.shared = ray.put(worker_config)
         self.num_workers = max(1, options.num_workers)
         # first the learners: a worker on the only CPU of a GPU's node would keep a learner from that GPU for ever
-        self.learners: Learners = RayLearners(blueprint, self.shared, check) if learners else Here(blueprint)
+        self.learners: Learners = (
+            RayLearners(worker_config, self.shared, check) if learners else LocalLearner(worker_config)
+        )
         self.actors = [self._actor(index) for index in range(self.num_workers)]
         self.shards: RayShards | None = None
         if isinstance(options, ReplayOptions) and shard_count(options):
-            batch_size = share_of(options, self.learners.count).batch_size
-            self.shards = RayShards(blueprint, batch_size, self.learners.count, check)
+            batch_size = per_learner_options(options, self.learners.count).batch_size
+            self.shards = RayShards(worker_config, batch_size, self.learners.count, check)
         self.starts: list[Start] = [(None, 0)] * self.num_workers
         self.losses = [0] * self.num_workers
         self.replacements = 0
-        self.requests: dict[Any, Request] = {}
+        self.requests: dict[Any, Pending] = {}
 
     def _actor(self, index: int) -> Any:
-        cpus = self.blueprint.options.num_cpus_per_worker
+        cpus = self.worker_config.options.num_cpus_per_worker
         return ray.remote(WorkerActor).options(num_cpus=cpus).remote(self.shared, index)
 
     def weights(self, timesteps: int) -> Any:
         """See Sampler."""
         return self.learners.weights(timesteps)
 
-    def sample(self, weights: Any) -> tuple[Sequence[Any], list[Report]]:
+    def sample(self, weights: Any) -> tuple[Sequence[Any], list[EpisodeReport]]:
         """See Sampler."""
         for index in range(self.num_workers):
-            self.begin(index, "sample", weights)
-        done: dict[int, Done] = {}
+            self.submit(index, "sample", weights)
+        done: dict[int, Completed] = {}
         while len(done) < self.num_workers:
-            done.update((each.worker, each) for each in self.finished())
+            done.update((each.worker, each) for each in self.poll())
         order = range(self.num_workers)
         return [done[i].product for i in order], [done[i].report for i in order]
 
-    def begin(self, worker: int, task: Task, weights: Any) -> None:
+    def submit(self, worker: int, request: Request, weights: Any) -> None:
         """See Sampler."""
         actor, product = self.actors[worker], None
-        call = getattr(actor, task)
-        if task == "gradient" or not (self.learners.remote or self.shards):
+        call = getattr(actor, request)
+        if request == "gradient" or not (self.learners.remote or self.shards):
             answer = call.remote(weights, self.starts[worker])
         else:
             product, answer = call.options(num_returns=2).remote(weights, self.starts[worker])
-        self.requests[answer] = Request(worker, actor, task, weights, product)
+        self.requests[answer] = Pending(worker, actor, request, weights, product)
 
-    def finished(self) -> list[Done]:
+    def poll(self) -> list[Completed]:
         """See Sampler."""
         patience = Patience(self.check)
         while True:
@@ -150,23 +152,23 @@ class RayBackend:
 
     def _missing(self) -> str:
         """Which workers are waited for."""
-        missing = len({request.worker for request in self.requests.values()})
+        missing = len({pending.worker for pending in self.requests.values()})
         replaced = " (some are being replaced)" if any(self.losses) else ""
         return f"{missing} of {self.num_workers} workers{replaced}"
 
-    def _receive(self, reference: Any) -> Done | None:
+    def _receive(self, reference: Any) -> Completed | None:
         """What a request has brought, or None where it was lost and begun again."""
-        request = self.requests.pop(reference)
+        pending = self.requests.pop(reference)
         try:
             answer = receive(reference)
         except LOST as error:
-            if request.actor is self.actors[request.worker]:
-                self._replace(request.worker, error)
-            self.begin(request.worker, request.task, request.weights)
+            if pending.actor is self.actors[pending.worker]:
+                self._replace(pending.worker, error)
+            self.submit(pending.worker, pending.request, pending.weights)
             return None
-        self.losses[request.worker] = 0
-        product, report = answer if request.product is None else (request.product, answer)
-        return Done(request.worker, product, report)
+        self.losses[pending.worker] = 0
+        product, report = answer if pending.product is None else (pending.product, answer)
+        return Completed(pending.worker, product, report)
 
     def _replace(self, index: int, error: Exception) -> None:
         self.check()
@@ -179,35 +181,35 @@ class RayBackend:
         self.starts[index] = (None, REPLACEMENT + self.replacements)
         self.actors[index] = self._actor(index)
 
-    def improve(self, fragments: Sequence[Any], timesteps: int) -> Metrics:
+    def update_from_fragments(self, fragments: Sequence[Any], timesteps: int) -> Metrics:
         """See Sampler."""
-        return self.learners.improve(fragments, timesteps)
+        return self.learners.update_from_fragments(fragments, timesteps)
 
     def apply(self, gradient: tuple[Gradient, Metrics], timesteps: int) -> Metrics:
         """See Sampler."""
         self.learners.apply(gradient[0], timesteps)
         return gradient[1]
 
-    def store(self, done: Done) -> None:
+    def store(self, done: Completed) -> None:
         """See Sampler."""
         self._shards.add(done.worker, done.product)
 
-    def replayed(self, timesteps: int) -> Metrics:
+    def update_from_replay(self, timesteps: int) -> Metrics:
         """See Sampler. Each learner has a batch of its own, of the shards in turn."""
         drawn = []
         for _ in range(self.learners.count):
             if (found := self._shards.draw(timesteps)) is None:
                 return {}
             drawn.append(found)
-        metrics, td_errors = self.learners.improve_on([batch for _, _, batch in drawn], timesteps)
+        metrics, td_errors = self.learners.update_from_replay([batch for _, _, batch in drawn], timesteps)
         for (shard, index, _), td_error in zip(drawn, td_errors, strict=True):
-            self._shards.reprioritise(shard, index, td_error)
+            self._shards.update_priorities(shard, index, td_error)
         return metrics
 
     @property
     def _shards(self) -> RayShards:
         if self.shards is None:
-            raise TypeError(f"{self.blueprint.algorithm.name} has no replay shards: its options ask for none")
+            raise TypeError(f"{self.worker_config.algorithm.name} has no replay shards: its options ask for none")
         return self.shards
 
     def state(self, workers: bool) -> Tree:

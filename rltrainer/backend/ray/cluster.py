@@ -22,7 +22,7 @@ LOST = (
     rex.OutOfMemoryError,
 )
 """What says that a process or its node has gone, rather than that its code has failed."""
-SPEAK_EVERY = 15.0
+LOG_INTERVAL_S = 15.0
 """Seconds between lines that say what is being waited for."""
 OBJECT_STORE = 512 << 20
 """Bytes of shared memory of a node that is begun here, where nothing else is said."""
@@ -42,7 +42,7 @@ class Patience:
         now = monotonic()
         if progress:
             self.since = now
-        elif now - self.since >= SPEAK_EVERY:
+        elif now - self.since >= LOG_INTERVAL_S:
             self.since = now
             log.info("waiting for %s; Ray has %s", what(), resources())
 

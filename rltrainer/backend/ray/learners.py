@@ -11,10 +11,18 @@ from rltrainer.backend.base import learner_state, load_learner, make_learner
 from rltrainer.backend.ray.cluster import LOST, awaited, receive, summary
 from rltrainer.core.types import Array, Metrics, Weights
 from rltrainer.errors import RunError
-from rltrainer.learning.data_parallel import TIMEOUT, Address, Peers, columns, dealt, meeting, share_of
+from rltrainer.learning.data_parallel import (
+    TIMEOUT,
+    Address,
+    Peers,
+    columns,
+    meeting,
+    partition_envs,
+    per_learner_options,
+)
 from rltrainer.learning.learner import Gradient, Learner
 from rltrainer.learning.threads import set_threads
-from rltrainer.sampling.worker import Blueprint
+from rltrainer.sampling.worker import WorkerConfig
 from rltrainer.storage.checkpoint import Tree
 
 log = logging.getLogger(__name__)
@@ -38,10 +46,10 @@ class Learners(Protocol):
     def weights(self, timesteps: int) -> Any:
         """See Sampler."""
 
-    def improve(self, fragments: Sequence[Any], timesteps: int) -> Metrics:
+    def update_from_fragments(self, fragments: Sequence[Any], timesteps: int) -> Metrics:
         """See Sampler. Fragments that are not `remote` come as themselves."""
 
-    def improve_on(self, batches: Sequence[Any], timesteps: int) -> tuple[Metrics, list[Any]]:
+    def update_from_replay(self, batches: Sequence[Any], timesteps: int) -> tuple[Metrics, list[Any]]:
         """One update from a batch for each learner. Returns what to report, and each batch's temporal differences."""
 
     def apply(self, gradient: Gradient, timesteps: int) -> None:
@@ -57,13 +65,13 @@ class Learners(Protocol):
         """Ends its processes."""
 
 
-class Here:
+class LocalLearner:
     """The learner in the driver's process."""
 
     count, remote = 1, False
 
-    def __init__(self, blueprint: Blueprint) -> None:
-        self.learner = make_learner(blueprint)
+    def __init__(self, worker_config: WorkerConfig) -> None:
+        self.learner = make_learner(worker_config)
 
     def weights(self, timesteps: int) -> Any:
         """See Learners. Small ones are sent along with each request: to put them costs more than to copy them."""
@@ -71,14 +79,14 @@ class Here:
         size = sum(array.nbytes for array in (weights["parameters"], *weights["buffers"].values()))
         return weights if size <= SMALL else ray.put(weights)
 
-    def improve(self, fragments: Sequence[Any], timesteps: int) -> Metrics:
+    def update_from_fragments(self, fragments: Sequence[Any], timesteps: int) -> Metrics:
         """See Learners."""
-        return self.learner.improve(list(fragments), timesteps)
+        return self.learner.update_from_fragments(list(fragments), timesteps)
 
-    def improve_on(self, batches: Sequence[Any], timesteps: int) -> tuple[Metrics, list[Any]]:
+    def update_from_replay(self, batches: Sequence[Any], timesteps: int) -> tuple[Metrics, list[Any]]:
         """See Learners."""
         (batch,) = batches
-        metrics, td_error = self.learner.improve_on(receive(batch), timesteps)
+        metrics, td_error = self.learner.update_from_replay(receive(batch), timesteps)
         return metrics, [td_error]
 
     def apply(self, gradient: Gradient, timesteps: int) -> None:
@@ -100,9 +108,9 @@ class Here:
 class LearnerActor:
     """A learner in a process of its own, alone or one of several."""
 
-    def __init__(self, blueprint: Blueprint) -> None:
-        set_threads(blueprint.options, blueprint.spaces)
-        self.blueprint = blueprint
+    def __init__(self, worker_config: WorkerConfig) -> None:
+        set_threads(worker_config.options, worker_config.spaces)
+        self.worker_config = worker_config
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def device_name(self) -> str:
@@ -116,29 +124,29 @@ class LearnerActor:
 
     def join(self, rank: int, size: int, address: Address, timeout: float) -> None:
         """Makes the learner, as number `rank` of `size` that meet at `address` and wait `timeout` s for another."""
-        plan, peers = self.blueprint, None
+        plan, peers = self.worker_config, None
         if size > 1:
             store = self.store if rank == 0 else meeting(address, size)
             peers = Peers(rank, size, self.device, store, timeout)
             torch.set_num_threads(max(1, torch.get_num_threads() // size))  # they may all be on one node
-        options = share_of(plan.options, size)
+        options = per_learner_options(plan.options, size)
         self.learner = Learner(plan.algorithm, plan.spaces, options, plan.seed, self.device, peers)
 
     def weights(self, timesteps: int) -> Weights:
         """See Learner."""
         return self.learner.weights(timesteps)
 
-    def improve(self, timesteps: int, part: Part) -> Metrics | None:
+    def update_from_fragments(self, timesteps: int, part: Part) -> Metrics | None:
         """See Learner. None, and nothing is changed, where any learner cannot have its fragments."""
         fragments, peers = fetched(part), self.learner.peers
         missing = int(fragments is None)
         if (missing if peers is None else peers.total(missing)) or fragments is None:
             return None
-        return self.learner.improve(fragments, timesteps)
+        return self.learner.update_from_fragments(fragments, timesteps)
 
-    def improve_on(self, batch: Any, timesteps: int) -> tuple[Metrics, Array]:
+    def update_from_replay(self, batch: Any, timesteps: int) -> tuple[Metrics, Array]:
         """See Learner."""
-        return self.learner.improve_on(batch, timesteps)
+        return self.learner.update_from_replay(batch, timesteps)
 
     def apply(self, gradient: Gradient, timesteps: int) -> None:
         """See Learner."""
@@ -170,14 +178,14 @@ class RayLearners:
 
     remote = True
 
-    def __init__(self, blueprint: Blueprint, shared: Any, check: Callable[[], None]) -> None:
+    def __init__(self, worker_config: WorkerConfig, shared: Any, check: Callable[[], None]) -> None:
         """`shared` is a reference to the blueprint."""
-        self.blueprint, self.check = blueprint, check
-        self.count = max(1, blueprint.options.num_learners)
-        gpus = blueprint.options.num_gpus
+        self.worker_config, self.check = worker_config, check
+        self.count = max(1, worker_config.options.num_learners)
+        gpus = worker_config.options.num_gpus
         self.whom = "the learner" if self.count == 1 else f"{self.count} learners"
         self.whom += ", each of which needs a GPU" if gpus else ""
-        make = ray.remote(LearnerActor).options(num_cpus=1, num_gpus=gpus * blueprint.gpu_share)
+        make = ray.remote(LearnerActor).options(num_cpus=1, num_gpus=gpus * worker_config.gpu_share)
         self.actors: list[Any] = [make.remote(shared) for _ in range(self.count)]
         if gpus:
             say_devices(self._all([actor.device_name.remote() for actor in self.actors]))
@@ -195,11 +203,11 @@ class RayLearners:
         """See Learners. All learners have the same."""
         return self.actors[0].weights.remote(timesteps)
 
-    def improve(self, fragments: Sequence[Any], timesteps: int) -> Metrics:
+    def update_from_fragments(self, fragments: Sequence[Any], timesteps: int) -> Metrics:
         """See Learners. An update whose fragments were lost is left out."""
-        parts = dealt(len(fragments), self.blueprint.options.num_envs_per_worker, self.count)
+        parts = partition_envs(len(fragments), self.worker_config.options.num_envs_per_worker, self.count)
         calls = [
-            actor.improve.remote(timesteps, [(fragments[k], where) for k, where in part])
+            actor.update_from_fragments.remote(timesteps, [(fragments[k], where) for k, where in part])
             for actor, part in zip(self.actors, parts, strict=True)
         ]
         found = self._all(calls)
@@ -208,10 +216,10 @@ class RayLearners:
             return {}
         return mean(found)
 
-    def improve_on(self, batches: Sequence[Any], timesteps: int) -> tuple[Metrics, list[Any]]:
+    def update_from_replay(self, batches: Sequence[Any], timesteps: int) -> tuple[Metrics, list[Any]]:
         """See Learners."""
         calls = [
-            actor.improve_on.options(num_returns=2).remote(batch, timesteps)
+            actor.update_from_replay.options(num_returns=2).remote(batch, timesteps)
             for actor, batch in zip(self.actors, batches, strict=True)
         ]
         return mean(self._all([metrics for metrics, _ in calls])), [td_error for _, td_error in calls]

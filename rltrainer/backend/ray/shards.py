@@ -12,7 +12,7 @@ from rltrainer.errors import RunError
 from rltrainer.replay.buffer import Transitions
 from rltrainer.replay.shards import Shard, shard_count
 from rltrainer.replay.sum_tree import Indices
-from rltrainer.sampling.worker import Blueprint
+from rltrainer.sampling.worker import WorkerConfig
 from rltrainer.seeding import Role, derived_seed
 from rltrainer.storage.checkpoint import Tree
 
@@ -36,10 +36,10 @@ class ShardActor(Shard):
 class RayShards:
     """All shards. Batches are drawn ahead, so that the learner finds the next one waiting."""
 
-    def __init__(self, blueprint: Blueprint, batch_size: int, learners: int, check: Callable[[], None]) -> None:
+    def __init__(self, worker_config: WorkerConfig, batch_size: int, learners: int, check: Callable[[], None]) -> None:
         """For so many `learners`, each of which draws batches of `batch_size` transitions."""
-        self.options = blueprint.options.model_copy(update={"batch_size": batch_size})
-        self.seed, self.check = blueprint.seed, check
+        self.options = worker_config.options.model_copy(update={"batch_size": batch_size})
+        self.seed, self.check = worker_config.seed, check
         count = shard_count(self.options)
         self.actors = [self._actor(i, 0) for i in range(count)]
         self.losses = [0] * count
@@ -84,9 +84,9 @@ class RayShards:
         self.actors[shard] = self._actor(shard, self.losses[shard])
         self.drawn = deque(each for each in self.drawn if each[0] != shard)
 
-    def reprioritise(self, shard: int, index: Indices, td_error: Any) -> None:
+    def update_priorities(self, shard: int, index: Indices, td_error: Any) -> None:
         """See Shard. The temporal differences may come as a reference."""
-        self.actors[shard].reprioritise.remote(index, td_error)
+        self.actors[shard].update_priorities.remote(index, td_error)
 
     def state(self) -> Tree:
         """The state of each shard that answers, by its number."""

@@ -9,7 +9,7 @@ import torch
 from rltrainer.networks.parameters import module_state
 from rltrainer.ops.normalization import ObservationNormalizer
 from rltrainer.storage import checkpoint
-from tests.unit.trainer.helpers import blueprint, learner, small
+from tests.unit.trainer.helpers import learner, small, worker_config
 
 
 def written(
@@ -17,7 +17,7 @@ def written(
 ) -> Path:
     """A checkpoint whose weights and statistics are far from those that training begins with."""
     options = small(run, **config)
-    plan = blueprint(env, run, **options)
+    plan = worker_config(env, run, **options)
     nets = learner(plan).nets
     rng = torch.Generator().manual_seed(iteration)
     with torch.no_grad():

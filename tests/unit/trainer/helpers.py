@@ -13,29 +13,29 @@ from rltrainer.backend.serial import SerialBackend
 from rltrainer.core.execution import Iteration
 from rltrainer.envs.source import EnvSource
 from rltrainer.learning.learner import Learner
-from rltrainer.sampling.worker import Blueprint, Worker
+from rltrainer.sampling.worker import Worker, WorkerConfig
 
 TOYS = "tests.unit.trainer.toy_envs:"
 TASKS = "tests.unit.trainer.toy_tasks:"
 
 
-def blueprint(
+def worker_config(
     env: str = "CartPole-v1", run: str = "PPO", env_config: dict[str, Any] | None = None, **config: Any
-) -> Blueprint:
+) -> WorkerConfig:
     """What workers and learners of a small experiment are built from."""
     algorithm = algorithms.load(run)
     source = EnvSource(env, env_config or {})
-    return Blueprint(
+    return WorkerConfig(
         algorithm, source, source.spaces(), algorithm.options.model_validate(config), config.get("seed", 0)
     )
 
 
-def learner(plan: Blueprint) -> Learner:
+def learner(plan: WorkerConfig) -> Learner:
     """Its learner, on the CPU."""
     return Learner(plan.algorithm, plan.spaces, plan.options, plan.seed, torch.device("cpu"))
 
 
-def sampled(plan: Blueprint, times: int = 1) -> tuple[Worker, list[Any]]:
+def sampled(plan: WorkerConfig, times: int = 1) -> tuple[Worker, list[Any]]:
     """A worker that has sampled `times`, and copies of its reports."""
     worker, weights = Worker(plan, 0), learner(plan).weights(0)
     return worker, [worker.sample(weights)[1] for _ in range(times)]
@@ -45,7 +45,7 @@ def nothing() -> None:
     """Nobody asks the run to end."""
 
 
-def serial(plan: Blueprint) -> tuple[SerialBackend, Iterator[Iteration]]:
+def serial(plan: WorkerConfig) -> tuple[SerialBackend, Iterator[Iteration]]:
     """Workers and a learner in this process, and the iterations of the algorithm's own strategy."""
     backend = SerialBackend(plan, nothing)
     return backend, plan.algorithm.strategy(backend, plan.options, 0)

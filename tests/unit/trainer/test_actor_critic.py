@@ -16,7 +16,7 @@ from rltrainer.core.fragment import Batch, collate
 from rltrainer.learning.learner import Learner
 from rltrainer.ops import losses
 from rltrainer.sampling.worker import Worker
-from tests.unit.trainer.helpers import TASKS, blueprint, learner, serial, small
+from tests.unit.trainer.helpers import TASKS, learner, serial, small, worker_config
 
 GAMMA = 0.9
 
@@ -75,7 +75,7 @@ def test_fragments_with_nothing_to_learn_from_are_left_out(run: str) -> None:
     """One step of one environment: after each episode of 4 steps comes a fragment in which only the next begins."""
     config = small(run, num_envs_per_worker=1, rollout_fragment_length=1)
     config |= {"train_batch_size": 1} if "train_batch_size" in config else {}
-    backend, iterations = serial(blueprint(TASKS + "Recall", run, **config))
+    backend, iterations = serial(worker_config(TASKS + "Recall", run, **config))
     done = [next(iterations) for _ in range(10)]
     whole = run in ("IMPALA", "APPO")  # whose batches wait until there is a step in them
     assert [each.timesteps for each in done] == [1] * 10 if whole else [1, 1, 1, 1, 0] * 2
@@ -84,7 +84,7 @@ def test_fragments_with_nothing_to_learn_from_are_left_out(run: str) -> None:
 
 def off_policy(**config: object) -> tuple[Learner, Batch, APPOOptions]:
     """A learner of APPO whose target is not its policy, and a batch that was sampled with neither."""
-    plan = blueprint(run="APPO", **small("APPO", **config))
+    plan = worker_config(run="APPO", **small("APPO", **config))
     subject = learner(plan)
     rng = torch.Generator().manual_seed(0)
 
@@ -146,7 +146,7 @@ def test_appos_target_is_renewed_every_so_many_steps_of_the_optimiser() -> None:
 
 def shaken(run: str, env: str, **config: Any) -> tuple[Learner, Batch]:
     """A learner whose networks are no longer those that sampled, and what these sampled. It keeps its weights."""
-    plan = blueprint(run=run, env=env, **small(run, grad_clip=0.0, **config))
+    plan = worker_config(run=run, env=env, **small(run, grad_clip=0.0, **config))
     subject = learner(plan)
     fragment, _ = Worker(plan, 0).sample(subject.weights(0))
     for i, flat in enumerate((*subject.flats.values(), *subject.target_flats.values())):
@@ -181,12 +181,12 @@ def test_ppo_follows_equation_9(env: str, config: dict[str, Any]) -> None:
     cfg: Any = subject.options
     columns = on_policy.evaluate(subject.nets, batch, cfg)
     rows = on_policy.whole(columns)
-    old = subject.nets.family.make(rows["parameters"] + 0.2 * torch.randn(rows["parameters"].shape))
+    old = subject.nets.action_distribution.make(rows["parameters"] + 0.2 * torch.randn(rows["parameters"].shape))
     rows["logp"] = old.log_prob(rows["a"])
 
     def loss() -> Tensor:
         parameters, v = on_policy.predict(subject.nets, rows)
-        dist = subject.nets.family.make(parameters)
+        dist = subject.nets.action_distribution.make(parameters)
         ratio = (dist.log_prob(rows["a"]) - rows["logp"]).exp()
         adv = losses.standardize(rows["adv"]) if cfg.normalize_advantages else rows["adv"]
         policy = torch.minimum(ratio * adv, ratio.clamp(1 - cfg.clip, 1 + cfg.clip) * adv).mean()
@@ -194,7 +194,7 @@ def test_ppo_follows_equation_9(env: str, config: dict[str, Any]) -> None:
         if cfg.vf_clip is not None:
             held = rows["v"] + (v - rows["v"]).clamp(-cfg.vf_clip, cfg.vf_clip)
             value = torch.maximum(value, 0.5 * (held - rows["target"]).square())
-        kl = subject.nets.family.make(rows["parameters"]).kl(dist).mean()
+        kl = subject.nets.action_distribution.make(rows["parameters"]).kl(dist).mean()
         bonus = cfg.entropy_coeff * dist.entropy().mean()
         total: Tensor = -policy + cfg.vf_coeff * value.mean() - bonus + cfg.kl_coeff * kl
         return total
@@ -215,7 +215,7 @@ def test_actor_critics_follow_their_three_losses(run: str, env: str, config: dic
 
     def loss() -> Tensor:
         parameters, v = subject.nets(batch.obs)
-        dist = subject.nets.family.make(parameters[:-1])
+        dist = subject.nets.action_distribution.make(parameters[:-1])
         logp, valid = dist.log_prob(batch.a), batch.valid
         if run == "A2C":
             adv = on_policy.advantages(batch, v.detach(), cfg)
@@ -239,12 +239,12 @@ def test_appo_follows_equation_2(env: str, kl_coeff: float) -> None:
 
     def loss() -> Tensor:
         parameters, v = subject.nets(rows["obs"])
-        dist = subject.nets.family.make(parameters)
+        dist = subject.nets.action_distribution.make(parameters)
         ratio = rows["share"] * (dist.log_prob(rows["a"]) - rows["behaviour"]).exp()
         adv = losses.standardize(rows["adv"]) if cfg.normalize_advantages else rows["adv"]
         policy = torch.minimum(ratio * adv, ratio.clamp(1 - cfg.clip, 1 + cfg.clip) * adv).mean()
         value = 0.5 * (v - rows["target"]).square().mean()
-        kl = subject.nets.family.make(rows["parameters"]).kl(dist).mean()
+        kl = subject.nets.action_distribution.make(rows["parameters"]).kl(dist).mean()
         total: Tensor = -policy + cfg.vf_coeff * value - cfg.entropy_coeff * dist.entropy().mean() + kl_coeff * kl
         return total
 

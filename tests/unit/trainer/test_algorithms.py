@@ -15,7 +15,7 @@ from rltrainer.api.options import OPTIONS, PPOOptions
 from rltrainer.backend.serial import SerialBackend
 from rltrainer.errors import RunError
 from rltrainer.runs import train
-from tests.unit.trainer.helpers import blueprint, equal, experiment, nothing, quick, serial, small
+from tests.unit.trainer.helpers import equal, experiment, nothing, quick, serial, small, worker_config
 
 SEEN: list[dict[str, Any]] = []
 
@@ -53,7 +53,7 @@ def test_an_option_that_ones_own_algorithm_has_not_is_named(tmp_path: Path) -> N
 
 def learnt(run: str, env: str = "CartPole-v1", iterations: int = 6, **config: Any) -> dict[str, Tensor]:
     """The networks after some iterations."""
-    backend, strategy = serial(blueprint(env, run, **config))
+    backend, strategy = serial(worker_config(env, run, **config))
     for _ in range(iterations):
         next(strategy)
     return backend.learner.policy()
@@ -101,7 +101,7 @@ def test_appo_on_policy_with_a_new_target_is_ppo() -> None:
 
 def test_the_kl_target_steers_the_penalty() -> None:
     def penalty(target: float) -> float:
-        _, iterations = serial(blueprint(**quick(lr=0.003, kl_coeff=0.2, kl_target=target)))
+        _, iterations = serial(worker_config(**quick(lr=0.003, kl_coeff=0.2, kl_target=target)))
         next(iterations)
         return next(iterations).metrics["kl_coeff"]
 
@@ -110,7 +110,7 @@ def test_the_kl_target_steers_the_penalty() -> None:
 
 @pytest.mark.parametrize(("kl_stop", "epochs"), [(1e-12, 1), (1e3, 8)])
 def test_kl_stop_ends_the_epochs(kl_stop: float, epochs: int) -> None:
-    _, iterations = serial(blueprint(**quick(lr=0.003, kl_stop=kl_stop, epochs=8)))
+    _, iterations = serial(worker_config(**quick(lr=0.003, kl_stop=kl_stop, epochs=8)))
     assert next(iterations).metrics["epochs"] == epochs
 
 
@@ -142,9 +142,9 @@ def test_minibatches_of_sequences_hold_every_valid_step_once() -> None:
 
 
 def test_numbers_that_are_none_end_the_run_in_words() -> None:
-    backend = SerialBackend(blueprint(**quick()), nothing)
+    backend = SerialBackend(worker_config(**quick()), nothing)
     fragments, _ = backend.sample(backend.weights(0))
     backend.learner.flats[""].vector.data.fill_(float("nan"))
     with pytest.raises(RunError, match=r"training diverged: .* A smaller lr") as caught:
-        backend.improve(fragments, 0)
+        backend.update_from_fragments(fragments, 0)
     assert caught.value.reason == "Diverged"

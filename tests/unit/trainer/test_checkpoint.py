@@ -153,7 +153,7 @@ def test_the_best_and_the_newest_are_kept(keep: int, attribute: str, left: list[
     all_of_them = manifests(i1=None, i2=90.0, i3=10.0, i4=50.0, i5=20.0)
     if attribute.startswith("min-"):
         all_of_them = manifests(i1=5.0, i2=90.0, i3=10.0, i4=50.0, i5=20.0)
-    gone = ckpt.doomed(all_of_them, keep, attribute)
+    gone = ckpt.to_prune(all_of_them, keep, attribute)
     assert [m.iteration for m in all_of_them if m not in gone] == left
 
 

@@ -269,6 +269,6 @@ def test_an_evaluation_in_words(rltrainer: Command, ppo: Path) -> None:
 
 def test_atari_is_judged_by_whole_games() -> None:
     source = EnvSource("ALE/Pong-v5", {"stack_num": 2, "episodic_life": True})
-    assert source.scored().config == {"stack_num": 2, "episodic_life": False, "reward_clipping": False}
+    assert source.for_evaluation().config == {"stack_num": 2, "episodic_life": False, "reward_clipping": False}
     plain = EnvSource("CartPole-v1")
-    assert plain.scored() is plain
+    assert plain.for_evaluation() is plain

@@ -20,7 +20,7 @@ from rltrainer.learning.learner import Learner
 from rltrainer.replay.buffer import Replay
 from rltrainer.runs import train
 from rltrainer.storage import checkpoint as ckpt
-from tests.unit.trainer.helpers import TASKS, TOYS, blueprint, equal, experiment, nothing, quick, small
+from tests.unit.trainer.helpers import TASKS, TOYS, equal, experiment, nothing, quick, small, worker_config
 from tests.unit.trainer.simulated_device import CPU, DEVICE, DeviceError, SimulatedDevice
 
 CONTINUOUS = ("DDPG", "TD3", "ApexDDPG")
@@ -66,7 +66,7 @@ def learnt(plan: Any, device: torch.device) -> tuple[list[Metrics], dict[str, Te
 def test_a_device_learns_the_same_and_mixes_nothing_up(
     caplog: pytest.LogCaptureFixture, run: str, env: str, config: dict[str, Any]
 ) -> None:
-    plan = blueprint(env, run, **{**small(run, lr=LR), **config})
+    plan = worker_config(env, run, **{**small(run, lr=LR), **config})
     expected = learnt(plan, CPU)
     assert any(expected[0]), "something was learnt"
     with SimulatedDevice() as device:
@@ -89,7 +89,7 @@ def test_a_device_learns_the_same_and_mixes_nothing_up(
 )
 def test_recordings_follow_what_changes(run: str, least: int, config: dict[str, Any]) -> None:
     """As without them: learning rates in the device's memory, all else as other recordings, of which few are kept."""
-    plans = [blueprint("Pendulum-v1", run, **small(run, **config, cuda_graphs=each)) for each in (True, False)]
+    plans = [worker_config("Pendulum-v1", run, **small(run, **config, cuda_graphs=each)) for each in (True, False)]
     with SimulatedDevice() as device:
         found, recorded = learnt(plans[0], DEVICE), len(device.graphs)
         assert recorded >= least
@@ -104,7 +104,7 @@ def test_what_cannot_be_recorded_is_done_without(caplog: pytest.LogCaptureFixtur
         v = learner.nets(given["obs"])[1].mean()
         return {"norm": learner.minimise(v.square()) * v.item()}
 
-    plan = blueprint(lr=LR)
+    plan = worker_config(lr=LR)
     obs = torch.ones(3, 4)
     alone = make_learner(plan)
     expected = [alone.recorded(step, {"obs": obs}) for _ in range(4)]
@@ -119,12 +119,12 @@ def test_what_cannot_be_recorded_is_done_without(caplog: pytest.LogCaptureFixtur
 
 def waits(run: str, env: str, **config: Any) -> Counter[str]:
     """What one improvement of a learner waits for, the steps from replay included."""
-    plan = blueprint(env, run, **{**small(run, rollout_fragment_length=16), **config})
+    plan = worker_config(env, run, **{**small(run, rollout_fragment_length=16), **config})
     with SimulatedDevice() as device:
         learning = SerialBackend(plan, nothing, DEVICE)
         fragments, _ = learning.sample(learning.weights(0))
         device.waits.clear()
-        assert learning.improve(fragments, 1000)
+        assert learning.update_from_fragments(fragments, 1000)
         learning.close()
         return device.waits
 
@@ -222,7 +222,7 @@ def test_the_simulated_device_knows_where_tensors_are_and_what_is_waited_for() -
 def test_only_a_gpu_of_this_process_is_used_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Any] = []
     monkeypatch.setattr("rltrainer.backend.ray.backend.RayBackend", lambda plan, check: made.append(plan.options))
-    alone, workers = blueprint(num_gpus=1), blueprint(num_gpus=1, num_workers=1)
+    alone, workers = worker_config(num_gpus=1), worker_config(num_gpus=1, num_workers=1)
     with SimulatedDevice():
         assert isinstance(open_backend(alone, nothing), SerialBackend)
         assert not made
@@ -238,11 +238,11 @@ def test_only_a_gpu_of_this_process_is_used_without_ray(monkeypatch: pytest.Monk
 
 
 def test_replay_lies_on_the_device_where_there_is_room(caplog: pytest.LogCaptureFixture) -> None:
-    plan = blueprint(TOYS + "IdentityImage", "DQN", **{**small("DQN"), **IMAGE})
+    plan = worker_config(TOYS + "IdentityImage", "DQN", **{**small("DQN"), **IMAGE})
     for memory, place in ((1 << 30, DEVICE), (1 << 10, CPU)):
         with SimulatedDevice(memory) as device:
             learning = SerialBackend(plan, nothing, DEVICE)
-            learning.improve(learning.sample(learning.weights(0))[0], 0)
+            learning.update_from_fragments(learning.sample(learning.weights(0))[0], 0)
             assert isinstance(learning.learner.replay, Replay)
             device.waits.clear()
             assert learning.learner.replay.sample(4, torch.Generator(), 0.0).obs.device == place

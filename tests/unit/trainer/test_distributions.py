@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rltrainer.errors import RunError
-from rltrainer.ops.action_spaces import Family, family, squashed_family
+from rltrainer.ops.action_spaces import ActionDistribution, action_distribution, squashed_action_distribution
 from rltrainer.ops.distributions import (
     ILLEGAL,
     Bernoullis,
@@ -51,7 +51,7 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=generator(seed))
 
 
-def parameters_for(actions: Family[Any], *leading: int, seed: int = 0) -> Tensor:
+def parameters_for(actions: ActionDistribution[Any], *leading: int, seed: int = 0) -> Tensor:
     return drawn(*leading, actions.outputs + actions.log_stds, seed=seed)
 
 
@@ -216,7 +216,7 @@ def test_extreme_actions_have_finite_densities_and_gradients() -> None:
 
 def test_squashed_actions_fill_the_bounds_of_the_environment() -> None:
     box = spaces.Box(np.array([-2.0, 0.0], np.float32), np.array([2.0, 1.0], np.float32))
-    actions = squashed_family(box)
+    actions = squashed_action_distribution(box)
     assert (actions.outputs, actions.shape) == (4, (2,))
     taken = actions.to_env(np.array([[-1, -1], [0, 0], [1, 1]], np.float32))
     assert taken.tolist() == [[-2, 0], [0, 0.5], [2, 1]]
@@ -227,7 +227,7 @@ def test_squashed_actions_fill_the_bounds_of_the_environment() -> None:
 @pytest.mark.parametrize("space", [spaces.Box(-np.inf, np.inf, (1,)), spaces.Discrete(2), INTEGERS])
 def test_squashed_actions_need_bounds(space: Any) -> None:
     with pytest.raises(RunError, match=r"not supported: use a Box of floats with finite bounds") as caught:
-        squashed_family(space)
+        squashed_action_distribution(space)
     assert caught.value.permanent
 
 
@@ -241,7 +241,7 @@ def parts_of(x: Tensor) -> list[Any]:
 
 
 def test_a_product_is_the_sum_of_its_parts() -> None:
-    actions = family(TUPLE)
+    actions = action_distribution(TUPLE)
     parameters, others = parameters_for(actions, 7), parameters_for(actions, 7, seed=1)
     product, other = actions.make(parameters), actions.make(others)
     assert isinstance(product, Product)
@@ -296,7 +296,7 @@ def leaves(action: Any) -> list[Any]:
 
 @pytest.mark.parametrize("space", SPACES, ids=str)
 def test_actions_of_every_space_reach_a_vector_of_environments_and_one_alone(space: Any) -> None:
-    actions = family(space)
+    actions = action_distribution(space)
     envs = [Recorder(space) for _ in range(3)]
     vector = SyncVectorEnv([lambda env=env: env for env in envs])  # type: ignore[misc]
     vector.reset()
@@ -313,7 +313,7 @@ def test_actions_of_every_space_reach_a_vector_of_environments_and_one_alone(spa
 
 def test_the_numbers_of_a_tuple_reach_the_right_part() -> None:
     row = np.array([2, 0.5, -0.5, 9.0, 1.0, 1, 3, 1, 0, 1], np.float32)
-    choice, box, choices, bits = family(TUPLE).to_single_env(row)
+    choice, box, choices, bits = action_distribution(TUPLE).to_single_env(row)
     assert choice == 1
     assert box.tolist() == [[0.5, -0.5], [2.0, 1.0]]
     assert choices.tolist() == [2, 3]
@@ -322,7 +322,7 @@ def test_the_numbers_of_a_tuple_reach_the_right_part() -> None:
 
 @pytest.mark.parametrize("space", SPACES, ids=str)
 def test_log_probabilities_of_stored_actions_are_those_of_the_drawn(space: Any) -> None:
-    actions = family(space)
+    actions = action_distribution(space)
     dist = actions.make(parameters_for(actions, 5, 2))
     a = dist.sample(generator())
     stored = torch.from_numpy(a.numpy().astype(actions.dtype))
@@ -333,7 +333,7 @@ def test_log_probabilities_of_stored_actions_are_those_of_the_drawn(space: Any) 
 
 @pytest.mark.parametrize("space", SPACES, ids=str)
 def test_the_entropy_is_the_mean_of_minus_the_log_probability(space: Any) -> None:
-    actions = family(space)
+    actions = action_distribution(space)
     dist = actions.make(parameters_for(actions).expand(20000, -1))
     estimate = -dist.log_prob(dist.sample(generator())).mean()
     assert estimate.item() == pytest.approx(dist.entropy()[0].item(), abs=0.06)
@@ -342,7 +342,7 @@ def test_the_entropy_is_the_mean_of_minus_the_log_probability(space: Any) -> Non
 @pytest.mark.parametrize("space", [spaces.Tuple([]), spaces.Tuple([spaces.Text(3)]), INTEGERS])
 def test_a_space_that_is_not_supported_is_named(space: Any) -> None:
     with pytest.raises(RunError, match=r"is not supported: use Discrete"):
-        family(space)
+        action_distribution(space)
 
 
 # --- gradients
@@ -360,7 +360,7 @@ KINDS: list[spaces.Space[Any]] = [
 @pytest.mark.parametrize("space", KINDS, ids=lambda space: type(space).__name__)
 @pytest.mark.parametrize("each", [False, True], ids=["one weight of the entropies", "one each"])
 def test_gradients_are_autograds(space: spaces.Space[Any], each: bool) -> None:
-    kind = family(space)
+    kind = action_distribution(space)
     size = kind.outputs + kind.log_stds
     parameters, others = drawn(6, size).double().requires_grad_(), drawn(6, size, seed=1).double()
     dist, old = kind.make(parameters), kind.make(others)

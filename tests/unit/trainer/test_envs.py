@@ -17,10 +17,10 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from rltrainer.envs import vectorize
 from rltrainer.envs.source import EnvSource
-from rltrainer.envs.vectorize import Sequential, Subprocesses, choice, quicker
+from rltrainer.envs.vectorize import SerialVectorEnv, Subprocesses, choice, quicker
 from rltrainer.errors import RunError
 from rltrainer.sampling.worker import Worker
-from tests.unit.trainer.helpers import TOYS, blueprint, learner
+from tests.unit.trainer.helpers import TOYS, learner, worker_config
 from tests.unit.trainer.toy_envs import Countdown, Faulty, Parts
 
 
@@ -76,7 +76,7 @@ def test_an_id_may_name_the_module_that_registers_it() -> None:
     gymnasium.register("Counting-v0", TOYS + "Countdown", kwargs={"length": 5})
     try:
         envs = EnvSource(TOYS + "Counting-v0", {"end": "terminated"}).vector(2)
-        assert isinstance(envs, Sequential)
+        assert isinstance(envs, SerialVectorEnv)
         assert envs.get_attr("length") == (5, 5)
     finally:
         del gymnasium.registry["Counting-v0"]
@@ -245,7 +245,7 @@ def test_environments_of_the_extras(package: str, name: str, shape: tuple[int, .
         envs = source.vector(2, "auto", cpus=2)
         assert type(envs).__name__ == kind
         envs.action_space.seed(0)
-        per_env = isinstance(envs, Sequential)
+        per_env = isinstance(envs, SerialVectorEnv)
         rows = [envs.reset(seed=[seed, seed + 1] if per_env else seed)[0].copy()]  # type: ignore[arg-type]
         rows += [envs.step(envs.action_space.sample())[0].copy() for _ in range(20)]
         seen.append(np.stack(rows))
@@ -290,7 +290,9 @@ def test_one_game_shows_what_the_vector_shows(game: str, view: dict[str, Any]) -
 def test_atari_is_learnt_from_clipped_rewards_and_reported_by_the_games_own(clipping: bool) -> None:
     pytest.importorskip("ale_py")
     config = {"episodic_life": True, "reward_clipping": clipping, "noop_max": 0}
-    plan = blueprint("ALE/MsPacman-v5", "PG", config, num_envs_per_worker=2, rollout_fragment_length=200, hiddens=[8])
+    plan = worker_config(
+        "ALE/MsPacman-v5", "PG", config, num_envs_per_worker=2, rollout_fragment_length=200, hiddens=[8]
+    )
     worker, weights = Worker(plan, 0), learner(plan).weights(0)
     returns: list[float] = []
     largest = 0.0

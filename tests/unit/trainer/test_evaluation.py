@@ -16,23 +16,25 @@ from torch import Tensor
 
 from rltrainer.api.base import EVALUATED, DocumentError
 from rltrainer.api.experiment import Stop
-from rltrainer.core.algorithm import Actor, Algorithm
-from rltrainer.core.types import Report, State, Weights
+from rltrainer.core.algorithm import ActContext, Algorithm
+from rltrainer.core.types import EpisodeReport, State, Weights
 from rltrainer.errors import Interrupted, RunError
 from rltrainer.runs import rollout, train
 from rltrainer.runs.interrupt import Interrupt
 from rltrainer.runs.run import Run
 from rltrainer.sampling.evaluator import STEPS, Evaluator
-from rltrainer.sampling.worker import Blueprint
+from rltrainer.sampling.worker import WorkerConfig
 from rltrainer.seeding import Role, derived_seed
 from rltrainer.storage import checkpoint as ckpt
-from tests.unit.trainer.helpers import TOYS, blueprint, experiment, learner, quick
+from tests.unit.trainer.helpers import TOYS, experiment, learner, quick, worker_config
 from tests.unit.trainer.toy_envs import Countdown, Identity, Step
 
 HERE = f"{__name__}:"
 
 
-def evaluated(plan: Blueprint, episodes: int, deterministic: bool = True, generations: tuple[int, ...] = (0,)) -> Any:
+def evaluated(
+    plan: WorkerConfig, episodes: int, deterministic: bool = True, generations: tuple[int, ...] = (0,)
+) -> Any:
     """The reports of evaluations, one after the other."""
     weights = learner(plan).weights(0)
     evaluator = Evaluator(plan, episodes, deterministic)
@@ -53,7 +55,7 @@ class Mixed(Countdown):
 @pytest.mark.parametrize("episodes", [1, 5, 16, 38])
 def test_each_environment_contributes_as_many_episodes_as_was_fixed_beforehand(episodes: int) -> None:
     """The first episodes to end would be short ones."""
-    (report,) = evaluated(blueprint(HERE + "Mixed", seed=3), episodes)
+    (report,) = evaluated(worker_config(HERE + "Mixed", seed=3), episodes)
     expected = []
     for i in range(min(16, episodes)):
         env = Mixed()
@@ -61,17 +63,17 @@ def test_each_environment_contributes_as_many_episodes_as_was_fixed_beforehand(e
         for _ in range(len(range(i, episodes, 16))):
             expected.append(env.length)
             env.reset()
-    assert report == Report(sum(expected), [float(length) for length in expected], expected)
+    assert report == EpisodeReport(sum(expected), [float(length) for length in expected], expected)
 
 
 def test_episodes_go_on_for_longer_than_one_look_at_them() -> None:
     length = 2 * STEPS + 7
-    (report,) = evaluated(blueprint(TOYS + "Countdown", env_config={"length": length}), 18)
-    assert report == Report(18 * length, [float(length)] * 18, [length] * 18)
+    (report,) = evaluated(worker_config(TOYS + "Countdown", env_config={"length": length}), 18)
+    assert report == EpisodeReport(18 * length, [float(length)] * 18, [length] * 18)
 
 
 def test_a_generation_fixes_what_happens_whatever_was_before() -> None:
-    plan = blueprint()
+    plan = worker_config()
     first, other, again = evaluated(plan, 20, False, (1, 2, 1))
     assert first == again
     assert first != other
@@ -79,7 +81,9 @@ def test_a_generation_fixes_what_happens_whatever_was_before() -> None:
 
 
 def test_the_best_actions_are_not_those_of_training() -> None:
-    best, drawn = (evaluated(blueprint(TOYS + "IdentityBox"), 4, deterministic)[0] for deterministic in (True, False))
+    best, drawn = (
+        evaluated(worker_config(TOYS + "IdentityBox"), 4, deterministic)[0] for deterministic in (True, False)
+    )
     assert best.returns != drawn.returns
 
 
@@ -94,33 +98,33 @@ class Paid(Countdown):
 def counting(*, deterministic: bool) -> Algorithm:
     """Counts the steps of an episode in its memory; acts 1 where the count is what the environment shows, else 0."""
 
-    def act(nets: Any, obs: Tensor, actor: Actor) -> Tensor:
-        right = (actor.state["count"] == obs).squeeze(1).long()
-        actor.state = {"count": actor.state["count"] + 1}
+    def act(nets: Any, obs: Tensor, context: ActContext) -> Tensor:
+        right = (context.state["count"] == obs).squeeze(1).long()
+        context.state = {"count": context.state["count"] + 1}
         return right
 
-    def memory(nets: Any, width: int) -> State:
+    def initial_state(nets: Any, width: int) -> State:
         return {"count": torch.zeros(width, 1)}
 
     def refuse(*arguments: Any) -> Any:
         raise AssertionError("the other way of acting was asked for")
 
-    ppo = blueprint().algorithm
+    ppo = worker_config().algorithm
     if deterministic:
-        return replace(ppo, memory=memory, best=act, act=refuse)
-    return replace(ppo, memory=memory, best=refuse, act=lambda *given: (act(*given), {}))
+        return replace(ppo, initial_state=initial_state, greedy_action=act, act=refuse)
+    return replace(ppo, initial_state=initial_state, greedy_action=refuse, act=lambda *given: (act(*given), {}))
 
 
 @pytest.mark.parametrize("deterministic", [True, False])
 def test_memory_is_cleared_where_an_episode_begins(deterministic: bool) -> None:
-    plan = blueprint(HERE + "Paid", env_config={"length": 5})
+    plan = worker_config(HERE + "Paid", env_config={"length": 5})
     plan = replace(plan, algorithm=counting(deterministic=deterministic))
     for report in evaluated(plan, 48, deterministic, (0, 1)):
         assert report.returns == [5.0] * 48
 
 
 def test_a_failing_environment_is_said_to_be_that_of_an_evaluation() -> None:
-    plan = blueprint(TOYS + "Faulty", env_config={"fault": "obs"})
+    plan = worker_config(TOYS + "Faulty", env_config={"fault": "obs"})
     with pytest.raises(RunError, match=r"^in evaluation: environment .*Faulty: an observation .* is NaN"):
         evaluated(plan, 1)
 
@@ -128,9 +132,9 @@ def test_a_failing_environment_is_said_to_be_that_of_an_evaluation() -> None:
 def test_nothing_is_drawn_from_the_global_generator() -> None:
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    plan = blueprint()
+    plan = worker_config()
     weights = learner(plan).weights(0)
-    algorithm = replace(plan.algorithm, best=lambda nets, obs, actor: torch.randint(2, (len(obs),)))
+    algorithm = replace(plan.algorithm, greedy_action=lambda nets, obs, context: torch.randint(2, (len(obs),)))
     Evaluator(replace(plan, algorithm=algorithm), 2, deterministic=True).run(weights, 0)
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -206,7 +210,9 @@ def test_a_row_says_what_was_found_and_so_does_the_log(tmp_path: Path) -> None:
         6,
     ]  # the last one is evaluated too
     row = found[3]["evaluation"]
-    (report,) = evaluated(blueprint(HERE + "Mixed", seed=7), 20, generations=(4,))  # its lengths depend on no policy
+    (report,) = evaluated(
+        worker_config(HERE + "Mixed", seed=7), 20, generations=(4,)
+    )  # its lengths depend on no policy
     assert row == {
         "episode_reward_mean": pytest.approx(sum(report.returns) / 20),
         "episode_reward_min": 1.0,
@@ -264,7 +270,9 @@ def test_an_interrupt_ends_an_evaluation_at_once_and_loses_nothing(
 ) -> None:
     interrupt, whole = Interrupt(), Evaluator.run
 
-    def run(self: Evaluator, weights: Weights, generation: int, check: Callable[[], None] | None = None) -> Report:
+    def run(
+        self: Evaluator, weights: Weights, generation: int, check: Callable[[], None] | None = None
+    ) -> EpisodeReport:
         interrupt.ask(signal.SIGTERM)
         return whole(self, weights, generation, check)
 

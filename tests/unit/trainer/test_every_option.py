@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from rltrainer.api.options import OPTIONS, option_names
-from tests.unit.trainer.helpers import TASKS, TOYS, blueprint, equal, serial, small
+from tests.unit.trainer.helpers import TASKS, TOYS, equal, serial, small, worker_config
 
 HERE = Path(__file__).parent
 ITERATIONS = 8
@@ -137,7 +137,7 @@ def test_options_of_other_tests_are_set_there(option: str, file: str) -> None:
 @cache
 def learnt(run: str, env: str, config: str) -> dict[str, Any]:
     """The networks after some iterations."""
-    backend, iterations = serial(blueprint(env, run, **small(run, **json.loads(config))))
+    backend, iterations = serial(worker_config(env, run, **small(run, **json.loads(config))))
     for _ in range(ITERATIONS):
         next(iterations)
     return backend.learner.policy()

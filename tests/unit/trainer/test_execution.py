@@ -11,12 +11,12 @@ from pydantic import ValidationError
 from rltrainer.api.options import ReplayOptions
 from rltrainer.api.options.off_policy import ApexDQNOptions
 from rltrainer.api.options.on_policy import A3COptions, IMPALAOptions
-from rltrainer.core.execution import Done, Iteration, Task
-from rltrainer.core.types import Metrics, Report
+from rltrainer.core.execution import Completed, Iteration, Request
+from rltrainer.core.types import EpisodeReport, Metrics
 from rltrainer.execution.asynchronous import asynchronous, asynchronous_gradients
 from rltrainer.execution.sharded_replay import sharded_replay
 from rltrainer.execution.synchronous import synchronous
-from tests.unit.trainer.helpers import blueprint, serial, small
+from tests.unit.trainer.helpers import serial, small, worker_config
 
 STEPS = 10
 """Of each fragment here."""
@@ -27,7 +27,7 @@ class Fake:
 
     def __init__(self, num_workers: int, stall: tuple[int, ...] = ()) -> None:
         self.num_workers, self.stall = num_workers, stall
-        self.requests: deque[tuple[int, Task, int]] = deque()
+        self.requests: deque[tuple[int, Request, int]] = deque()
         self.version = 0
         self.asked: list[tuple[int, int, int]] = []
         """Worker, the version of the weights it was given, the newest then."""
@@ -44,36 +44,36 @@ class Fake:
         self.told.append(timesteps)
         return self.version
 
-    def sample(self, weights: int) -> tuple[Sequence[Any], list[Report]]:
-        return [weights] * self.num_workers, [Report(STEPS) for _ in range(self.num_workers)]
+    def sample(self, weights: int) -> tuple[Sequence[Any], list[EpisodeReport]]:
+        return [weights] * self.num_workers, [EpisodeReport(STEPS) for _ in range(self.num_workers)]
 
-    def improve(self, fragments: Sequence[Any], timesteps: int) -> Metrics:
+    def update_from_fragments(self, fragments: Sequence[Any], timesteps: int) -> Metrics:
         self.told.append(timesteps)
         self.learnt.append(list(fragments))
         self.version += 1
         return {"loss": float(self.version)}
 
-    def begin(self, worker: int, task: Task, weights: int) -> None:
-        self.requests.append((worker, task, weights))
+    def submit(self, worker: int, request: Request, weights: int) -> None:
+        self.requests.append((worker, request, weights))
         self.asked.append((worker, weights, self.version))
         self.most[worker] = max(self.most[worker], sum(each[0] == worker for each in self.requests))
 
-    def finished(self) -> list[Done]:
+    def poll(self) -> list[Completed]:
         for request in self.requests:
             if request[0] not in self.stall:
                 self.requests.remove(request)
                 self.served[request[0]] += 1
-                return [Done(request[0], request[2], Report(STEPS))]
+                return [Completed(request[0], request[2], EpisodeReport(STEPS))]
         raise AssertionError("waits for ever")
 
     def apply(self, gradient: int, timesteps: int) -> Metrics:
-        return self.improve([gradient], timesteps)
+        return self.update_from_fragments([gradient], timesteps)
 
-    def store(self, done: Done) -> None:
+    def store(self, done: Completed) -> None:
         self.stored.append(done.worker)
 
-    def replayed(self, timesteps: int) -> Metrics:
-        return self.improve([], timesteps)
+    def update_from_replay(self, timesteps: int) -> Metrics:
+        return self.update_from_fragments([], timesteps)
 
 
 def run(iterations: Iterator[Iteration], count: int) -> list[Iteration]:
@@ -124,9 +124,9 @@ def test_a_slow_worker_does_not_stall_the_others(batch: int) -> None:
     gradients = Fake(3, stall=(0,))
     run(asynchronous_gradients(gradients, A3COptions(timesteps_per_iteration=0), 0), 20)
     assert gradients.served.keys() == {1, 2}
-    replayed = Fake(3, stall=(0,))
-    run(sharded_replay(replayed, ApexDQNOptions(timesteps_per_iteration=0), 0), 20)
-    assert replayed.served.keys() == {1, 2}
+    update_from_replay = Fake(3, stall=(0,))
+    run(sharded_replay(update_from_replay, ApexDQNOptions(timesteps_per_iteration=0), 0), 20)
+    assert update_from_replay.served.keys() == {1, 2}
 
 
 def test_each_gradient_is_followed_as_it_comes_and_its_worker_alone_goes_on() -> None:
@@ -149,8 +149,8 @@ def test_updates_keep_pace_with_the_steps(rate: float) -> None:
 
 def test_updates_without_anything_to_draw_from_are_left_out() -> None:
     class Empty(Fake):
-        def replayed(self, timesteps: int) -> Metrics:
-            return {} if 5 <= len(self.stored) < 10 else super().replayed(timesteps)
+        def update_from_replay(self, timesteps: int) -> Metrics:
+            return {} if 5 <= len(self.stored) < 10 else super().update_from_replay(timesteps)
 
     backend = Empty(2)
     options = ApexDQNOptions(updates_per_step=0.1, learning_starts=0, timesteps_per_iteration=0)
@@ -170,16 +170,16 @@ def test_weights_of_replay_workers_are_at_most_their_requests_behind() -> None:
 @pytest.mark.parametrize(("shards", "workers"), [(1, 1), (2, 2), (2, 3), (3, 3)])
 def test_shards_share_workers_and_capacity_and_are_drawn_from_in_turn(shards: int, workers: int) -> None:
     config = small("ApexDQN", replay_shards=shards, num_workers=workers, buffer_size=600, updates_per_step=0.25)
-    backend, iterations = serial(blueprint(run="ApexDQN", **config))
+    backend, iterations = serial(worker_config(run="ApexDQN", **config))
     done = run(iterations, 40)
     steps = sum(iteration.timesteps for iteration in done)
-    options = backend.blueprint.options
+    options = backend.worker_config.options
     assert isinstance(options, ReplayOptions)
-    assert backend.learner.memory["updates"] == pytest.approx((steps - 40) * options.updates_per_step, abs=9)
+    assert backend.learner.counters["updates"] == pytest.approx((steps - 40) * options.updates_per_step, abs=9)
     assert len(backend.shards) == shards
     assert [len(shard.replay) > 0 for shard in backend.shards] == [True] * shards
     assert sum(shard.replay.capacity for shard in backend.shards) == 600
-    assert backend.turn == backend.learner.memory["updates"] % shards
+    assert backend.turn == backend.learner.counters["updates"] % shards
 
 
 @pytest.mark.parametrize(("shards", "workers"), [(1, 1), (1, 3), (2, 3), (3, 4), (4, 2)])
@@ -194,5 +194,5 @@ def test_the_smallest_buffer_that_the_options_allow_is_enough(shards: int, worke
         return True
 
     smallest = next(size for size in range(1, 1000) if fits(size))
-    _, iterations = serial(blueprint(run="ApexDQN", **{**config, "buffer_size": smallest}))
+    _, iterations = serial(worker_config(run="ApexDQN", **{**config, "buffer_size": smallest}))
     assert all(iteration.timesteps for iteration in run(iterations, 12))

@@ -16,7 +16,7 @@ from gymnasium.spaces.utils import flatten
 
 from rltrainer import algorithms
 from rltrainer.algorithms.ppo import PPO
-from rltrainer.core.algorithm import Actor, Algorithm
+from rltrainer.core.algorithm import ActContext, Algorithm
 from rltrainer.errors import RunError
 from rltrainer.networks.parameters import module_state
 from rltrainer.ops.distributions import SquashedGaussian
@@ -26,7 +26,7 @@ from rltrainer.runs.policy import Policy
 from rltrainer.storage import checkpoint
 from tests.unit.command import Command
 from tests.unit.trainer.checkpoints import written
-from tests.unit.trainer.helpers import TASKS, TOYS, blueprint, learner, small
+from tests.unit.trainer.helpers import TASKS, TOYS, learner, small, worker_config
 
 HERE = "tests.unit.trainer.test_export:"
 
@@ -151,7 +151,7 @@ def test_the_graph_acts_as_the_policy_does(tmp_path: Path, run: str, env: str, c
     found = policy.load(folder)
     for count in CHECKS:
         seen, rows = observed(found, count)
-        memory = found.algorithm.memory(found.nets, count)
+        memory = found.algorithm.initial_state(found.nets, count)
         rng = torch.Generator().manual_seed(count)
         memory = {name: torch.randn(value.shape, generator=rng) for name, value in memory.items()}
         given = {f"{name}_in": value.numpy() for name, value in memory.items()}
@@ -159,11 +159,11 @@ def test_the_graph_acts_as_the_policy_does(tmp_path: Path, run: str, env: str, c
             given[name] = np.stack([np.asarray(at(each, name), types[name]) for each in seen])
         said = dict(zip(outputs, session.run(None, given), strict=True))
         with torch.inference_mode():
-            actor = Actor(found.options, torch.Generator(), count, timesteps=found.timesteps, state=memory)
-            best = found.algorithm.best(found.nets, rows, actor)
+            context = ActContext(found.options, torch.Generator(), count, timesteps=found.timesteps, state=memory)
+            best = found.algorithm.greedy_action(found.nets, rows, context)
         expected: dict[str, Any] = {
-            **parts(found.family.to_env(best.numpy())),
-            **{f"{name}_out": value.numpy() for name, value in actor.state.items()},
+            **parts(found.action_distribution.to_env(best.numpy())),
+            **{f"{name}_out": value.numpy() for name, value in context.state.items()},
             **outputs_of(found, rows, memory),
         }
         assert said.keys() == expected.keys()
@@ -216,10 +216,10 @@ def test_the_graph_says_what_it_is_and_nothing_of_where_it_was_made(tmp_path: Pa
     assert str(Path.cwd()).encode() not in path.read_bytes()
 
 
-def contrary(nets: Any, obs: torch.Tensor, actor: Actor) -> torch.Tensor:
+def contrary(nets: Any, obs: torch.Tensor, context: ActContext) -> torch.Tensor:
     """Acts in its own way: it names the action that the policy likes least, and counts its steps."""
     dist, _ = nets.step(obs, {})
-    actor.state = {"steps": actor.state["steps"] + 1}
+    context.state = {"steps": context.state["steps"] + 1}
     least: torch.Tensor = dist.logits.argmin(-1)
     return least
 
@@ -235,7 +235,7 @@ CONTRARY = Algorithm(
 
 
 def test_an_algorithm_of_ones_own_is_exported_by_how_it_acts(tmp_path: Path) -> None:
-    plan = blueprint()
+    plan = worker_config()
     identity = {"run": HERE + "CONTRARY", "env": "CartPole-v1", "env_config": {}, "config": {}, "seed": 0}
     tree = {"policy": module_state(learner(plan).nets), "run": {"spec": identity}}
     folder = checkpoint.write(tmp_path, tree, 1, 10, {})
@@ -259,15 +259,15 @@ def test_weights_alone_make_the_same_policy(tmp_path: Path, run: str, env: str, 
     assert other.timesteps == 300
     _, rows = observed(one, 4)
     with torch.inference_mode():
-        acted = [each.algorithm.best(each.nets, rows, wide(each)) for each in (one, other)]
+        acted = [each.algorithm.greedy_action(each.nets, rows, wide(each)) for each in (one, other)]
     assert torch.equal(*acted)
     told = json.loads((target / "model.json").read_text())
     assert told["weights"].keys() == one.nets.state_dict().keys()
     assert told["config"]["hiddens"] == [16]
 
 
-def wide(found: Policy) -> Actor:
-    return Actor(found.options, torch.Generator(), 4, state=found.algorithm.memory(found.nets, 4))
+def wide(found: Policy) -> ActContext:
+    return ActContext(found.options, torch.Generator(), 4, state=found.algorithm.initial_state(found.nets, 4))
 
 
 def test_a_checkpoint_is_exported_whole(tmp_path: Path) -> None:
@@ -311,8 +311,8 @@ def test_a_missing_package_is_named_with_its_extra(tmp_path: Path, monkeypatch: 
 def test_squashed_actions_reach_their_bounds() -> None:
     """The graph scales actions; a family that does so in another way would need another graph."""
     for run in ("SAC", "DDPG"):
-        plan = blueprint(HERE + "Lopsided", run, **small(run))
-        assert plan.algorithm.family(plan.spaces.actions).make is SquashedGaussian
+        plan = worker_config(HERE + "Lopsided", run, **small(run))
+        assert plan.algorithm.action_distribution(plan.spaces.actions).make is SquashedGaussian
 
 
 def test_the_command_exports_what_a_run_has_best(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

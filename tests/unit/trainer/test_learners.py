@@ -28,10 +28,10 @@ from rltrainer.backend.ray.learners import RayLearners
 from rltrainer.backend.serial import SerialBackend
 from rltrainer.core.fragment import Fragment
 from rltrainer.errors import RunError
-from rltrainer.learning.data_parallel import columns, dealt, share_of
+from rltrainer.learning.data_parallel import columns, partition_envs, per_learner_options
 from rltrainer.learning.learner import Learner
-from rltrainer.sampling.worker import Blueprint, Worker
-from tests.unit.trainer.helpers import blueprint, equal, nothing
+from rltrainer.sampling.worker import Worker, WorkerConfig
+from tests.unit.trainer.helpers import equal, nothing, worker_config
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*:FutureWarning:ray",
@@ -63,7 +63,7 @@ def cluster() -> Iterator[None]:
     ray.shutdown()
 
 
-def fragments(plan: Blueprint, count: int, times: int = 1) -> list[list[Fragment]]:
+def fragments(plan: WorkerConfig, count: int, times: int = 1) -> list[list[Fragment]]:
     """What `count` workers sample with the first weights, `times` in a row."""
     workers, weights = [Worker(plan, i) for i in range(count)], make_learner(plan).weights(0)
     return [[copy.deepcopy(worker.sample(weights)[0]) for worker in workers] for _ in range(times)]
@@ -71,7 +71,7 @@ def fragments(plan: Blueprint, count: int, times: int = 1) -> list[list[Fragment
 
 @pytest.mark.parametrize(("count", "width", "size"), [(4, 8, 2), (3, 4, 2), (5, 3, 4), (1, 4, 3), (1, 1, 2), (6, 1, 3)])
 def test_a_batch_is_dealt_out_evenly_and_completely(count: int, width: int, size: int) -> None:
-    parts = dealt(count, width, size)
+    parts = partition_envs(count, width, size)
     seen = [k * width + b for part in parts for k, where in part for b in range(width)[where]]
     assert seen == list(range(count * width))
     sizes = [sum(len(range(width)[where]) for _, where in part) for part in parts]
@@ -82,7 +82,7 @@ def test_a_batch_is_dealt_out_evenly_and_completely(count: int, width: int, size
 
 
 def test_columns_of_a_fragment_are_views() -> None:
-    ((fragment,),) = fragments(blueprint(**SMALL, recurrent="lstm"), 1)
+    ((fragment,),) = fragments(worker_config(**SMALL, recurrent="lstm"), 1)
     part = columns(fragment, slice(1, 3))
     assert np.array_equal(part.obs, fragment.obs[:, 1:3])
     assert np.shares_memory(part.obs, fragment.obs)
@@ -92,8 +92,8 @@ def test_columns_of_a_fragment_are_views() -> None:
 
 
 def test_a_learners_share_of_the_options() -> None:
-    plan = blueprint(run="DQN", **{**REPLAY, "batch_size": 33}, num_workers=4)
-    options = share_of(plan.options, 2)
+    plan = worker_config(run="DQN", **{**REPLAY, "batch_size": 33}, num_workers=4)
+    options = per_learner_options(plan.options, 2)
     assert (options.batch_size, options.buffer_size, options.num_workers) == (17, 1000, 2)  # type: ignore[attr-defined]
     assert options.num_envs_per_worker == plan.options.num_envs_per_worker
 
@@ -108,26 +108,26 @@ class Group:
     """Learners as actors, fed by hand. The processes stay, and are given one plan after the other."""
 
     def __init__(self) -> None:
-        plan = blueprint(**SMALL, num_workers=2, num_learners=2)
+        plan = worker_config(**SMALL, num_workers=2, num_learners=2)
         self.learners, self.lost = RayLearners(plan, ray.put(plan), nothing), False
 
-    def begin(self, plan: Blueprint) -> "Group":
+    def begin(self, plan: WorkerConfig) -> "Group":
         """The same processes, or new ones if a test has lost them, with new learners."""
         if self.lost:
             self.learners.close()
             self.__init__()  # type: ignore[misc]
 
         def renew(actor: Any) -> None:
-            options = share_of(plan.options, 2)
+            options = per_learner_options(plan.options, 2)
             device, peers = actor.learner.device, actor.learner.peers
             actor.learner = Learner(plan.algorithm, plan.spaces, options, plan.seed, device, peers)
 
-        self.learners.blueprint = plan
+        self.learners.worker_config = plan
         self.on_each(renew)
         return self
 
-    def improve(self, given: Sequence[Fragment], timesteps: int = 0) -> dict[str, float]:
-        return self.learners.improve([ray.put(each) for each in given], timesteps)
+    def update_from_fragments(self, given: Sequence[Fragment], timesteps: int = 0) -> dict[str, float]:
+        return self.learners.update_from_fragments([ray.put(each) for each in given], timesteps)
 
     def everyones(self, what: str) -> list[Any]:
         """What each learner's method of that name returns."""
@@ -149,7 +149,7 @@ def pair(cluster: None) -> Iterator[Group]:
 
 
 @pytest.fixture
-def group(pair: Group) -> Callable[[Blueprint], Group]:
+def group(pair: Group) -> Callable[[WorkerConfig], Group]:
     """Two learners of a plan."""
     return pair.begin
 
@@ -170,10 +170,10 @@ def in_step(group: Group) -> bool:
     ],
 )
 def test_two_learners_take_the_steps_of_one(group: Any, run: str, extra: dict[str, Any], count: int) -> None:
-    plan = blueprint(run=run, **SMALL, **extra, num_workers=2, num_learners=2)
+    plan = worker_config(run=run, **SMALL, **extra, num_workers=2, num_learners=2)
     one, two, rounds = make_learner(plan), group(plan), fragments(plan, count, 3)
     for given in rounds:
-        alone, together = one.improve(given, 0), two.improve(given)
+        alone, together = one.update_from_fragments(given, 0), two.update_from_fragments(given)
         assert together["grad_norm"] == pytest.approx(alone["grad_norm"], rel=1e-4)
     assert in_step(two)
     policy, first = one.policy(), make_learner(plan).policy()
@@ -196,21 +196,21 @@ CASES = [
 @pytest.mark.parametrize(("run", "extra"), CASES)
 def test_all_learners_stay_equal(group: Any, run: str, extra: dict[str, Any]) -> None:
     base = REPLAY if run in ("DQN", "Rainbow") else SMALL
-    plan = blueprint(run=run, **base, **extra, num_workers=2, num_learners=2)
+    plan = worker_config(run=run, **base, **extra, num_workers=2, num_learners=2)
     two, rounds = group(plan), fragments(plan, 2, 3)
     before = two.everyones("policy")[0]
     for i, given in enumerate(rounds):
-        metrics = two.improve(given, i * 128)
+        metrics = two.update_from_fragments(given, i * 128)
         assert np.isfinite(list(metrics.values())).all()
     assert in_step(two)
     assert not equal(before, two.everyones("policy")[0])
 
 
 def test_all_learners_stay_equal_with_several_optimisers(group: Any) -> None:
-    plan = blueprint("Pendulum-v1", "SAC", **{**REPLAY, "hiddens": [16]}, num_workers=2, num_learners=2)
+    plan = worker_config("Pendulum-v1", "SAC", **{**REPLAY, "hiddens": [16]}, num_workers=2, num_learners=2)
     two = group(plan)
     for i, given in enumerate(fragments(plan, 2, 2)):
-        metrics = two.improve(given, i * 128)
+        metrics = two.update_from_fragments(given, i * 128)
     assert metrics["replay_size"] == 256, "that of both"
     assert two.everyones("state")[0]["memory"]["0"]["updates"] == 256
     assert in_step(two)
@@ -219,11 +219,11 @@ def test_all_learners_stay_equal_with_several_optimisers(group: Any) -> None:
 @pytest.mark.parametrize("kept", [40, 0])
 def test_learners_with_unequal_numbers_of_minibatches_do_not_hang(group: Any, kept: int) -> None:
     """One has 64 valid steps, and so four minibatches an epoch; the other has fewer, or none at all."""
-    plan = blueprint(**SMALL, epochs=3, minibatch_size=32, num_workers=2, num_learners=2)
+    plan = worker_config(**SMALL, epochs=3, minibatch_size=32, num_workers=2, num_learners=2)
     ((first, second),) = fragments(plan, 2)
     second.valid.reshape(-1)[kept:] = False
     two = group(plan)
-    metrics = two.improve([first, second])
+    metrics = two.update_from_fragments([first, second])
     assert np.isfinite(metrics["loss"])
     assert in_step(two)
     steps = [state["optimizer"]["nets"]["step"].item() for state in two.everyones("state")]
@@ -231,26 +231,26 @@ def test_learners_with_unequal_numbers_of_minibatches_do_not_hang(group: Any, ke
 
 
 def test_a_group_goes_on_from_its_checkpoint(group: Any) -> None:
-    plan = blueprint(run="DQN", **REPLAY, prioritized=True, num_workers=2, num_learners=2)
+    plan = worker_config(run="DQN", **REPLAY, prioritized=True, num_workers=2, num_learners=2)
     two, rounds = group(plan), fragments(plan, 2, 4)
     for i, given in enumerate(rounds[:2]):
-        two.improve(given, i * 128)
+        two.update_from_fragments(given, i * 128)
     tree = copy.deepcopy(two.learners.state())
     assert tree["learner"]["rng"].keys() == tree["learner"]["memory"].keys() == tree["replay"].keys() == {"0", "1"}
     assert not torch.equal(tree["learner"]["rng"]["0"], tree["learner"]["rng"]["1"])
-    straight = [two.improve(given, 256 + i * 128) for i, given in enumerate(rounds[2:])]
+    straight = [two.update_from_fragments(given, 256 + i * 128) for i, given in enumerate(rounds[2:])]
     end = copy.deepcopy(two.learners.state())
     again = group(plan)
     assert not equal(again.everyones("policy")[0], end["policy"])
     again.learners.load(tree)
-    assert [again.improve(given, 256 + i * 128) for i, given in enumerate(rounds[2:])] == straight
+    assert [again.update_from_fragments(given, 256 + i * 128) for i, given in enumerate(rounds[2:])] == straight
     assert equal(again.learners.state(), end)
 
 
 def test_one_learner_goes_on_from_two(group: Any) -> None:
-    plan = blueprint(**SMALL, num_workers=2, num_learners=2)
+    plan = worker_config(**SMALL, num_workers=2, num_learners=2)
     two, rounds = group(plan), fragments(plan, 2)
-    two.improve(rounds[0])
+    two.update_from_fragments(rounds[0])
     tree, one = two.learners.state(), make_learner(plan)
     one.load(tree["policy"], tree["learner"])
     assert equal(one.policy(), tree["policy"])
@@ -259,14 +259,14 @@ def test_one_learner_goes_on_from_two(group: Any) -> None:
 def test_a_learner_does_not_wait_for_another_without_end(cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rltrainer.backend.ray.learners.TIMEOUT", 1.0)
     two = Group()
-    (given,) = fragments(two.learners.blueprint, 2)
+    (given,) = fragments(two.learners.worker_config, 2)
     with pytest.raises(RunError, match="learner 0 has lost touch with the others"):
-        receive(two.learners.actors[0].improve.remote(0, [(ray.put(given[0]), slice(0, 4))]))
+        receive(two.learners.actors[0].update_from_fragments.remote(0, [(ray.put(given[0]), slice(0, 4))]))
     two.learners.close()
 
 
 def test_a_lost_fragment_leaves_all_learners_as_they_were(group: Any, caplog: pytest.LogCaptureFixture) -> None:
-    plan = blueprint(**SMALL, num_workers=2, num_learners=2)
+    plan = worker_config(**SMALL, num_workers=2, num_learners=2)
     two, (given,) = group(plan), fragments(plan, 2)
     before = two.everyones("policy")
 
@@ -279,24 +279,24 @@ def test_a_lost_fragment_leaves_all_learners_as_they_were(group: Any, caplog: py
 
     two.on_each(lose)
     try:
-        assert two.improve(given) == {}
+        assert two.update_from_fragments(given) == {}
     finally:
         two.on_each(lambda actor: setattr(ray_learners, "ray", ray))
     assert "a fragment was lost" in caplog.text
     assert equal(before, two.everyones("policy"))
-    assert two.improve(given)
+    assert two.update_from_fragments(given)
     assert in_step(two)
 
 
 def test_a_lost_learner_ends_the_attempt(group: Any) -> None:
-    plan = blueprint(**SMALL, num_workers=2, num_learners=2)
+    plan = worker_config(**SMALL, num_workers=2, num_learners=2)
     two, (given,) = group(plan), fragments(plan, 2)
-    two.improve(given)
+    two.update_from_fragments(given)
     two.lost = True
     os.kill(ray.get(two.learners.actors[1].__ray_call__.remote(lambda actor: os.getpid())), signal.SIGKILL)
     begun = time.monotonic()
     with pytest.raises(RunError) as caught:
-        two.improve(given)
+        two.update_from_fragments(given)
     assert caught.value.reason == "LearnerLost"
     assert not caught.value.permanent
     assert time.monotonic() - begun < 20
@@ -313,7 +313,7 @@ def test_a_lost_learner_ends_the_attempt(group: Any) -> None:
 )
 def test_a_run_with_learners_as_actors(cluster: None, run: str, extra: dict[str, Any]) -> None:
     base = REPLAY if "DQN" in run else SMALL
-    plan = blueprint(run=run, **{**base, "num_workers": 1, "timesteps_per_iteration": 200, **extra})
+    plan = worker_config(run=run, **{**base, "num_workers": 1, "timesteps_per_iteration": 200, **extra})
     backend = RayBackend(plan, nothing)
     done = list(islice(plan.algorithm.strategy(backend, plan.options, 0), 2))
     assert all(each.timesteps >= 200 for each in done)
@@ -344,7 +344,7 @@ def test_bfloat16_learns_nearly_what_float32_does(env: str, run: str, extra: dic
     base = REPLAY if run in ("DQN", "Rainbow", "SAC", "TD3") else SMALL
     learned = []
     for precision in ("float32", "bfloat16"):
-        plan = blueprint(env, run, **{**base, **extra}, precision=precision)
+        plan = worker_config(env, run, **{**base, **extra}, precision=precision)
         backend = SerialBackend(plan, nothing)
         done = list(islice(plan.algorithm.strategy(backend, plan.options, 0), 2))
         assert np.isfinite(list(done[-1].metrics.values())).all()
@@ -371,8 +371,8 @@ def test_in_bfloat16_outputs_are_float32_and_no_step_is_missed() -> None:
             learner.minimise(v.square().mean() + 1)
         return {}
 
-    plan = blueprint(**SMALL, lr=0.1, precision="bfloat16")
+    plan = worker_config(**SMALL, lr=0.1, precision="bfloat16")
     plan = replace(plan, algorithm=replace(PPO, update=update))
-    make_learner(plan).improve(fragments(plan, 1)[0], 0)
+    make_learner(plan).update_from_fragments(fragments(plan, 1)[0], 0)
     assert set(seen) == {torch.bfloat16}
     assert not torch.equal(*values)

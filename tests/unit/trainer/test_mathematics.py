@@ -15,7 +15,7 @@ from torch import Tensor
 from rltrainer.algorithms.ppo import adapted, distance
 from rltrainer.errors import RunError
 from rltrainer.ops import losses
-from rltrainer.ops.action_spaces import family
+from rltrainer.ops.action_spaces import action_distribution
 from rltrainer.ops.distributions import Categorical, DiagonalGaussian, MultiCategorical
 from rltrainer.ops.returns import gae
 from rltrainer.ops.schedules import at
@@ -158,15 +158,17 @@ def test_gaussian_samples_have_the_right_moments() -> None:
 
 
 def test_actions_reach_the_environment_in_its_own_terms() -> None:
-    box = family(spaces.Box(np.array([-2.0, 0.0]), np.array([2.0, 1.0]), dtype=np.float64))
+    box = action_distribution(spaces.Box(np.array([-2.0, 0.0]), np.array([2.0, 1.0]), dtype=np.float64))
     assert box.to_env(np.array([[5.0, -1.0]], np.float32)).tolist() == [[2.0, 0.0]]
-    assert family(spaces.Discrete(3, start=-1)).to_env(np.array([0, 2])).tolist() == [-1, 1]
-    assert family(spaces.MultiDiscrete([2, 3], start=[0, 5])).to_env(np.array([[1, 1]])).tolist() == [[1, 6]]
+    assert action_distribution(spaces.Discrete(3, start=-1)).to_env(np.array([0, 2])).tolist() == [-1, 1]
+    assert action_distribution(spaces.MultiDiscrete([2, 3], start=[0, 5])).to_env(np.array([[1, 1]])).tolist() == [
+        [1, 6]
+    ]
 
 
 def test_an_action_space_that_is_not_supported_is_named() -> None:
     with pytest.raises(RunError, match=r"Text.*not supported: use Discrete") as caught:
-        family(spaces.Text(3))
+        action_distribution(spaces.Text(3))
     assert caught.value.permanent
 
 

@@ -13,9 +13,9 @@ from rltrainer.core.optimizer import SWEEP, Adam
 from rltrainer.core.types import Spaces
 from rltrainer.envs.layout import ACTION_MASK, AVAIL_ACTIONS, find, layout
 from rltrainer.errors import RunError
-from rltrainer.networks import ActorCritic, Memory, PolicyNetwork, encoder, is_image, orthogonal
+from rltrainer.networks import ActorCritic, PolicyNetwork, RecurrentCore, encoder, is_image, orthogonal
 from rltrainer.networks.encoders import Convolutional, OneHot, channels_last, is_picture, minatar, nature, resnet
-from rltrainer.networks.parameters import Flat
+from rltrainer.networks.parameters import FlatParameters
 from rltrainer.ops.normalization import ObservationNormalizer
 
 VECTOR = spaces.Box(-1, 1, (4,), np.float32)
@@ -344,7 +344,7 @@ def test_a_policy_without_a_critic_has_the_parameters_of_its_distributions() -> 
 def test_gradients_reach_every_parameter_of_the_policy(actions: Any) -> None:
     nets = ActorCritic(seen(VECTOR, actions), PPOOptions())
     parameters, values = nets(torch.randn(6, 4))
-    dist = nets.family.make(parameters)
+    dist = nets.action_distribution.make(parameters)
     a = dist.sample(torch.Generator().manual_seed(0)).detach()
     (dist.log_prob(a).sum() + dist.entropy().sum() + values.square().sum()).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in nets.parameters())
@@ -366,7 +366,7 @@ def test_illegal_actions_have_probability_0_when_acting_and_when_learning(recurr
     for seed in range(50):
         a = dist.sample(torch.Generator().manual_seed(seed))
         assert legal[0].gather(-1, a[:, None]).all()
-    learnt = nets.family.make(parameters)
+    learnt = nets.action_distribution.make(parameters)
     a = learnt.sample(torch.Generator().manual_seed(0))
     (learnt.log_prob(a).sum() + learnt.entropy().sum() + values.sum()).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in nets.parameters())
@@ -407,7 +407,7 @@ Kind = Literal["lstm", "gru"]
 KINDS = pytest.mark.parametrize("kind", ["lstm", "gru"])
 
 
-def slow_step(memory: Memory, x: Tensor, state: dict[str, Tensor]) -> dict[str, Tensor]:
+def slow_step(memory: RecurrentCore, x: Tensor, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The equations of the two papers as PyTorch orders their gates."""
     w_x, w_h, b_x, b_h = memory.layer.parameters()
     from_x, from_h = x @ w_x.T + b_x, state["h"] @ w_h.T + b_h
@@ -420,10 +420,10 @@ def slow_step(memory: Memory, x: Tensor, state: dict[str, Tensor]) -> dict[str, 
     return {"h": (1 - z) * (n_x + r * n_h).tanh() + z * state["h"]}
 
 
-def episodes(kind: Kind, t: int = 12, b: int = 5) -> tuple[Memory, Tensor, dict[str, Tensor], Tensor]:
+def episodes(kind: Kind, t: int = 12, b: int = 5) -> tuple[RecurrentCore, Tensor, dict[str, Tensor], Tensor]:
     """A memory, inputs [T + 1, B, F], a state that is not new, and where episodes begin [T, B]."""
     torch.manual_seed(0)
-    memory = Memory(3, 6, kind).double()
+    memory = RecurrentCore(3, 6, kind).double()
     for parameter in memory.parameters():
         torch.nn.init.normal_(parameter)
     state = {name: torch.randn_like(value) for name, value in memory.initial_state(b).items()}
@@ -509,13 +509,13 @@ def test_memory_survives_flattening_and_copying(kind: Kind) -> None:
     nets = ActorCritic(seen(VECTOR), PPOOptions(recurrent=kind))
     obs, state = torch.randn(6, 3, 4), nets.initial_state(3)
     before = nets(obs, state)[1]
-    flat = Flat(nets)
+    flat = FlatParameters(nets)
     target = copy.deepcopy(nets)
     torch.testing.assert_close(nets(obs, state)[1], before)
     flat.vector.data.mul_(0.5)
     assert not torch.allclose(nets(obs, state)[1], before)
     step, _ = nets.step(obs[0], state)
-    torch.testing.assert_close(step.mode(), nets.family.make(nets(obs, state)[0][0]).mode())
+    torch.testing.assert_close(step.mode(), nets.action_distribution.make(nets(obs, state)[0][0]).mode())
     torch.testing.assert_close(target(obs, state)[1], before)
     nets(obs, state)[1].sum().backward()
     assert flat.gradient.abs().sum() > 0
@@ -526,7 +526,7 @@ def test_flat_parameters_train_as_separate_ones_do() -> None:
     plain = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Tanh(), torch.nn.Linear(5, 1))
     flat_net = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Tanh(), torch.nn.Linear(5, 1))
     flat_net.load_state_dict(plain.state_dict())
-    flat = Flat(flat_net)
+    flat = FlatParameters(flat_net)
     first, second = torch.optim.Adam(plain.parameters(), lr=0.01), Adam(flat.vector, lr=0.01, eps=1e-8)
     for _ in range(20):
         x = torch.randn(8, 3)

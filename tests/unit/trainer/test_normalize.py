@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from rltrainer.ops.normalization import ObservationNormalizer, RewardNormalizer, RunningMoments, discounted_so_far
-from tests.unit.trainer.helpers import blueprint, quick, serial
+from tests.unit.trainer.helpers import quick, serial, worker_config
 
 
 def test_moments_merged_in_batches_are_those_of_all_rows() -> None:
@@ -64,7 +64,7 @@ def test_steps_that_do_not_count_leave_the_reward_statistics_alone() -> None:
 
 def test_rewards_are_scaled_by_what_all_workers_earned() -> None:
     """The returns so far travel with the fragments, and what they are measured by stays with the learner."""
-    backend, iterations = serial(blueprint(**quick(normalize_rewards=True, num_workers=2)))
+    backend, iterations = serial(worker_config(**quick(normalize_rewards=True, num_workers=2)))
     done = [next(iterations) for _ in range(3)]
     normalizer = backend.learner.reward_normalizer
     assert normalizer is not None

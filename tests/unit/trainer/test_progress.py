@@ -11,7 +11,7 @@ from tensorboardX import SummaryWriter  # noqa: F401 - its first import warns, b
 from rltrainer.api.base import EVALUATED, Metadata
 from rltrainer.api.experiment import Stop
 from rltrainer.core.execution import Iteration
-from rltrainer.core.types import Report
+from rltrainer.core.types import EpisodeReport
 from rltrainer.machine import cpus
 from rltrainer.reporting import results
 from rltrainer.reporting.progress import Progress
@@ -20,7 +20,7 @@ from rltrainer.storage.paths import run_uri
 
 
 def iteration(returns: list[float], timesteps: int = 10, **metrics: float) -> Iteration:
-    report = Report(timesteps, returns, [int(value) for value in returns])
+    report = EpisodeReport(timesteps, returns, [int(value) for value in returns])
     return Iteration([report], {"loss": 1.0, **metrics}, 0.1, 0.2)
 
 
@@ -85,7 +85,7 @@ def test_an_evaluation_counts_for_the_policy_it_was_of_and_for_no_other() -> Non
     progress, stop = Progress(), Stop.model_validate({EVALUATED: 3})
     progress.add(iteration([1.0]), 1.0)
     assert EVALUATED not in progress.metrics()
-    found = progress.evaluated(Report(9, [1.0, 5.0], [2, 7]))
+    found = progress.evaluated(EpisodeReport(9, [1.0, 5.0], [2, 7]))
     assert found == {
         "episode_reward_mean": 3.0,
         "episode_reward_min": 1.0,
@@ -105,7 +105,7 @@ def test_an_evaluation_counts_for_the_policy_it_was_of_and_for_no_other() -> Non
 def test_progress_goes_through_json() -> None:
     first, second = Progress(), Progress()
     first.add(iteration([1.0, 2.0]), 1.0)
-    first.evaluated(Report(4, [4.0], [4]))
+    first.evaluated(EpisodeReport(4, [4.0], [4]))
     second.load(json.loads(json.dumps(first.state())))
     assert second.state() == first.state()
     assert second.returns.maxlen == 100
@@ -127,7 +127,7 @@ def test_lines_come_once_a_second_for_evaluations_and_for_the_last_row(
         for i in range(50):
             row = progress.add(iteration([1.0]), 0.001)
             if i == 29:
-                row["evaluation"] = progress.evaluated(Report(9, [1.0, 5.0], [2, 7]))
+                row["evaluation"] = progress.evaluated(EpisodeReport(9, [1.0, 5.0], [2, 7]))
             written.write(row, last=i == 49)
     written.close()
     assert [line.split()[1] for line in caplog.messages] == ["1", "30", "50"]

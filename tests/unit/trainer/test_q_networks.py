@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from rltrainer.accel.dense_stack import Stacked
+from rltrainer.accel.dense_stack import BatchedLinear
 from rltrainer.api.options.off_policy import DDPGOptions, DQNOptions, RainbowOptions, SACOptions, TD3Options
 from rltrainer.core.types import Spaces
 from rltrainer.errors import RunError
@@ -127,7 +127,7 @@ def test_quiet_layers_use_their_mean_weights_and_then_their_noise_again() -> Non
 
 
 def test_stacked_layers_are_as_many_linear_ones() -> None:
-    stacked, x = Stacked(2, 3, 4), torch.randn(2, 5, 3, generator=generator())
+    stacked, x = BatchedLinear(2, 3, 4), torch.randn(2, 5, 3, generator=generator())
     for k in range(2):
         expected = nn.functional.linear(x[k], stacked.weight[k].T, stacked.bias[k, 0])
         torch.testing.assert_close(stacked(x)[k], expected)
@@ -371,7 +371,7 @@ def test_critics_are_separate_networks(twin: bool) -> None:
     obs, a = torch.randn(7, 4, generator=generator()), torch.rand(7, 2, generator=generator())
     q = critic(obs, a)
     assert q.shape == (1 + twin, 7)
-    stacked = [layer for layer in critic.modules() if isinstance(layer, Stacked)]
+    stacked = [layer for layer in critic.modules() if isinstance(layer, BatchedLinear)]
     assert [layer.weight.shape[-1] for layer in stacked] == [16, 16, 1]
     for k in range(1 + twin):
         x = torch.cat([obs, a], -1)
@@ -393,9 +393,9 @@ def test_twin_critics_begin_apart_and_share_no_gradient() -> None:
 
 def test_a_critics_hidden_layers_are_the_policys_unless_it_has_its_own() -> None:
     critic = DiscreteCritic(PLAIN, SACOptions(hiddens=[8, 9]))
-    assert [layer.weight.shape[-1] for layer in critic.modules() if isinstance(layer, Stacked)] == [8, 9, N]
+    assert [layer.weight.shape[-1] for layer in critic.modules() if isinstance(layer, BatchedLinear)] == [8, 9, N]
     none = DiscreteCritic(PLAIN, SACOptions(hiddens=[8, 9], critic_hiddens=[]))
-    assert [layer.weight.shape for layer in none.modules() if isinstance(layer, Stacked)] == [(2, 4, N)]
+    assert [layer.weight.shape for layer in none.modules() if isinstance(layer, BatchedLinear)] == [(2, 4, N)]
 
 
 def test_a_critics_gradient_reaches_the_policy_through_the_action() -> None:

@@ -21,7 +21,7 @@ from rltrainer.runs import train
 from rltrainer.runs.interrupt import Interrupt
 from rltrainer.runs.run import Run
 from rltrainer.storage import checkpoint as ckpt
-from tests.unit.trainer.helpers import TASKS, TOYS, blueprint, experiment, nothing, quick, small
+from tests.unit.trainer.helpers import TASKS, TOYS, experiment, nothing, quick, small, worker_config
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*:FutureWarning:ray",
@@ -49,7 +49,7 @@ def iterate(backend: Backend, times: int, timesteps: int = 0) -> list[Any]:
     done = []
     for _ in range(times):
         fragments, reports = backend.sample(backend.weights(timesteps))
-        done.append((backend.improve(fragments, timesteps), reports))
+        done.append((backend.update_from_fragments(fragments, timesteps), reports))
         timesteps += sum(report.timesteps for report in reports)
     return done
 
@@ -63,8 +63,8 @@ def policy(backend: Backend) -> dict[str, torch.Tensor]:
 def test_serial_and_ray_give_the_same_numbers(num_gpus: int, width: int, put: bool) -> None:
     """Whether weights go along with the requests, or are put, or come from a learner that is an actor."""
     config = quick(num_workers=2, hiddens=[width, 64], normalize_observations=True, normalize_rewards=True)
-    serial = SerialBackend(blueprint(**config), nothing)
-    remote = RayBackend(blueprint(**config, num_gpus=num_gpus), nothing)
+    serial = SerialBackend(worker_config(**config), nothing)
+    remote = RayBackend(worker_config(**config, num_gpus=num_gpus), nothing)
     assert isinstance(remote.weights(0), ray.ObjectRef) == put
     assert iterate(serial, 4) == iterate(remote, 4)
     here, there = policy(serial), policy(remote)
@@ -74,7 +74,7 @@ def test_serial_and_ray_give_the_same_numbers(num_gpus: int, width: int, put: bo
 
 
 def test_a_run_goes_from_serial_to_ray_and_back(tmp_path: Path) -> None:
-    plan = blueprint(**quick(num_workers=2))
+    plan = worker_config(**quick(num_workers=2))
     serial, remote, again = SerialBackend(plan, nothing), RayBackend(plan, nothing), SerialBackend(plan, nothing)
     straight = SerialBackend(plan, nothing)
     steps = 16 * 4 * 2
@@ -97,7 +97,7 @@ def kill(actor: Any) -> None:
 
 
 def test_a_lost_worker_is_replaced_and_the_run_goes_on(caplog: pytest.LogCaptureFixture) -> None:
-    backend = RayBackend(blueprint(**quick(num_workers=2)), nothing)
+    backend = RayBackend(worker_config(**quick(num_workers=2)), nothing)
     iterate(backend, 1)
     lost = backend.actors[1]
     kill(lost)
@@ -137,7 +137,7 @@ def test_workers_that_do_not_wait_learn(tmp_path: Path, run: str, config: dict[s
 def test_a_slow_environment_stalls_no_other_worker(tmp_path: Path) -> None:
     """One worker takes 8 seconds for a fragment; from the other come dozens meanwhile."""
     given = small("IMPALA", num_workers=2, num_envs_per_worker=1, train_batch_size=8, vector_env="sync")
-    plan = blueprint(TASKS + "OneIsSlow", "IMPALA", {"claim": str(tmp_path / "slow")}, **given)
+    plan = worker_config(TASKS + "OneIsSlow", "IMPALA", {"claim": str(tmp_path / "slow")}, **given)
     backend = RayBackend(plan, nothing)
     iterations = plan.algorithm.strategy(backend, plan.options, 0)
     next(iterations)
@@ -151,7 +151,7 @@ def test_a_slow_environment_stalls_no_other_worker(tmp_path: Path) -> None:
 
 
 def test_a_lost_worker_with_requests_in_flight_is_asked_again(caplog: pytest.LogCaptureFixture) -> None:
-    plan = blueprint(run="IMPALA", **small("IMPALA", num_workers=2, vector_env="sync"))
+    plan = worker_config(run="IMPALA", **small("IMPALA", num_workers=2, vector_env="sync"))
     backend = RayBackend(plan, nothing)
     iterations = plan.algorithm.strategy(backend, plan.options, 0)
     next(iterations)
@@ -169,7 +169,7 @@ def test_a_lost_worker_with_requests_in_flight_is_asked_again(caplog: pytest.Log
 def test_a_lost_shard_is_replaced_and_filled_again(caplog: pytest.LogCaptureFixture) -> None:
     """Though it is the only one, and the updates that are due have nothing to draw from."""
     config = small("ApexDQN", num_workers=2, buffer_size=400, vector_env="sync")
-    plan = blueprint(run="ApexDQN", **config)
+    plan = worker_config(run="ApexDQN", **config)
     backend = RayBackend(plan, nothing)
     iterations = plan.algorithm.strategy(backend, plan.options, 0)
     for _ in range(4):
@@ -190,7 +190,7 @@ def test_a_lost_shard_is_replaced_and_filled_again(caplog: pytest.LogCaptureFixt
 
 def test_a_worker_that_is_lost_again_and_again_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rltrainer.backend.ray.backend.LOSSES", 2)
-    backend = RayBackend(blueprint(TOYS + "Dies", **quick(num_workers=1)), nothing)
+    backend = RayBackend(worker_config(TOYS + "Dies", **quick(num_workers=1)), nothing)
     with pytest.raises(RunError, match="worker 0 was lost 2 times in a row") as caught:
         iterate(backend, 1)
     assert caught.value.exit_code == 1
@@ -201,10 +201,10 @@ def test_a_worker_that_is_lost_again_and_again_ends_the_run(monkeypatch: pytest.
     ("env", "message"), [("NoStart", "licence has expired"), ("Faulty", "the simulator fell over")]
 )
 def test_an_environments_fault_arrives_without_rays_traceback(env: str, message: str) -> None:
-    plan = blueprint("CartPole-v1", **quick(num_workers=1))
+    plan = worker_config("CartPole-v1", **quick(num_workers=1))
     broken = type(plan)(plan.algorithm, type(plan.source)(TOYS + env), plan.spaces, plan.options, plan.seed)
     if env == "Faulty":
-        broken = blueprint(TOYS + env, **quick(num_workers=1))
+        broken = worker_config(TOYS + env, **quick(num_workers=1))
     backend = RayBackend(broken, nothing)
     with pytest.raises(RunError, match=message) as caught:
         iterate(backend, 1)
@@ -218,7 +218,7 @@ def test_a_worker_that_has_no_place_yet_is_waited_for(
 ) -> None:
     monkeypatch.setattr("rltrainer.backend.ray.cluster.SPEAK_EVERY", 1.0)
     interrupt = Interrupt()
-    backend = RayBackend(blueprint(**quick(num_workers=1, num_cpus_per_worker=50)), interrupt.check)
+    backend = RayBackend(worker_config(**quick(num_workers=1, num_cpus_per_worker=50)), interrupt.check)
     threading.Timer(3, interrupt.ask, [signal.SIGTERM]).start()
     begun = time.monotonic()
     with caplog.at_level("INFO", logger="rltrainer"), pytest.raises(Interrupted):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rltrainer.core.fragment import Fragment
 from rltrainer.core.types import Array
 from rltrainer.replay.buffer import Replay, Transitions
-from rltrainer.replay.columns import Here, Kind, Stacked, kind_of
+from rltrainer.replay.columns import FrameStackColumn, HostColumn, Kind, kind_of
 from rltrainer.replay.sum_tree import SumTree
 from rltrainer.storage import checkpoint
 from tests.unit.trainer.helpers import equal
@@ -305,7 +305,7 @@ def test_new_steps_come_in_with_the_largest_priority_so_far() -> None:
 
 def test_reprioritised_steps_are_drawn_accordingly() -> None:
     replay = prioritised()
-    replay.reprioritise(np.array([0, 3, 4]), np.array([16.0, 0.0, 100.0], np.float32))
+    replay.update_priorities(np.array([0, 3, 4]), np.array([16.0, 0.0, 100.0], np.float32))
     counts = np.bincount(replay.sample(7000, rng(), 0).obs.int().numpy(), minlength=5)
     assert counts.tolist() == pytest.approx([4000, 1000, 2000, 1, 0], abs=2)
     assert replay.largest == pytest.approx(4.0)
@@ -326,7 +326,7 @@ def filled(prioritized: bool, worlds: list[World]) -> Replay:
         replay.add(worlds[stream].fragment(6), stream)
     if prioritized:
         drawn = replay.sample(30, rng(5), 0.4)
-        replay.reprioritise(drawn.index, drawn.r.abs().numpy())
+        replay.update_priorities(drawn.index, drawn.r.abs().numpy())
     return replay
 
 
@@ -514,8 +514,8 @@ def test_stacks_are_put_together_again_from_single_frames(
         if len(replay):
             assert same(replay.sample(32, draws, 0.4), other.sample(32, same_draws, 0.4))
     column = replay.columns["obs"]
-    assert isinstance(column, Stacked)
-    assert isinstance(other.columns["obs"], Here)
+    assert isinstance(column, FrameStackColumn)
+    assert isinstance(other.columns["obs"], HostColumn)
     assert column.frames.values.nbytes * STACK == other.columns["obs"].values.nbytes
 
 

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from rltrainer.algorithms import ddpg, dqn, sac
 from rltrainer.api.options.off_policy import ApexDQNOptions, DDPGOptions, DQNOptions, SACOptions
-from rltrainer.core.algorithm import Actor
+from rltrainer.core.algorithm import ActContext
 from rltrainer.learning.learner import Learner
 from rltrainer.ops.distributions import Categorical, SquashedGaussian, masked
 from rltrainer.ops.exploration import standard_normal
 from rltrainer.replay.buffer import Transitions
 from rltrainer.sampling.worker import Worker
-from tests.unit.trainer.helpers import TASKS, blueprint, learner, small
+from tests.unit.trainer.helpers import TASKS, learner, small, worker_config
 
 
 def batch(obs: Tensor, a: Tensor, rng: torch.Generator) -> Transitions:
@@ -38,7 +38,7 @@ def batch(obs: Tensor, a: Tensor, rng: torch.Generator) -> Transitions:
 
 def cartpole(run: str = "DQN", **config: Any) -> tuple[Learner, Transitions]:
     """A learner whose networks and targets differ, and a batch."""
-    subject = learner(blueprint(run=run, **small(run, **config)))
+    subject = learner(worker_config(run=run, **small(run, **config)))
     rng = torch.Generator().manual_seed(1)
     for flat in (*subject.flats.values(), *subject.target_flats.values()):
         flat.vector.data += torch.randn(flat.vector.shape, generator=rng)
@@ -95,7 +95,7 @@ def test_dqn_follows_hubers_loss(config: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("run", ["DDPG", "TD3"])
 def test_critics_and_policies_follow_their_losses(run: str) -> None:
-    plan = blueprint(env="Pendulum-v1", run=run, **small(run, grad_clip=0.0, policy_delay=1))
+    plan = worker_config(env="Pendulum-v1", run=run, **small(run, grad_clip=0.0, policy_delay=1))
     subject, rng = learner(plan), torch.Generator().manual_seed(1)
     subject.withhold = True
     x = batch(torch.randn(32, 3, generator=rng), torch.rand(32, 1, generator=rng) * 2 - 1, rng)
@@ -135,8 +135,8 @@ def test_distributions_lose_the_cross_entropy_with_the_projected_goal() -> None:
     torch.testing.assert_close(losses.detach()[terminated], expected)
 
 
-def actor(options: Any, width: int = 8, first: int = 0, total: int = 8, timesteps: int = 0) -> Actor:
-    return Actor(options, torch.Generator().manual_seed(0), width, first, total, timesteps)
+def context(options: Any, width: int = 8, first: int = 0, total: int = 8, timesteps: int = 0) -> ActContext:
+    return ActContext(options, torch.Generator().manual_seed(0), width, first, total, timesteps)
 
 
 class Constant(nn.Module):
@@ -149,10 +149,10 @@ class Constant(nn.Module):
         return torch.ones(len(obs), dtype=torch.long)
 
 
-def explored(act: Any, who: Actor) -> list[float]:
+def explored(act: Any, who: ActContext) -> list[float]:
     """How often each environment takes a random action."""
     nets: Any = Constant()
-    drawn = torch.stack([act(nets, torch.zeros(who.width, 1), who)[0] for _ in range(4000)])
+    drawn = torch.stack([act(nets, torch.zeros(who.num_envs, 1), who)[0] for _ in range(4000)])
     shares: list[float] = drawn.float().mean(0).tolist()
     return shares
 
@@ -160,20 +160,24 @@ def explored(act: Any, who: Actor) -> list[float]:
 def test_each_environment_of_ape_x_has_the_epsilon_of_the_paper() -> None:
     """epsilon^(1 + alpha i / (N - 1)), section 4.1; those of the second worker go on from those of the first."""
     options = ApexDQNOptions(epsilon_base=0.4, epsilon_alpha=7.0)
-    shares = [s for first in (0, 4) for s in explored(dqn.explore_apart, actor(options, 4, first, total=8))]
+    shares = [
+        s for first in (0, 4) for s in explored(dqn.per_worker_epsilon_greedy, context(options, 4, first, total=8))
+    ]
     assert shares == pytest.approx([0.4 ** (1 + 7 * i / 7) for i in range(8)], abs=0.02)
-    assert explored(dqn.explore_apart, actor(options, 1, 0, total=1)) == pytest.approx([0.4], abs=0.02), "N = 1"
+    assert explored(dqn.per_worker_epsilon_greedy, context(options, 1, 0, total=1)) == pytest.approx([0.4], abs=0.02), (
+        "N = 1"
+    )
 
 
 @pytest.mark.parametrize(("timesteps", "epsilon"), [(0, 1.0), (500, 0.55), (1000, 0.1), (9000, 0.1)])
 def test_epsilon_follows_its_schedule(timesteps: int, epsilon: float) -> None:
     options = DQNOptions(epsilon_schedule=[[0, 1.0], [1000, 0.1]])
-    assert explored(dqn.explore, actor(options, timesteps=timesteps)) == pytest.approx([epsilon] * 8, abs=0.03)
+    assert explored(dqn.explore, context(options, timesteps=timesteps)) == pytest.approx([epsilon] * 8, abs=0.03)
 
 
 @pytest.mark.parametrize("end", ["terminated", "truncated"])
 def test_first_priorities_are_those_of_a_slow_n_step_difference(end: str) -> None:
-    plan = blueprint(TASKS + "Clock", "ApexDQN", {"end": end}, **small("ApexDQN", n_step=3))
+    plan = worker_config(TASKS + "Clock", "ApexDQN", {"end": end}, **small("ApexDQN", n_step=3))
     worker, weights = Worker(plan, 0), learner(plan).weights(0)
     fragment, _ = worker.sample(weights)
     assert fragment.priorities is not None
@@ -183,21 +187,21 @@ def test_first_priorities_are_those_of_a_slow_n_step_difference(end: str) -> Non
     for b in range(width):
         q = [nets(torch.from_numpy(fragment.obs[t, b : b + 1]))[0] for t in range(length + 1)]
         for t in np.flatnonzero(fragment.valid[:, b]):
-            goal, weight, k = 0.0, 1.0, int(t)
+            td_target, weight, k = 0.0, 1.0, int(t)
             while True:
-                goal += weight * float(fragment.r[k, b])
+                td_target += weight * float(fragment.r[k, b])
                 weight *= plan.options.gamma
                 k += 1
                 ended = fragment.terminated[k - 1, b] or fragment.truncated[k - 1, b]
                 if ended or k == length or k - t == 3:
                     break
-            goal += 0.0 if fragment.terminated[k - 1, b] else weight * float(q[k].max())
-            expected = abs(goal - float(q[t][fragment.a[t, b]]))
+            td_target += 0.0 if fragment.terminated[k - 1, b] else weight * float(q[k].max())
+            expected = abs(td_target - float(q[t][fragment.a[t, b]]))
             assert fragment.priorities[t, b] == pytest.approx(expected, abs=1e-5)
 
 
 def pendulum(run: str, **config: Any) -> tuple[Learner, Transitions]:
-    subject = learner(blueprint("Pendulum-v1", run, **small(run, **config)))
+    subject = learner(worker_config("Pendulum-v1", run, **small(run, **config)))
     rng = torch.Generator().manual_seed(1)
     for part in ("policy", "critic"):
         subject.flats[part].vector.data += 0.3 * torch.randn(subject.flats[part].vector.shape, generator=rng)
@@ -227,7 +231,7 @@ def test_td3_smooths_its_goal_by_clipped_noise_and_takes_the_smaller_critic() ->
     subject, x = pendulum("TD3")
     subject.targets = {"policy": Still(0.3), "critic": Slope()}
     cfg = DDPGOptions(target_noise=0.2, target_noise_clip=0.25)
-    a = (ddpg.goal(subject, x, cfg) - x.r)[x.discount > 0] / 0.9
+    a = (ddpg.td_target(subject, x, cfg) - x.r)[x.discount > 0] / 0.9
     assert (a > 0).float().mean() > 0.9
     a = torch.where(a > 0, a, a / 2)  # of the two critics the smaller counts
     noise = a - 0.3
@@ -241,7 +245,7 @@ def test_td3_smooths_its_goal_by_clipped_noise_and_takes_the_smaller_critic() ->
 def test_the_targets_actions_stay_within_the_bounds() -> None:
     subject, x = pendulum("TD3")
     subject.targets = {"policy": Still(0.95), "critic": Slope()}
-    a = (ddpg.goal(subject, x, DDPGOptions(target_noise=0.2)) - x.r)[x.discount > 0] / 0.9
+    a = (ddpg.td_target(subject, x, DDPGOptions(target_noise=0.2)) - x.r)[x.discount > 0] / 0.9
     assert a.max().item() == pytest.approx(1.0, abs=1e-5)
 
 
@@ -250,7 +254,7 @@ def test_ddpgs_goal_is_the_targets_value_of_the_targets_action() -> None:
     policy, critic = subject.targets["policy"], subject.targets["critic"]
     with torch.no_grad():
         y = x.r + x.discount * critic(x.next_obs, policy(x.next_obs))[0]
-    torch.testing.assert_close(ddpg.goal(subject, x, DDPGOptions()), y)
+    torch.testing.assert_close(ddpg.td_target(subject, x, DDPGOptions()), y)
 
 
 @pytest.mark.parametrize(("delay", "freq", "policy_steps", "target_steps"), [(1, 1, 6, 6), (2, 1, 3, 3), (2, 3, 3, 1)])
@@ -272,7 +276,7 @@ def test_policy_and_targets_wait_for_the_critic(delay: int, freq: int, policy_st
 def test_noise_on_actions_is_a_share_of_half_their_range() -> None:
     options = DDPGOptions(exploration_sigma=0.1, learning_starts=0)
     policy: Any = Still(0.2)
-    a = ddpg.explore(policy, torch.zeros(20_000, 1), actor(options, 20_000))[0]
+    a = ddpg.explore(policy, torch.zeros(20_000, 1), context(options, 20_000))[0]
     assert a.mean().item() == pytest.approx(0.2, abs=0.005)
     assert a.std().item() == pytest.approx(0.1, abs=0.005)
 
@@ -282,7 +286,7 @@ def test_correlated_noise_is_remembered_until_the_episode_ends() -> None:
         exploration_noise="ornstein-uhlenbeck", exploration_sigma=0.05, exploration_theta=0.1, learning_starts=0
     )
     policy: Any = Still(0.0)
-    who = actor(options, 5000)
+    who = context(options, 5000)
     first = ddpg.explore(policy, torch.zeros(5000, 1), who)[0]
     who.forget(torch.arange(5000) < 2500)
     second = ddpg.explore(policy, torch.zeros(5000, 1), who)[0]
@@ -293,7 +297,9 @@ def test_correlated_noise_is_remembered_until_the_episode_ends() -> None:
 
 @pytest.mark.parametrize("run", ["DDPG", "TD3", "SAC"])
 def test_actions_are_uniform_before_learning_starts(run: str) -> None:
-    plan = blueprint("Pendulum-v1", run, **small(run, num_envs_per_worker=64, buffer_size=1000, learning_starts=5000))
+    plan = worker_config(
+        "Pendulum-v1", run, **small(run, num_envs_per_worker=64, buffer_size=1000, learning_starts=5000)
+    )
     fragment, _ = Worker(plan, 0).sample(learner(plan).weights(0))
     assert np.histogram(fragment.a, 4, (-1, 1))[0] == pytest.approx(np.full(4, 128), abs=40)
 
@@ -404,7 +410,9 @@ def test_the_entropy_aimed_at() -> None:
     [("DQN", "CartPole-v1"), ("Rainbow", "CartPole-v1"), ("TD3", "Pendulum-v1"), ("SAC", "Pendulum-v1")],
 )
 def test_priorities_are_the_errors_of_the_last_update(run: str, env: str) -> None:
-    plan = blueprint(env, run, **small(run, prioritized=True, learning_starts=0, batch_size=8, updates_per_step=1 / 16))
+    plan = worker_config(
+        env, run, **small(run, prioritized=True, learning_starts=0, batch_size=8, updates_per_step=1 / 16)
+    )
     drawn: list[Transitions] = []
 
     def spy(subject: Learner, x: Transitions, cfg: Any) -> Any:
@@ -412,7 +420,7 @@ def test_priorities_are_the_errors_of_the_last_update(run: str, env: str) -> Non
         return plan.algorithm.update(subject, x, cfg)
 
     subject = learner(replace(plan, algorithm=replace(plan.algorithm, update=spy)))
-    subject.improve([Worker(plan, 0).sample(subject.weights(0))[0]], 0)
+    subject.update_from_fragments([Worker(plan, 0).sample(subject.weights(0))[0]], 0)
     last: dict[int, float] = {}
     for x in drawn:
         assert x.td_error is not None

@@ -12,7 +12,7 @@ from rltrainer.backend.serial import SerialBackend
 from rltrainer.errors import RunError
 from rltrainer.runs import train
 from rltrainer.storage import checkpoint as ckpt
-from tests.unit.trainer.helpers import TASKS, TOYS, blueprint, equal, experiment, nothing, quick, small
+from tests.unit.trainer.helpers import TASKS, TOYS, equal, experiment, nothing, quick, small, worker_config
 
 EVERYTHING = {
     "normalize_observations": True,
@@ -100,7 +100,7 @@ def test_an_asynchronous_run_goes_on_from_where_it_was(tmp_path: Path, run: str,
     before, saved = final(tmp_path, "parts", 4, **spec)
     mark = tmp_path / "parts" / "test" / train.MARK
     mark.write_text(json.dumps({"uid": json.loads(mark.read_text())["uid"]}))
-    plan = blueprint(env, run, **small(run))
+    plan = worker_config(env, run, **small(run))
     backend = SerialBackend(plan, nothing)
     backend.load(saved, 4)
     loaded = backend.state(workers=True)

@@ -11,18 +11,18 @@ import torch
 from rltrainer.algorithms.on_policy import evaluate
 from rltrainer.api.options import PPOOptions
 from rltrainer.core.fragment import Fragment, collate
-from rltrainer.core.types import Report
+from rltrainer.core.types import EpisodeReport
 from rltrainer.envs.source import EnvSource
 from rltrainer.envs.vectorize import Subprocesses
 from rltrainer.errors import RunError
-from rltrainer.sampling.worker import Blueprint, Worker
-from tests.unit.trainer.helpers import TOYS, blueprint, learner
+from rltrainer.sampling.worker import Worker, WorkerConfig
+from tests.unit.trainer.helpers import TOYS, learner, worker_config
 
 CPU = torch.device("cpu")
 EVERY_WAY = pytest.mark.parametrize("how", ["sync", "subprocess"])
 
 
-def fragments_of(plan: Blueprint, times: int) -> tuple[list[Fragment], list[Report]]:
+def fragments_of(plan: WorkerConfig, times: int) -> tuple[list[Fragment], list[EpisodeReport]]:
     """So many fragments of a worker, one after the other."""
     worker, weights = Worker(plan, 0), learner(plan).weights(0)
     sampled = [copy.deepcopy(worker.sample(weights)) for _ in range(times)]
@@ -30,9 +30,9 @@ def fragments_of(plan: Blueprint, times: int) -> tuple[list[Fragment], list[Repo
     return [fragment for fragment, _ in sampled], [report for _, report in sampled]
 
 
-def countdown(end: str = "truncated", steps: int = 8, envs: int = 2, length: int = 3, **config: Any) -> Blueprint:
+def countdown(end: str = "truncated", steps: int = 8, envs: int = 2, length: int = 3, **config: Any) -> WorkerConfig:
     """Episodes of `length` steps that pay 1 each and end by `end`. An observation is the number of steps so far."""
-    return blueprint(
+    return worker_config(
         TOYS + "Countdown",
         env_config={"length": length, "end": end},
         rollout_fragment_length=steps,
@@ -48,7 +48,7 @@ def test_a_truncated_episode_keeps_the_observation_it_ended_in() -> None:
     assert not fragment.terminated.any()
     assert fragment.valid[:, 0].tolist() == [True, True, True, False, True, True, True, False]
     assert fragment.r[:, 0].tolist() == [1, 1, 1, 0, 1, 1, 1, 0]
-    assert report == Report(timesteps=12, returns=[3.0] * 4, lengths=[3] * 4)
+    assert report == EpisodeReport(timesteps=12, returns=[3.0] * 4, lengths=[3] * 4)
 
 
 def test_a_terminated_episode_is_not_a_truncated_one() -> None:
@@ -57,7 +57,7 @@ def test_a_terminated_episode_is_not_a_truncated_one() -> None:
     assert not fragment.truncated.any()
 
 
-def targets(plan: Blueprint, gamma: float) -> list[float]:
+def targets(plan: WorkerConfig, gamma: float) -> list[float]:
     """Targets of the valid steps where the value of an observation is the observation itself, and lambda is 0."""
 
     class Known(torch.nn.Module):
@@ -84,11 +84,11 @@ def test_a_step_that_only_begins_an_episode_does_not_count() -> None:
     fragments, reports = fragments_of(countdown(steps=5, envs=1), 2)
     assert fragments[0].obs[:, 0, 0].tolist() == [0, 1, 2, 3, 0, 1]
     assert fragments[0].valid[:, 0].tolist() == [True, True, True, False, True]
-    assert reports[0] == Report(timesteps=4, returns=[3.0], lengths=[3])
+    assert reports[0] == EpisodeReport(timesteps=4, returns=[3.0], lengths=[3])
     # the second fragment begins with the last observation of the first: 1, 2, 3 = cut, begun anew at 0, 1, 2
     assert fragments[1].obs[:, 0, 0].tolist() == [1, 2, 3, 0, 1, 2]
     assert fragments[1].valid[:, 0].tolist() == [True, True, False, True, True]
-    assert reports[1] == Report(timesteps=4, returns=[3.0], lengths=[3])
+    assert reports[1] == EpisodeReport(timesteps=4, returns=[3.0], lengths=[3])
 
 
 def test_a_beginning_at_the_border_of_two_fragments_does_not_count() -> None:
@@ -132,7 +132,7 @@ def test_a_vector_that_hides_the_ends_of_episodes_is_refused() -> None:
     ],
 )
 def test_a_fault_names_environment_worker_step_and_seed(fault: str, message: str, how: str) -> None:
-    plan = blueprint(
+    plan = worker_config(
         TOYS + "Faulty",
         env_config={"fault": fault},
         rollout_fragment_length=4,
@@ -152,7 +152,7 @@ def test_a_fault_names_environment_worker_step_and_seed(fault: str, message: str
 
 
 def test_what_an_environment_raised_elsewhere_comes_with_its_traceback() -> None:
-    plan = blueprint(TOYS + "Faulty", rollout_fragment_length=8, num_envs_per_worker=2, vector_env="subprocess")
+    plan = worker_config(TOYS + "Faulty", rollout_fragment_length=8, num_envs_per_worker=2, vector_env="subprocess")
     worker = Worker(plan, 0)
     with pytest.raises(RunError) as caught:
         worker.sample(learner(plan).weights(0))
@@ -165,7 +165,7 @@ def test_what_an_environment_raised_elsewhere_comes_with_its_traceback() -> None
 
 
 def test_a_process_that_ends_is_named() -> None:
-    plan = blueprint(TOYS + "Dies", num_envs_per_worker=1, vector_env="subprocess")
+    plan = worker_config(TOYS + "Dies", num_envs_per_worker=1, vector_env="subprocess")
     worker = Worker(plan, 0)
     with pytest.raises(RunError, match=r"Dies: ChildProcessError: the process of environment 0 ended with exit code 1"):
         worker.sample(learner(plan).weights(0))
@@ -183,7 +183,7 @@ def test_a_process_that_ends_is_named() -> None:
     ],
 )
 def test_a_part_that_is_not_as_its_space_says_is_named(fault: str, message: str, how: str) -> None:
-    plan = blueprint(TOYS + "Parts", env_config={"fault": fault}, num_envs_per_worker=1, vector_env=how)
+    plan = worker_config(TOYS + "Parts", env_config={"fault": fault}, num_envs_per_worker=1, vector_env=how)
     worker = Worker(plan, 0)
     with pytest.raises(RunError) as caught:
         worker.sample(learner(plan).weights(0))
@@ -192,7 +192,7 @@ def test_a_part_that_is_not_as_its_space_says_is_named(fault: str, message: str,
 
 
 def test_two_seeded_workers_see_the_same_and_two_indices_do_not() -> None:
-    plan = blueprint(num_envs_per_worker=2, rollout_fragment_length=50, seed=5)
+    plan = worker_config(num_envs_per_worker=2, rollout_fragment_length=50, seed=5)
     weights = learner(plan).weights(0)
     first, again, other = (Worker(plan, index).sample(weights)[0] for index in (0, 0, 1))
     assert np.array_equal(first.obs, again.obs)
@@ -201,7 +201,7 @@ def test_two_seeded_workers_see_the_same_and_two_indices_do_not() -> None:
 
 
 def test_two_generations_of_a_worker_differ() -> None:
-    plan = blueprint(num_envs_per_worker=2, rollout_fragment_length=20, seed=5)
+    plan = worker_config(num_envs_per_worker=2, rollout_fragment_length=20, seed=5)
     weights = learner(plan).weights(0)
     first, second = (Worker(plan, 0, generation).sample(weights)[0] for generation in (0, 1))
     assert not np.array_equal(first.obs, second.obs)
@@ -211,7 +211,7 @@ def test_two_generations_of_a_worker_differ() -> None:
 def test_every_way_of_stepping_gives_the_same_fragments(env: str) -> None:
     found = []
     for how in ("sync", "subprocess", "auto"):
-        plan = blueprint(env, num_envs_per_worker=3, rollout_fragment_length=220, seed=5, vector_env=how)
+        plan = worker_config(env, num_envs_per_worker=3, rollout_fragment_length=220, seed=5, vector_env=how)
         found += fragments_of(plan, 1)[0]
     for name in ("obs", "a", "r", "terminated", "truncated", "valid"):
         assert np.array_equal(getattr(found[0], name), getattr(found[1], name)), name
@@ -226,7 +226,7 @@ def test_a_worker_goes_on_where_one_of_the_other_way_was_saved(before: str, afte
     found = []
     for hows in ((before, before), (before, after)):
         plans = [
-            blueprint(
+            worker_config(
                 "Pendulum-v1",
                 env_config={"max_episode_steps": 30},
                 num_envs_per_worker=2,

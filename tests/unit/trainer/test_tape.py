@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rltrainer.accel.dense_stack import Stacked, Tower
+from rltrainer.accel.dense_stack import BatchedLinear, DenseStack
 from rltrainer.accel.tape import Tape
 from rltrainer.networks.dense import Dense, dense
 from rltrainer.networks.noisy import NoisyLinear
-from rltrainer.networks.parameters import Flat
+from rltrainer.networks.parameters import FlatParameters
 
 N = 5
 
@@ -25,7 +25,7 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
 def gradients(net: nn.Module, loss: Callable[[], Tensor], parts: Sequence[str], taped: bool) -> Tensor:
     """Of `loss` by the parameters of the first of the parts of `net`; by those of the others there are none."""
     net = net.double()
-    flat, *others = [Flat(net.get_submodule(part)) for part in parts]
+    flat, *others = [FlatParameters(net.get_submodule(part)) for part in parts]
     tape = Tape()
     with tape.recording() if taped else nullcontext():
         found = loss()
@@ -54,13 +54,13 @@ def test_of_a_stack(activation: str, shape: tuple[int, ...]) -> None:
 
 
 def test_of_layers_that_are_stacked_and_of_the_first_of_them() -> None:
-    net, x = dense(3, [4], "relu", 1, partial(Stacked, 2)), drawn(N, 3).double()
+    net, x = dense(3, [4], "relu", 1, partial(BatchedLinear, 2)), drawn(N, 3).double()
     same(net, lambda: net(x.expand(2, N, 3)).square().sum() + net(x.expand(1, N, 3)).exp().sum())
 
 
 def test_of_two_heads_on_a_body_that_they_share() -> None:
     body, policy, value = dense(3, [4], "tanh"), nn.Linear(4, 2), nn.Linear(4, 1)
-    towers = Tower(body), Tower(policy), Tower(value, scalar=True)
+    towers = DenseStack(body), DenseStack(policy), DenseStack(value, scalar=True)
     x = drawn(N, 3).double()
 
     def loss() -> Tensor:
@@ -78,7 +78,7 @@ class Chained(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.policy = dense(3, [4], "relu", 2)
-        self.critic = dense(4, [6], "relu", 1, partial(Stacked, 2))
+        self.critic = dense(4, [6], "relu", 1, partial(BatchedLinear, 2))
 
     def loss(self, x: Tensor) -> Tensor:
         mean, log_std = self.policy(x).chunk(2, -1)
@@ -118,7 +118,7 @@ def test_layers_of_other_kinds_are_left_to_the_engine() -> None:
 def test_what_another_loss_is_for_stays_recorded() -> None:
     """Two losses of networks that were passed through before either: what is learnt first loses nothing."""
     first, second = dense(3, [4], "tanh", 1), dense(3, [4], "tanh", 1)
-    flats, x, tape = (Flat(first), Flat(second)), drawn(N, 3), Tape()
+    flats, x, tape = (FlatParameters(first), FlatParameters(second)), drawn(N, 3), Tape()
     with tape.recording():
         losses = first(x).square().sum(), second(x).square().sum()
         for loss, flat in zip(losses, flats, strict=True):
@@ -129,7 +129,7 @@ def test_what_another_loss_is_for_stays_recorded() -> None:
 
 def test_known_gradients_of_outputs() -> None:
     net, x, by_y = dense(3, [4], "tanh", 2), drawn(N, 3), drawn(N, 2, seed=1)
-    flat, tape, found = Flat(net), Tape(), []
+    flat, tape, found = FlatParameters(net), Tape(), []
     for taped in (True, False):
         flat.gradient.zero_()
         with tape.recording() if taped else nullcontext():
@@ -141,14 +141,14 @@ def test_known_gradients_of_outputs() -> None:
 
 def test_a_copy_has_its_own_parameters() -> None:
     net, x = dense(3, [4], "tanh", 2), drawn(N, 3)
-    flat, tape = Flat(net), Tape()
+    flat, tape = FlatParameters(net), Tape()
     with tape.recording():
         tape.backward([net(x).sum()], [None], flat.parameters, flat.identities)
     before, other = flat.gradient.clone(), copy.deepcopy(net)
     with torch.no_grad():
         for p in other.parameters():
             p.zero_()
-    flat_of_other = Flat(other)
+    flat_of_other = FlatParameters(other)
     assert isinstance(other, Dense)
     assert not other(x).any()
     assert net(x).any()
@@ -162,7 +162,7 @@ def test_nothing_is_recorded_where_nothing_is_learnt_or_precision_is_mixed() -> 
     net, x, tape = dense(3, [4], "tanh", 2), drawn(N, 3), Tape()
     with tape.recording():
         assert not net(x).is_leaf, "layers that no learner has"
-        Flat(net)
+        FlatParameters(net)
         with torch.no_grad():
             assert not net(x).requires_grad
         with torch.autocast("cpu", torch.bfloat16):
