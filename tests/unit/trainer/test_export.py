@@ -228,7 +228,7 @@ CONTRARY = Algorithm(
     **{
         **vars(PPO),
         "name": "CONTRARY",
-        "best": contrary,
+        "greedy_action": contrary,
         "memory": lambda nets, width: {"steps": torch.zeros(width, 1)},
     }
 )
