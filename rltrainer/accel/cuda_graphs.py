@@ -17,8 +17,8 @@ from torch import Tensor
 
 MOST = 8
 """Recordings that are kept: each has a copy of what it is given, and minibatches come in a few sizes."""
-Found = dict[str, Tensor]
-Work = Callable[[Any], Found]
+Work = Callable[[Any], Any]
+"""From tensors, or dictionaries, tuples and dataclasses of them, to the same."""
 
 
 class NotRecordedError(RuntimeError):
@@ -34,7 +34,7 @@ class Graphs:
         self.stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self.pool = torch.cuda.graph_pool_handle()
 
-    def run(self, name: Hashable, work: Work, given: Any, rng: torch.Generator) -> Found:
+    def run(self, name: Hashable, work: Work, given: Any, rng: torch.Generator) -> Any:
         """What `work` finds of `given`: tensors, or dictionaries and dataclasses of them.
 
         `name` is all that decides what the work does, but for tensors and their shapes. It is done as it is when it is
@@ -54,7 +54,7 @@ class Graphs:
             recording = self.known[key] = Recording(work, given, self)
         return recording.replay(tensors, rng)
 
-    def _beside(self, work: Work, given: Any) -> Found:
+    def _beside(self, work: Work, given: Any) -> Any:
         """Does `work` on the stream that it will be recorded on: what it brings up there is not part of a recording."""
         before = torch.cuda.current_stream()
         self.stream.wait_stream(before)
@@ -69,7 +69,7 @@ class Recording:
 
     def __init__(self, work: Work, given: Any, graphs: Graphs) -> None:
         """Records `work`, and does nothing of it. Raises NotRecordedError."""
-        self.given, self.drawn = changed(given, torch.clone), list[Tensor]()
+        self.given, self.drawn = map_tensors(given, torch.clone), list[Tensor]()
         self.graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(self.graph, pool=graphs.pool, stream=graphs.stream), _recording(self):
@@ -83,7 +83,7 @@ class Recording:
         self.drawn.append(like.new_empty(shape))
         return self.drawn[-1]
 
-    def replay(self, tensors: list[Tensor], rng: torch.Generator) -> Found:
+    def replay(self, tensors: list[Tensor], rng: torch.Generator) -> Any:
         """What the work finds of these `leaves`, and of numbers drawn in the order in which it asks for them."""
         for mine, theirs in zip(self.reads, tensors, strict=True):
             mine.copy_(theirs, non_blocking=True)
@@ -91,7 +91,7 @@ class Recording:
             drawn = torch.randn(noise.shape, generator=rng, dtype=noise.dtype, device=rng.device)
             noise.copy_(drawn, non_blocking=True)
         self.graph.replay()
-        return {name: tensor.clone() for name, tensor in self.found.items()}  # before the next one writes over them
+        return map_tensors(self.found, torch.clone)  # before the next one writes over them
 
 
 _current: Recording | None = None
@@ -112,23 +112,26 @@ def current() -> Recording | None:
     return _current
 
 
-def changed(given: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def map_tensors(given: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """Tensors, or dictionaries and dataclasses of them, after `change`; all else in them as it is."""
     if isinstance(given, Tensor):
         return change(given)
     if isinstance(given, dict):
-        return {name: changed(value, change) for name, value in given.items()}
+        return {name: map_tensors(value, change) for name, value in given.items()}
+    if isinstance(given, tuple):
+        return tuple(map_tensors(value, change) for value in given)
     if is_dataclass(given) and not isinstance(given, type):
-        return replace(given, **{each.name: changed(getattr(given, each.name), change) for each in fields(given)})
+        return replace(given, **{each.name: map_tensors(getattr(given, each.name), change) for each in fields(given)})
     return given
 
 
 def leaves(given: Any) -> list[Tensor]:
-    """The tensors that `changed` would change, in order."""
+    """The tensors that `map_tensors` would change, in order."""
     if isinstance(given, Tensor):
         return [given]
-    if isinstance(given, dict):
-        return [leaf for value in given.values() for leaf in leaves(value)]
+    if isinstance(given, dict | tuple):
+        values = given.values() if isinstance(given, dict) else given
+        return [leaf for value in values for leaf in leaves(value)]
     if is_dataclass(given):
         return [leaf for each in fields(given) for leaf in leaves(getattr(given, each.name))]
     return []

@@ -127,7 +127,8 @@ def _product(parts: list[ActionDistribution[Distribution]]) -> ActionDistributio
     def make(parameters: Tensor) -> Product:
         pieces = torch.split(parameters, sections, -1)
         own = [torch.cat(both, -1) for both in zip(pieces[: len(parts)], pieces[len(parts) :], strict=True)]
-        return Product([part.make(each) for part, each in zip(parts, own, strict=True)], shapes, sections[: len(parts)])
+        made = [part.make(each) for part, each in zip(parts, own, strict=True)]
+        return Product(parameters, made, shapes, sections[: len(parts)])
 
     def to_env(action: NDArray[Any]) -> tuple[Any, ...]:
         pieces = np.split(action, ends, -1)

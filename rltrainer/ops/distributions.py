@@ -23,6 +23,9 @@ LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
 class Distribution(Protocol):
     """A batch of distributions [...] over actions."""
 
+    parameters: Tensor
+    """What it was made of, [..., P]."""
+
     def sample(self, rng: torch.Generator) -> Tensor:
         """Actions drawn with `rng`: [...] for one discrete action, else [..., A]."""
 
@@ -38,27 +41,29 @@ class Distribution(Protocol):
     def kl(self, other: Self) -> Tensor:
         """KL(self || other) of each pair: [...], in nats."""
 
-    def gradient(self, action: Tensor, by_logp: Tensor, by_entropy: Tensor | float) -> Tensor:
+    def grad(self, action: Tensor, dlogp: Tensor, dentropy: Tensor | float) -> Tensor:
         """The gradient [..., P], by the parameters, of a loss whose derivatives by `log_prob(action)` and `entropy()`
-        are `by_logp` [...] and `by_entropy`, [...] or one for all."""
+        are `dlogp` [...] and `dentropy`, [...] or one for all."""
 
-    def kl_gradient(self, other: Self, by_kl: float) -> Tensor:
-        """The gradient [..., P], by the parameters of `other`, of a loss whose derivative by each `kl` is `by_kl`."""
+    def kl_grad(self, other: Self, dkl: float) -> Tensor:
+        """The gradient [..., P], by the parameters of `other`, of a loss whose derivative by each `kl` is `dkl`."""
 
 
 class Categorical:
     """One of n actions, from unnormalised log-probabilities [..., n]."""
 
     def __init__(self, logits: Tensor) -> None:
-        self.logits = logits
+        self.logits = self.parameters = logits
         self._logp: Tensor | None = None
 
     @property
     def logp(self) -> Tensor:
         """Normalised log-probabilities [..., n]."""
-        if self._logp is None:
-            self._logp = self.logits.log_softmax(-1)
-        return self._logp
+        known = self._logp
+        needs_graph = torch.is_grad_enabled() and self.logits.requires_grad
+        if known is None or (needs_graph and not known.requires_grad):
+            known = self._logp = self.logits.log_softmax(-1)
+        return known
 
     def sample(self, rng: torch.Generator) -> Tensor:
         """By the Gumbel-max trick, which needs no normalisation: -log of an exponential is a Gumbel variate."""
@@ -81,33 +86,29 @@ class Categorical:
         """See Distribution."""
         return self.expectation(self.logp - other.logp)
 
-    def gradient(self, action: Tensor, by_logp: Tensor, by_entropy: Tensor | float) -> Tensor:
+    def grad(self, action: Tensor, dlogp: Tensor, dentropy: Tensor | float) -> Tensor:
         """See Distribution: of log pi(a) by a logit, 1 - p where it is the action's, else -p; of H, -p (log p + H)."""
-        p, by_logp = self.logp.exp(), by_logp.unsqueeze(-1)
-        found = (p * -by_logp).scatter_add_(-1, action.long().unsqueeze(-1), by_logp)
-        if isinstance(by_entropy, Tensor) or by_entropy:
+        p, dlogp = self.logp.exp(), dlogp.unsqueeze(-1)
+        found = (p * -dlogp).scatter_add_(-1, action.long().unsqueeze(-1), dlogp)
+        if isinstance(dentropy, Tensor) or dentropy:
             plogp = p * self.logp
-            found -= torch.addcmul(plogp, p, plogp.sum(-1, keepdim=True), value=-1) * _each(by_entropy)
+            found -= torch.addcmul(plogp, p, plogp.sum(-1, keepdim=True), value=-1) * _each(dentropy)
         return found
 
-    def kl_gradient(self, other: "Categorical", by_kl: float) -> Tensor:
+    def kl_grad(self, other: "Categorical", dkl: float) -> Tensor:
         """See Distribution."""
-        return by_kl * (other.logp.exp() - self.logp.exp())
+        return dkl * (other.logp.exp() - self.logp.exp())
 
     def expectation(self, x: Tensor) -> Tensor:
         """The mean [...] of what is `x` [..., n] of each action."""
         return (self.logp.exp() * x).sum(-1)
-
-    def expectation_gradient(self, x: Tensor, by_expectation: float) -> Tensor:
-        """The gradient [..., n], by the logits, of a loss whose derivative by each `expectation(x)` is
-        `by_expectation`: p (x - E x)."""
-        return self.logp.exp() * (x - self.expectation(x).unsqueeze(-1)) * by_expectation
 
 
 class MultiCategorical:
     """Several independent choices, from their logits side by side [..., sum(sizes)]."""
 
     def __init__(self, logits: Tensor, sizes: list[int]) -> None:
+        self.parameters = logits
         self.parts = [Categorical(part) for part in torch.split(logits, sizes, -1)]
 
     def sample(self, rng: torch.Generator) -> Tensor:
@@ -130,21 +131,21 @@ class MultiCategorical:
         """See Distribution."""
         return torch.stack([p.kl(q) for p, q in zip(self.parts, other.parts, strict=True)]).sum(0)
 
-    def gradient(self, action: Tensor, by_logp: Tensor, by_entropy: Tensor | float) -> Tensor:
+    def grad(self, action: Tensor, dlogp: Tensor, dentropy: Tensor | float) -> Tensor:
         """See Distribution."""
         pairs = zip(self.parts, action.unbind(-1), strict=True)
-        return torch.cat([part.gradient(a, by_logp, by_entropy) for part, a in pairs], -1)
+        return torch.cat([part.grad(a, dlogp, dentropy) for part, a in pairs], -1)
 
-    def kl_gradient(self, other: "MultiCategorical", by_kl: float) -> Tensor:
+    def kl_grad(self, other: "MultiCategorical", dkl: float) -> Tensor:
         """See Distribution."""
-        return torch.cat([p.kl_gradient(q, by_kl) for p, q in zip(self.parts, other.parts, strict=True)], -1)
+        return torch.cat([p.kl_grad(q, dkl) for p, q in zip(self.parts, other.parts, strict=True)], -1)
 
 
 class Bernoullis:
     """Several independent bits, from the logits [..., k] of their being 1."""
 
     def __init__(self, logits: Tensor) -> None:
-        self.logits = logits
+        self.logits = self.parameters = logits
 
     def sample(self, rng: torch.Generator) -> Tensor:
         """See Distribution."""
@@ -168,20 +169,21 @@ class Bernoullis:
         shift = self.logits.sigmoid() * (self.logits - other.logits)
         return (shift + logsigmoid(-self.logits) - logsigmoid(-other.logits)).sum(-1)
 
-    def gradient(self, action: Tensor, by_logp: Tensor, by_entropy: Tensor | float) -> Tensor:
+    def grad(self, action: Tensor, dlogp: Tensor, dentropy: Tensor | float) -> Tensor:
         """See Distribution: of log pi(a) by a logit, a - p; of H, -logit p (1 - p)."""
         p = self.logits.sigmoid()
-        return by_logp.unsqueeze(-1) * (action - p) - _each(by_entropy) * (self.logits * p * (1 - p))
+        return dlogp.unsqueeze(-1) * (action - p) - _each(dentropy) * (self.logits * p * (1 - p))
 
-    def kl_gradient(self, other: "Bernoullis", by_kl: float) -> Tensor:
+    def kl_grad(self, other: "Bernoullis", dkl: float) -> Tensor:
         """See Distribution."""
-        return by_kl * (other.logits.sigmoid() - self.logits.sigmoid())
+        return dkl * (other.logits.sigmoid() - self.logits.sigmoid())
 
 
 class DiagonalGaussian:
     """Independent normal variates, from means and log standard deviations side by side [..., 2 A]."""
 
     def __init__(self, parameters: Tensor) -> None:
+        self.parameters = parameters
         self.mean, self.log_std = parameters.chunk(2, -1)
 
     def sample(self, rng: torch.Generator) -> Tensor:
@@ -206,17 +208,17 @@ class DiagonalGaussian:
         spread = ((2 * self.log_std).exp() + (self.mean - other.mean).square()) * (-2 * other.log_std).exp()
         return (other.log_std - self.log_std + 0.5 * spread - 0.5).sum(-1)
 
-    def gradient(self, action: Tensor, by_logp: Tensor, by_entropy: Tensor | float) -> Tensor:
+    def grad(self, action: Tensor, dlogp: Tensor, dentropy: Tensor | float) -> Tensor:
         """See Distribution: with z = (a - mean) / std, of log pi(a), z / std and z^2 - 1; of H, 0 and 1."""
-        precision, by_logp = (-self.log_std).exp(), by_logp.unsqueeze(-1)
+        precision, dlogp = (-self.log_std).exp(), dlogp.unsqueeze(-1)
         z = (action - self.mean) * precision
-        return torch.cat([by_logp * z * precision, by_logp * (z.square() - 1) + _each(by_entropy)], -1)
+        return torch.cat([dlogp * z * precision, dlogp * (z.square() - 1) + _each(dentropy)], -1)
 
-    def kl_gradient(self, other: "DiagonalGaussian", by_kl: float) -> Tensor:
+    def kl_grad(self, other: "DiagonalGaussian", dkl: float) -> Tensor:
         """See Distribution."""
         precision, apart = (-2 * other.log_std).exp(), other.mean - self.mean
         spread = ((2 * self.log_std).exp() + apart.square()) * precision
-        return by_kl * torch.cat([apart * precision, 1 - spread], -1)
+        return dkl * torch.cat([apart * precision, 1 - spread], -1)
 
 
 def _each(weight: Tensor | float) -> Tensor | float:
@@ -233,8 +235,9 @@ class SquashedGaussian:
     """
 
     def __init__(self, parameters: Tensor) -> None:
-        self.mean, self.unbounded = parameters.chunk(2, -1)
-        self.log_std = self.unbounded.clamp(LOG_STD_MIN, LOG_STD_MAX)
+        self.parameters = parameters
+        self.mean, log_std = parameters.chunk(2, -1)
+        self.log_std = log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
 
     def sample(self, rng: torch.Generator) -> Tensor:
         """Actions [..., A] drawn with `rng`."""
@@ -250,17 +253,6 @@ class SquashedGaussian:
         u = self.mean + noise * self.log_std.exp()
         return u.tanh(), self._log_density(noise, u)
 
-    def drawn_gradient(self, noise: Tensor, action: Tensor, by_action: Tensor, by_logp: Tensor | float) -> Tensor:
-        """The gradient [..., 2 A], by the parameters, of a loss whose derivatives by what `drawn` gave for `noise`,
-        `action` and the log-densities, are `by_action` [..., A] and `by_logp`, [...] or one for all.
-
-        With u for the action before the tanh, da/du is 1 - a^2 and dlog pi/du is 2 a.
-        """
-        by_logp = _each(by_logp)
-        by_u = by_action * (1 - action.square()) + 2 * action * by_logp
-        by_log_std = by_u * noise * self.log_std.exp() - by_logp
-        return torch.cat([by_u, by_log_std.masked_fill_(self.log_std != self.unbounded, 0.0)], -1)
-
     def log_prob(self, action: Tensor) -> Tensor:
         """Log-density [...] of actions [..., A], in nats. Those on the edge of the cube count as just inside it."""
         limit = 1 - torch.finfo(action.dtype).eps
@@ -269,10 +261,10 @@ class SquashedGaussian:
 
     def _log_density(self, z: Tensor, u: Tensor) -> Tensor:
         """Of tanh(u), where z is u in standard deviations from the mean: eq. 26."""
-        return (-0.5 * z.square() - self.log_std - 0.5 * LOG_TWO_PI - log_slope(u)).sum(-1)
+        return (-0.5 * z.square() - self.log_std - 0.5 * LOG_TWO_PI - log_tanh_grad(u)).sum(-1)
 
 
-def log_slope(u: Tensor) -> Tensor:
+def log_tanh_grad(u: Tensor) -> Tensor:
     """log(1 - tanh(u)^2), elementwise. With 1 - tanh(u)^2 = 4 / (e^u + e^-u)^2 nothing cancels, however large u is."""
     return 2 * (math.log(2) - u - softplus(-2 * u))
 
@@ -286,10 +278,15 @@ class Product:
     """Independent distributions, whose actions are floats side by side [..., A]."""
 
     def __init__(
-        self, parts: Sequence[Distribution], shapes: Sequence[tuple[int, ...]], outputs: Sequence[int]
+        self,
+        parameters: Tensor,
+        parts: Sequence[Distribution],
+        shapes: Sequence[tuple[int, ...]],
+        outputs: Sequence[int],
     ) -> None:
-        """`parts`, their actions' shapes, and how many of each one's parameters the network puts out."""
-        self.parts, self.shapes, self.outputs = parts, shapes, outputs
+        """All `parameters`, the `parts` made of them, their actions' shapes, and how many of each one's parameters the
+        network puts out."""
+        self.parameters, self.parts, self.shapes, self.outputs = parameters, parts, shapes, outputs
 
     def sample(self, rng: torch.Generator) -> Tensor:
         """See Distribution."""
@@ -311,13 +308,13 @@ class Product:
         """See Distribution."""
         return torch.stack([p.kl(q) for p, q in zip(self.parts, other.parts, strict=True)]).sum(0)
 
-    def gradient(self, action: Tensor, by_logp: Tensor, by_entropy: Tensor | float) -> Tensor:
+    def grad(self, action: Tensor, dlogp: Tensor, dentropy: Tensor | float) -> Tensor:
         """See Distribution."""
-        return self._arranged([p.gradient(a, by_logp, by_entropy) for p, a in self._each(action)])
+        return self._arranged([p.grad(a, dlogp, dentropy) for p, a in self._each(action)])
 
-    def kl_gradient(self, other: "Product", by_kl: float) -> Tensor:
+    def kl_grad(self, other: "Product", dkl: float) -> Tensor:
         """See Distribution."""
-        return self._arranged([p.kl_gradient(q, by_kl) for p, q in zip(self.parts, other.parts, strict=True)])
+        return self._arranged([p.kl_grad(q, dkl) for p, q in zip(self.parts, other.parts, strict=True)])
 
     def _each(self, action: Tensor) -> Iterator[tuple[Distribution, Tensor]]:
         """The parts with their actions."""

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rltrainer.accel.cuda_graphs import changed
+from rltrainer.accel.cuda_graphs import map_tensors
 from rltrainer.core.fragment import Fragment
 from rltrainer.core.types import CPU, Array
 from rltrainer.replay.columns import Column, Kind, kind_in, kind_of, later, make_columns
@@ -40,14 +40,12 @@ class Transitions:
     """Where they lie in the replay, [N]."""
     extras: dict[str, Tensor] = field(default_factory=dict)
     """What the policy noted of each action, [N, ...], by name."""
-    td_error: Tensor | None = None
-    """|TD errors| [N], set by the update that finds them: the next priorities."""
 
     def to(self, device: torch.device) -> "Transitions":
         """The same on `device`; nothing is copied where they are there already."""
         if self.obs.device == self.r.device == device:  # columns lie where obs does, all else where r does
             return self
-        moved: Transitions = changed(self, lambda tensor: tensor.to(device, non_blocking=True))
+        moved: Transitions = map_tensors(self, lambda tensor: tensor.to(device, non_blocking=True))
         return moved
 
 

@@ -229,7 +229,7 @@ CONTRARY = Algorithm(
         **vars(PPO),
         "name": "CONTRARY",
         "greedy_action": contrary,
-        "memory": lambda nets, width: {"steps": torch.zeros(width, 1)},
+        "initial_state": lambda nets, width: {"steps": torch.zeros(width, 1)},
     }
 )
 
@@ -237,7 +237,7 @@ CONTRARY = Algorithm(
 def test_an_algorithm_of_ones_own_is_exported_by_how_it_acts(tmp_path: Path) -> None:
     plan = worker_config()
     identity = {"run": HERE + "CONTRARY", "env": "CartPole-v1", "env_config": {}, "config": {}, "seed": 0}
-    tree = {"policy": module_state(learner(plan).nets), "run": {"spec": identity}}
+    tree = {"policy": module_state(learner(plan).context.nets), "run": {"spec": identity}}
     folder = checkpoint.write(tmp_path, tree, 1, 10, {})
     session = onnxruntime.InferenceSession(export(folder, "onnx", tmp_path))
     obs = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
