@@ -9,7 +9,7 @@ from rltrainer.core.algorithm import LearnerAPI, Losses
 from rltrainer.replay.buffer import Transitions
 
 ReplayStep = Callable[..., tuple[Losses, Tensor]]
-"""step(learner, batch, cfg): one gradient step; returns what to report, and the temporal differences [N] found."""
+"""step(learner, batch, cfg): one gradient step; returns what to report, and the temporal differences [N]."""
 
 
 def replay_update(step: ReplayStep, delayed: bool = False) -> Callable[[LearnerAPI, Transitions, Any], Any]:

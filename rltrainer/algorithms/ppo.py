@@ -83,7 +83,7 @@ def loss_grad(
 def step(
     learner: LearnerAPI, part: Columns, cfg: PPOOptions, clip: float, entropy_coeff: float, kl_coeff: float
 ) -> dict[str, Tensor]:
-    """Take one step down the loss over a minibatch. Returns what the networks said, and `grad_norm`."""
+    """Take one step down the loss over a minibatch. Returns the networks' outputs before it, and `grad_norm`."""
     make = learner.nets.action_distribution.make
     parameters, v = predict(learner.nets, part)
     batch = {**part, "old": make(part["parameters"])}
@@ -96,8 +96,8 @@ def step(
 
 @torch.no_grad()
 def report(nets: ActorCritic, seen: list[Columns], cfg: PPOOptions, *settings: float) -> Losses:
-    """The loss over all minibatches that were learned from, each with what the networks said of it then: once for all
-    is much quicker than once for each."""
+    """Evaluate the loss over all minibatches at once, with the networks' outputs before each step: evaluating it at each
+    step would take a tenth of the update's time."""
     batch: dict[str, Any] = {name: torch.cat([part[name] for part in seen]) for name in seen[0] if name != "grad_norm"}
     dist, batch["old"] = (nets.action_distribution.make(batch[name]) for name in ("new_parameters", "parameters"))
     kl, clip_fraction = policy_shift(dist.log_prob(batch["a"]) - batch["logp"], settings[0])

@@ -115,7 +115,7 @@ class Algorithm:
     that become their priorities."""
     optimizers: Mapping[str, Callable[[nn.Parameter, Any], Optimizer]]
     """For each part of the networks, by the name of the submodule ("" is the whole), the optimizer of its parameters,
-    given as one vector. The learning rate is option `<part>_lr` where there is one and it is set, else `lr`."""
+    as one vector. The learning rate is option `<part>_lr` where there is one and it is set, else `lr`."""
     strategy: Callable[[Sampler, Any, int], Iterator[Iteration]]
     """The order of sampling and learning, from a backend, the options and the timesteps done before."""
     acts: str = ""
@@ -129,4 +129,4 @@ class Algorithm:
     action_distribution: Callable[[Space[Any]], ActionDistribution[Any]] = action_distribution
     """How its actions are stored and handed to environments of an action space."""
     priorities: Callable[[Any, Fragment, Any], Tensor] | None = None
-    """First priorities [T, B] of a fragment's steps, found by the worker. None: the largest so far."""
+    """First priorities [T, B] of a fragment's steps, computed by the worker. None: the largest so far."""

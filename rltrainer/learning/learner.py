@@ -24,12 +24,12 @@ from rltrainer.replay.shards import shard_count
 
 @dataclass(frozen=True)
 class Gradient:
-    """What a worker found that learns beside its environments."""
+    """The gradient that a worker computed beside its environments."""
 
     vector: Array
     """Of all parameters, as one."""
     observations: Array | None
-    """The observations it was found in, [N, *shape], where they are to be normalized."""
+    """The observations [N, *shape] that it is of, where they are to be normalized."""
 
 
 class Learner:
@@ -102,7 +102,7 @@ class Learner:
         return Gradient(flat.gradient.cpu().numpy().copy(), rows), metrics
 
     def apply(self, gradient: Gradient, timesteps: int) -> None:
-        """Take one step of the optimizer along a gradient found elsewhere."""
+        """Take one step of the optimizer along a gradient computed elsewhere."""
         self.context.set_time(timesteps)
         self.context.groups.flats[""].gradient.copy_(torch.tensor(gradient.vector))
         self.context.groups.optimizers[""].step()

@@ -53,7 +53,7 @@ class UpdateContext:
         records = same and getattr(options, "cuda_graphs", False)
         self.graphs = Graphs() if records and device.type == "cuda" else None
         self.apply_updates = True
-        """False where gradients are only wanted: steps then move nothing."""
+        """False where only gradients are needed: steps then move nothing."""
         self.loss_weight = 1.0
         """Of this learner's gradients beside its peers'."""
 
