@@ -96,8 +96,7 @@ def step(
 
 @torch.no_grad()
 def report(nets: ActorCritic, seen: list[Columns], cfg: PPOOptions, *settings: float) -> Losses:
-    """Evaluate the loss over all minibatches at once, with the networks' outputs before each step: evaluating it at each
-    step would take a tenth of the update's time."""
+    """Evaluate the loss once over all minibatches, each with the networks' outputs before its step."""
     batch: dict[str, Any] = {name: torch.cat([part[name] for part in seen]) for name in seen[0] if name != "grad_norm"}
     dist, batch["old"] = (nets.action_distribution.make(batch[name]) for name in ("new_parameters", "parameters"))
     kl, clip_fraction = policy_shift(dist.log_prob(batch["a"]) - batch["logp"], settings[0])

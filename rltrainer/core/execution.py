@@ -32,7 +32,7 @@ class Sampler(Protocol):
         once."""
 
     def sample(self, weights: Any) -> tuple[Sequence[Any], list[EpisodeReport]]:
-        """Sample a fragment with every worker. Returns them by reference, in the workers' order, and reports."""
+        """Sample a fragment with every worker. Returns references in the workers' order, and the reports."""
 
     def update_from_fragments(self, fragments: Sequence[Any], timesteps: int) -> Metrics:
         """Improve the learner's networks once, `timesteps` into the run. Returns what to report."""
