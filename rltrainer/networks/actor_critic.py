@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from rltrainer.accel.dense_stack import DenseStack
 from rltrainer.api.options import ActorCriticOptions, Options
 from rltrainer.core.types import Spaces, State
-from rltrainer.envs.layout import ACTION_MASK, find
+from rltrainer.envs.layout import ACTION_MASK, find_part
 from rltrainer.errors import RunError
 from rltrainer.networks.dense import mlp
 from rltrainer.networks.encoders import encoder
@@ -49,10 +49,10 @@ def mask_of(spaces: Spaces, choices: int) -> slice | None:
     Several choices (MultiDiscrete) have their masks side by side. Raises RunError, permanent, for a mask that does not
     fit the actions.
     """
-    part = find(spaces.structure, ACTION_MASK)
+    part = find_part(spaces.structure, ACTION_MASK)
     if part is None:
         return None
-    size = part.where.stop - part.where.start
+    size = part.size
     if not isinstance(spaces.actions, gym_spaces.Discrete | gym_spaces.MultiDiscrete) or size != choices:
         raise RunError(
             "InvalidOption",
@@ -60,7 +60,7 @@ def mask_of(spaces: Spaces, choices: int) -> slice | None:
             "a mask has one element for each choice of a Discrete or MultiDiscrete",
             permanent=True,
         )
-    return part.where
+    return part.elements
 
 
 class PolicyNetwork(nn.Module):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rltrainer.api.options import Options
 from rltrainer.core.types import Spaces
-from rltrainer.envs.layout import ACTION_MASK, AVAIL_ACTIONS, Part, layout, unsupported
+from rltrainer.envs.layout import ACTION_MASK, AVAIL_ACTIONS, Part, layout, unsupported_space
 from rltrainer.errors import RunError
 from rltrainer.networks.layers import orthogonal
 from rltrainer.ops.normalization import ObservationNormalizer
@@ -149,7 +149,7 @@ class Composite(nn.Module):
             if likeness is None:
                 continue
             run = list(group)
-            where = slice(run[0].where.start, run[-1].where.stop)
+            where = slice(run[0].elements.start, run[-1].elements.stop)
             encoder, outputs = _part(run[0].space, where, options)
             self.places.append(where)
             self.encoders.append(encoder)
@@ -196,7 +196,7 @@ def encoder_of(space: Space[Any], options: Options, part: slice = EVERYTHING) ->
             return OneHot([int(space.n)], [int(space.start)], scalar=True)
         case spaces.MultiDiscrete() if space.nvec.ndim == 1:
             return OneHot(space.nvec.tolist(), space.start.tolist(), scalar=False)
-    raise unsupported(space)
+    raise unsupported_space(space)
 
 
 def is_picture(space: Space[Any]) -> bool:

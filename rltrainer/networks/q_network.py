@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from rltrainer.accel.dense_stack import DenseStack
 from rltrainer.api.options.off_policy import QLearningOptions
 from rltrainer.core.types import Spaces
-from rltrainer.envs.layout import AVAIL_ACTIONS, Part, find
+from rltrainer.envs.layout import AVAIL_ACTIONS, Part, find_part
 from rltrainer.errors import RunError
 from rltrainer.networks.actor_critic import mask_of
 from rltrainer.networks.dense import MakeLayer, dense
@@ -136,7 +136,7 @@ def discrete_actions(spaces: Spaces) -> int:
 
 
 def _described_actions(spaces: Spaces, n: int) -> Part | None:
-    part = find(spaces.structure, AVAIL_ACTIONS)
+    part = find_part(spaces.structure, AVAIL_ACTIONS)
     if part is None:
         return None
     if not isinstance(part.space, gym.Box) or len(part.space.shape) != 2 or part.space.shape[0] != n:

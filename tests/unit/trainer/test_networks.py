@@ -11,7 +11,7 @@ from torch import Tensor
 from rltrainer.api.options import Options, PPOOptions
 from rltrainer.core.optimizer import SWEEP, Adam
 from rltrainer.core.types import Spaces
-from rltrainer.envs.layout import ACTION_MASK, AVAIL_ACTIONS, find, layout
+from rltrainer.envs.layout import ACTION_MASK, AVAIL_ACTIONS, find_part, layout
 from rltrainer.errors import RunError
 from rltrainer.networks import ActorCritic, PolicyNetwork, RecurrentCore, encoder, is_image, orthogonal
 from rltrainer.networks.encoders import Convolutional, OneHot, channels_last, is_picture, minatar, nature, resnet
@@ -79,19 +79,19 @@ def test_the_layout_is_that_of_gymnasiums_flatten() -> None:
     assert by_path["picture",].of(flat).tolist() == sample["picture"].reshape(-1).tolist()
     assert by_path["speed",].of(flat).tolist() == sample["speed"].reshape(-1).tolist()
     assert by_path["switches",].of(flat).tolist() == sample["switches"].tolist()
-    assert by_path["switches",].where.stop == len(flat)
+    assert by_path["switches",].elements.stop == len(flat)
 
 
 def test_a_part_is_found_at_the_top_of_a_dict_only() -> None:
     mask = spaces.MultiBinary(2)
-    found = find(spaces.Dict({"a": VECTOR, ACTION_MASK: mask}), ACTION_MASK)
+    found = find_part(spaces.Dict({"a": VECTOR, ACTION_MASK: mask}), ACTION_MASK)
     assert found is not None
-    assert (found.space, found.where) == (mask, slice(4, 6))
-    assert find(spaces.Dict({"a": spaces.Dict({ACTION_MASK: mask})}), ACTION_MASK) is None
-    assert find(spaces.Tuple([mask]), ACTION_MASK) is None
-    assert find(None, ACTION_MASK) is None
+    assert (found.space, found.elements) == (mask, slice(4, 6))
+    assert find_part(spaces.Dict({"a": spaces.Dict({ACTION_MASK: mask})}), ACTION_MASK) is None
+    assert find_part(spaces.Tuple([mask]), ACTION_MASK) is None
+    assert find_part(None, ACTION_MASK) is None
     with pytest.raises(RunError, match="action_mask in the observation space must be one array"):
-        find(spaces.Dict({ACTION_MASK: spaces.Tuple([mask, mask])}), ACTION_MASK)
+        find_part(spaces.Dict({ACTION_MASK: spaces.Tuple([mask, mask])}), ACTION_MASK)
 
 
 def test_a_leaf_that_has_no_fixed_size_is_named() -> None:
