@@ -154,7 +154,7 @@ class Learner:
         output."""
         flat = self.flats[part]
         flat.gradient.zero_()
-        self.tape.backward(outputs, gradients, flat.parameters, flat.identities)
+        self.tape.backward(outputs, gradients, flat.parameters, flat.parameter_ids)
         if self.peers is not None:
             self.peers.average(flat.gradient, self.weight)
         return self._step(part)
