@@ -102,7 +102,7 @@ class Stopwatches:
 
 def places(ray: bool) -> Iterator[tuple[str, Any, str]]:
     """The part, the owner and the name of everything that is timed."""
-    yield from (("copies", worker.Worker, "_keep"), ("copies", worker, "load_weights"))
+    yield from (("copies", worker.Worker, "_store_obs"), ("copies", worker, "load_weights"))
     yield from (("copies", learner.Learner, "weights"), ("copies", learner, "collate"))
     yield from (("buffer", Replay, "add"), ("drawing", Replay, "sample"), ("drawing", Replay, "update_priorities"))
     yield from (("forward", update_context.UpdateContext, "run_update"), ("backward", Tape, "backward"))

@@ -58,7 +58,7 @@ def epsilon_greedy(nets: QNetwork, obs: Tensor, epsilon: Tensor, rng: torch.Gene
 
 def greedy(nets: QNetwork, obs: Tensor, context: ActContext) -> Tensor:
     """The best actions, without noise."""
-    with nets.quiet():
+    with nets.without_noise():
         return nets.greedy(obs)
 
 

@@ -28,8 +28,8 @@ class Sampler(Protocol):
     num_workers: int
 
     def weights(self, timesteps: int) -> Any:
-        """Return a reference to the learner's weights, `timesteps` into the run; however many workers read it, it is sent
-        once."""
+        """Return a reference to the learner's weights, `timesteps` into the run. They are sent once, however many workers
+        read them."""
 
     def sample(self, weights: Any) -> tuple[Sequence[Any], list[EpisodeReport]]:
         """Sample a fragment with every worker. Returns references in the workers' order, and the reports."""

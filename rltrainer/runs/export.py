@@ -154,7 +154,7 @@ class Acting(nn.Module):
         self.encoders = nn.ModuleList(_flat(part.space) for part in self.parts)
         for layer in self.modules():
             if isinstance(layer, NoisyLinear):
-                layer.quiet = True
+                layer.noise_enabled = False
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """See the class."""

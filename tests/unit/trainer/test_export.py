@@ -189,7 +189,7 @@ def outputs_of(found: Policy, obs: torch.Tensor, memory: dict[str, Any]) -> dict
     if found.run in ("DDPG", "TD3", "ApexDDPG"):
         return {}
     if found.algorithm.replays and found.run != "SAC":
-        with nets.quiet():
+        with nets.without_noise():
             return {"q": nets(obs).numpy()}
     if found.run in ("PG", "SAC"):
         raw = nets(obs)
