@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from rltrainer.algorithms.on_policy import descend, initial_state, mode
-from rltrainer.api.options.on_policy import IMPALAOptions
+from rltrainer.api.options.on_policy import APPOOptions, IMPALAOptions
 from rltrainer.core.algorithm import ActContext, Algorithm
 from rltrainer.core.fragment import Batch
 from rltrainer.core.optimizer import adam
@@ -20,7 +20,7 @@ def sample(nets: ActorCritic, obs: Tensor, context: ActContext) -> tuple[Tensor,
     return action, {"logp": dist.log_prob(action)}
 
 
-def corrected(batch: Batch, logp: Tensor, v: Tensor, cfg: IMPALAOptions) -> tuple[Tensor, Tensor]:
+def corrected(batch: Batch, logp: Tensor, v: Tensor, cfg: IMPALAOptions | APPOOptions) -> tuple[Tensor, Tensor]:
     """V-trace's value targets and advantages, both [T, B], of a policy that gives the actions taken `logp` [T, B].
 
     `v` [T + 1, B] are the values of all observations.
