@@ -9,7 +9,7 @@ from rltrainer.algorithms.on_policy import (
     initial_state,
     mode,
 )
-from rltrainer.api.options.on_policy import IMPALAOptions
+from rltrainer.api.options.on_policy import APPOOptions, IMPALAOptions
 from rltrainer.core.algorithm import ActContext, Algorithm, LearnerAPI, Losses
 from rltrainer.core.fragment import Batch
 from rltrainer.core.optimizer import adam
@@ -28,7 +28,7 @@ def sample(nets: ActorCritic, obs: Tensor, context: ActContext) -> tuple[Tensor,
 
 
 @torch.no_grad()
-def corrected(batch: Batch, logp: Tensor, v: Tensor, cfg: IMPALAOptions) -> tuple[Tensor, Tensor]:
+def corrected(batch: Batch, logp: Tensor, v: Tensor, cfg: IMPALAOptions | APPOOptions) -> tuple[Tensor, Tensor]:
     """V-trace's value targets and policy-gradient advantages, both [T, B]: eq. 1 and section 4.2.
 
     `logp` [T, B] are the log-probabilities that the policy learned gives the actions taken, `v` [T + 1, B] the values

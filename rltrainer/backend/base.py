@@ -8,7 +8,7 @@ from rltrainer.api.options import ReplayOptions
 from rltrainer.core.execution import Sampler
 from rltrainer.core.types import CPU
 from rltrainer.learning.learner import Learner
-from rltrainer.replay.shards import Shard, shard_count
+from rltrainer.replay.shards import Shard
 from rltrainer.sampling.worker import Worker, WorkerConfig
 from rltrainer.seeding import Role, derived_seed
 from rltrainer.storage.checkpoint import Tree
@@ -50,7 +50,7 @@ def make_shards(worker_config: WorkerConfig) -> list[Shard]:
     options = worker_config.options
     if not isinstance(options, ReplayOptions):
         return []
-    return [Shard(options, derived_seed(worker_config.seed, Role.REPLAY, i)) for i in range(shard_count(options))]
+    return [Shard(options, derived_seed(worker_config.seed, Role.REPLAY, i)) for i in range(options.shards)]
 
 
 def start_worker(

@@ -28,8 +28,8 @@ class Sampler(Protocol):
     num_workers: int
 
     def weights(self, timesteps: int) -> Any:
-        """Return a reference to the learner's weights, `timesteps` into the run. They are sent once, however many workers
-        read them."""
+        """Return a reference to the learner's weights, `timesteps` into the run. It is sent once, however many
+        workers read it."""
 
     def sample(self, weights: Any) -> tuple[Sequence[Any], list[EpisodeReport]]:
         """Sample a fragment with every worker. Returns references in the workers' order, and the reports."""

@@ -19,7 +19,6 @@ from rltrainer.learning.running_statistics import RunningStatistics
 from rltrainer.learning.update_context import UpdateContext
 from rltrainer.networks.parameters import load_weights, module_state
 from rltrainer.replay.buffer import Transitions
-from rltrainer.replay.shards import shard_count
 
 
 @dataclass(frozen=True)
@@ -51,10 +50,9 @@ class Learner:
         self.context = UpdateContext(algorithm, spaces, options, seed, device, peers)
         self.acts, self.device, self.peers = algorithm.acts, device, peers
         self.feed: ReplayFeed | None = None
-        if algorithm.replays and not shard_count(options):
+        if algorithm.replays and not options.shards:
             self.feed = ReplayFeed(options, device, self.context.rng)
-        normalizes_rewards = getattr(options, "normalize_rewards", False)
-        self.statistics = RunningStatistics(self.context.nets, normalizes_rewards, device, self._of_all_learners)
+        self.statistics = RunningStatistics(self.context.nets, options.scales_rewards, device, self._of_all_learners)
 
     def update_from_fragments(self, fragments: list[Fragment], timesteps: int) -> Metrics:
         """Improve the networks once from `fragments`, sampled after `timesteps` steps of the run. Returns what to

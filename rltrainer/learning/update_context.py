@@ -49,9 +49,10 @@ class UpdateContext:
         self.counters: dict[str, float] = {}
         self.timesteps = 0
         self.tape = Tape()
-        same = getattr(options, "recurrent", None) is None and peers is None  # whatever the numbers are
-        records = same and getattr(options, "cuda_graphs", False)
-        self.graphs = Graphs() if records and device.type == "cuda" else None
+        recurrent = bool(algorithm.initial_state(self.nets.get_submodule(algorithm.acts), 1))
+        same_each_time = peers is None and not recurrent  # sequences and learners' turns differ from step to step
+        records = options.records_steps and same_each_time and device.type == "cuda"
+        self.graphs = Graphs() if records else None
         self.apply_updates = True
         """False where only gradients are needed: steps then move nothing."""
         self.loss_weight = 1.0

@@ -13,7 +13,7 @@ from gymnasium import spaces as gym
 from torch import Tensor, nn
 
 from rltrainer.accel.dense_stack import BatchedLinear, DenseStack
-from rltrainer.api.options.off_policy import ContinuousOptions, DDPGOptions, SACOptions
+from rltrainer.api.options.off_policy import ContinuousOptions, SACOptions
 from rltrainer.core.types import Spaces
 from rltrainer.envs.layout import ACTION_MASK
 from rltrainer.networks.actor_critic import action_mask_of
@@ -155,7 +155,7 @@ class Temperature(nn.Module):
 class ActorAndCritic(nn.Module):
     """The networks of DDPG and TD3, the parts by the names that their optimizers are known by."""
 
-    def __init__(self, spaces: Spaces, options: DDPGOptions) -> None:
+    def __init__(self, spaces: Spaces, options: ContinuousOptions) -> None:
         super().__init__()
         self.policy, self.critic = Policy(spaces, options), Critic(spaces, options)
 

@@ -4,8 +4,7 @@ import logging
 
 import torch
 
-from rltrainer.api.options import Options, ReplayOptions
-from rltrainer.core.features import option
+from rltrainer.api.options import ReplayOptions
 from rltrainer.core.fragment import Fragment
 from rltrainer.core.types import CPU, Array
 from rltrainer.ops.schedules import at
@@ -15,14 +14,9 @@ from rltrainer.storage.checkpoint import Tree
 log = logging.getLogger(__name__)
 
 
-def shard_count(options: Options) -> int:
-    """Return the number of shards that replay is split into, at most one a worker; 0 where it is not split."""
-    return int(min(option(options, "replay_shards", 0), max(1, options.num_workers)))
-
-
 def new_replay(options: ReplayOptions, device: torch.device = CPU) -> Replay:
     """Make an empty buffer: all of replay, or one shard of it."""
-    shards = shard_count(options) or 1
+    shards = options.shards or 1
     return Replay(
         capacity=options.buffer_size // shards,
         gamma=options.gamma,
@@ -58,7 +52,7 @@ class Shard:
     """One buffer of several. Of n shards, worker w fills stream w // n of shard w % n."""
 
     def __init__(self, options: ReplayOptions, seed: int) -> None:
-        self.options, self.shards = options, shard_count(options)
+        self.options, self.shards = options, options.shards
         self.replay = new_replay(options)
         self.rng = torch.Generator().manual_seed(seed)
 

@@ -11,7 +11,6 @@ from gymnasium import spaces as gym_spaces
 from rltrainer import machine
 from rltrainer.api.options import Options
 from rltrainer.core.algorithm import ActContext, Algorithm
-from rltrainer.core.features import normalizes_rewards
 from rltrainer.core.fragment import Fragment
 from rltrainer.core.types import CPU, Array, EpisodeReport, Spaces, State, Weights
 from rltrainer.envs import state as env_state
@@ -144,7 +143,7 @@ class Worker:
         algorithm, options = self.worker_config.algorithm, self.worker_config.options
         if self.clips_rewards:
             fragment.r.clip(-1.0, 1.0, out=fragment.r)
-        if normalizes_rewards(options):
+        if options.scales_rewards:
             fragment.extras["discounted"] = self.episodes.discount(fragment, options.gamma)
         if algorithm.priorities is not None:
             fragment.priorities = algorithm.priorities(self.policy, fragment, options).cpu().numpy()

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from rltrainer.api.options import OPTIONS, OptionError, option_names, parse_options
+from rltrainer.api.options import OPTIONS, OptionError, Options, option_names, parse_options
+from rltrainer.api.options.groups import Replay, TargetNetwork
 
 
 def test_an_option_means_the_same_in_every_algorithm() -> None:
@@ -15,6 +16,38 @@ def test_an_option_means_the_same_in_every_algorithm() -> None:
         for name, field in options.model_fields.items():
             meaning = (field.annotation, repr(field.metadata), field.description)
             assert seen.setdefault(name, meaning) == meaning, f"{options.__name__}.{name}"
+
+
+def test_options_are_put_together_and_not_inherited() -> None:
+    """Algorithm -> field groups -> what all have: one level, and no algorithm stands on another."""
+    for run, options in OPTIONS.items():
+        for group in options.__bases__:
+            assert group.__module__.endswith("options.groups"), run
+            assert group.__bases__ == (Options,), run
+
+
+def test_every_default_is_a_value_of_its_option() -> None:
+    for options in OPTIONS.values():
+        defaults = options().model_dump(by_alias=True)
+        assert options.model_validate(defaults).model_dump(by_alias=True) == defaults
+
+
+def test_a_default_changes_nothing_but_the_value() -> None:
+    class Mine(Replay, TargetNetwork, defaults={"tau": 0.5}):
+        pass
+
+    class Yours(Mine, defaults={"n_step": 2}):
+        pass
+
+    field = Yours.model_fields["tau"]
+    assert (field.default, field.description) == (0.5, TargetNetwork.model_fields["tau"].description)
+    assert (Yours().tau, Yours().n_step, Mine().n_step, TargetNetwork().tau) == (0.5, 2, 1, 1.0)
+    with pytest.raises(ValueError, match="less than or equal to 1"):
+        Yours(tau=2.0)
+    with pytest.raises(TypeError, match="Wrong has no clip to give a default to"):
+
+        class Wrong(Replay, defaults={"clip": 0.1}):
+            pass
 
 
 def test_every_option_is_described() -> None:
@@ -32,7 +65,12 @@ def test_every_option_is_described() -> None:
         ("SAC", {"double_q": True}, 'SAC has no option "double_q" (in spec.config). It belongs to ApexDQN, DQN'),
         ("PG", {"recurrent": "lstm"}, 'PG has no option "recurrent" (in spec.config). It belongs to A2C, A3C'),
         ("PPO", {"recurrent": "rnn"}, "spec.config.recurrent: "),
-        ("A3C", {"normalize_rewards": True}, "normalize_rewards: the workers of A3C share no statistics"),
+        (
+            "A3C",
+            {"normalize_rewards": True},
+            'A3C has no option "normalize_rewards" (in spec.config). It belongs to A2C',
+        ),
+        ("A3C", {"num_learners": 2, "num_workers": 2}, "num_learners: the gradients of A3C are its workers'"),
         ("DQN", {"epsilon_schedule": [[5, 1.0], [5, 0.1]]}, "epsilon_schedule: timesteps must ascend"),
         ("DQN", {"v_min": 3, "v_max": 3}, "v_min 3.0 is not less than v_max 3.0"),
         ("DQN", {"buffer_size": 24}, "buffer_size 24 leaves 3 steps for each environment"),

@@ -5,10 +5,12 @@ union, the command line and the operator check the exact set of the algorithm na
 """
 
 from rltrainer.api.options.base import Count, Natural, Options
-from rltrainer.api.options.off_policy import ReplayOptions
-from rltrainer.api.options.on_policy import A2COptions, ActorCriticOptions, PolicyGradientOptions, PPOOptions
+from rltrainer.api.options.groups import Replay
+from rltrainer.api.options.on_policy import A2COptions, ActorCriticOptions, PPOOptions
 from rltrainer.api.options.parsing import OptionError, complaint, describe, for_algorithm, option_names, parse_options
 from rltrainer.api.options.registry import OPTIONS
+
+ReplayOptions = Replay
 
 __all__ = [
     "OPTIONS",
@@ -19,7 +21,7 @@ __all__ = [
     "OptionError",
     "Options",
     "PPOOptions",
-    "PolicyGradientOptions",
+    "Replay",
     "ReplayOptions",
     "complaint",
     "describe",

@@ -1,7 +1,9 @@
-"""The options that every algorithm understands, and the types that all are made of."""
+"""The options that every algorithm has, and the types that all options are made of."""
 
+from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, Self, Unpack
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -14,14 +16,22 @@ NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
+Widths = Annotated[list[Count], Field(max_length=16)]
+Activation = Literal["tanh", "relu", "elu", "silu", "linear"]
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Options(BaseModel):
-    """What every algorithm understands. Times are in environment steps, summed over all environments."""
+    """What every algorithm understands. Times are in environment steps, summed over all environments.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
+    The options of one algorithm are this class and some of the field groups in groups.py, side by side, with a field or
+    two of its own; `defaults` has the defaults that it changes, by the name of the field.
+    """
 
-    lr: Rate = Field(3e-4, description="Learning rate of the optimiser (Adam unless the algorithm says otherwise).")
+    # a schema is built when options are first read: a process reads those of one algorithm, not of all
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False, defer_build=True)
+
+    lr: Rate = Field(3e-4, description="Learning rate of the optimizer (Adam unless the algorithm says otherwise).")
     lr_schedule: Schedule | None = Field(
         None,
         description="lr over time: [timestep, value] points, linear between and constant outside. Replaces lr.",
@@ -64,12 +74,8 @@ class Options(BaseModel):
     timesteps_per_iteration: Natural = Field(
         0, description="Environment steps in an iteration, at least; 0 is one round of sampling and learning."
     )
-    hiddens: Annotated[list[Count], Field(max_length=16)] = Field(
-        [64, 64], description="Widths of the hidden layers after the encoder."
-    )
-    activation: Literal["tanh", "relu", "elu", "silu", "linear"] = Field(
-        "tanh", description="Nonlinearity between layers; linear is none."
-    )
+    hiddens: Widths = Field([64, 64], description="Widths of the hidden layers after the encoder.")
+    activation: Activation = Field("tanh", description="Nonlinearity between layers; linear is none.")
     cnn: Literal["nature", "resnet"] = Field(
         "nature",
         description="Encoder of images of 36 pixels and more: Nature's convolutions, or IMPALA's residual network.",
@@ -82,7 +88,7 @@ class Options(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _schedules_ascend(self) -> "Options":
+    def _schedules_ascend(self) -> Self:
         for name in type(self).model_fields:
             points = getattr(self, name) if name.endswith("_schedule") else None
             if points and any(a[0] >= b[0] for a, b in pairwise(points)):
@@ -90,7 +96,7 @@ class Options(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _learners_are_alike(self) -> "Options":
+    def _learners_are_alike(self) -> Self:
         if self.num_learners and (not self.num_workers or self.num_workers % self.num_learners):
             raise ValueError(
                 f"num_learners {self.num_learners} does not divide num_workers {self.num_workers}: "
@@ -98,25 +104,30 @@ class Options(BaseModel):
             )
         return self
 
+    def __init_subclass__(cls, defaults: Mapping[str, Any] = NOTHING, **config: Unpack[ConfigDict]) -> None:
+        """Accept `defaults` in a class statement: there are no fields yet."""
+        super().__init_subclass__(**config)
 
-class RecordedOptions(Options):
-    """What the algorithms share whose steps of learning can be recorded."""
+    @classmethod
+    def __pydantic_init_subclass__(cls, defaults: Mapping[str, Any] = NOTHING, **config: Any) -> None:
+        """Change defaults, and nothing else of the fields. Raises TypeError for a name that is no field."""
+        super().__pydantic_init_subclass__(**config)
+        if unknown := sorted(defaults.keys() - cls.model_fields.keys()):
+            raise TypeError(f"{cls.__name__} has no {' and no '.join(unknown)} to give a default to")
+        for name, value in defaults.items():
+            cls.model_fields[name].default = value
 
-    cuda_graphs: bool = Field(
-        True,
-        description="On a GPU, record the steps of learning once and replay them as CUDA graphs, unless there are "
-        "several learners or the policy is recurrent. false launches their kernels one by one.",
-    )
+    @property
+    def shards(self) -> int:
+        """Replay buffers that stand apart from the learner; 0 where there is none, or the learner has it."""
+        return 0
 
+    @property
+    def records_steps(self) -> bool:
+        """Whether steps of learning may be recorded as CUDA graphs."""
+        return False
 
-class TargetOptions(Options):
-    """What the algorithms with target networks share."""
-
-    tau: Rate = Field(1.0, description="Share of the networks in each update of their targets: 1 copies them.")
-    target_update_freq: Count = Field(1, description="Gradient steps between updates of the target networks.")
-
-
-def default(owner: type[Options], name: str, value: Any) -> Any:
-    """Option `name` of `owner`, with another default."""
-    inherited = owner.model_fields[name]
-    return Field(value, alias=inherited.alias, description=inherited.description)
+    @property
+    def scales_rewards(self) -> bool:
+        """Whether rewards are divided by the running deviation of the return."""
+        return False

@@ -42,12 +42,12 @@ OPTIONS: dict[str, type[Options]] = {
 }
 """By the name that `run` takes."""
 
-
-def _every_option() -> dict[str, Any]:
-    fields = {name: field for options in OPTIONS.values() for name, field in options.model_fields.items()}
-    return {name: (field.annotation, field) for name, field in fields.items() if name not in Options.model_fields}
-
-
-VOCABULARY: type[Options] = create_model("VOCABULARY", __base__=Options, **_every_option())
-"""Every option of every algorithm: what one's own may understand. Which it does is known only where it can be imported,
-and its defaults too."""
+_EVERY: dict[str, Any] = {
+    name: (field.annotation, field)
+    for options in OPTIONS.values()
+    for name, field in options.model_fields.items()
+    if name not in Options.model_fields
+}
+VOCABULARY: type[Options] = create_model("VOCABULARY", __base__=Options, **_EVERY)
+"""Every option of every algorithm: what one's own may have. Which it has is known only where it can be imported, and
+its defaults too."""

@@ -25,7 +25,6 @@ from rltrainer.core.types import EpisodeReport, Metrics, Weights
 from rltrainer.errors import RunError
 from rltrainer.learning.data_parallel import per_learner_options
 from rltrainer.learning.learner import Gradient, Learner
-from rltrainer.replay.shards import shard_count
 from rltrainer.sampling.worker import Worker, WorkerConfig
 from rltrainer.storage.checkpoint import Tree
 
@@ -101,7 +100,7 @@ class RayBackend:
         )
         self.actors = [self._actor(index) for index in range(self.num_workers)]
         self.shards: RayShards | None = None
-        if isinstance(options, ReplayOptions) and shard_count(options):
+        if isinstance(options, ReplayOptions) and options.shards:
             batch_size = per_learner_options(options, self.learners.count).batch_size
             self.shards = RayShards(worker_config, batch_size, self.learners.count, check)
         self.starts: list[Start] = [(None, 0)] * self.num_workers

@@ -10,7 +10,7 @@ import ray
 from rltrainer.backend.ray.cluster import LOST, awaited, summary
 from rltrainer.errors import RunError
 from rltrainer.replay.buffer import Transitions
-from rltrainer.replay.shards import Shard, shard_count
+from rltrainer.replay.shards import Shard
 from rltrainer.replay.sum_tree import Indices
 from rltrainer.sampling.worker import WorkerConfig
 from rltrainer.seeding import Role, derived_seed
@@ -40,7 +40,7 @@ class RayShards:
         """For so many `learners`, each of which draws batches of `batch_size` transitions."""
         self.options = worker_config.options.model_copy(update={"batch_size": batch_size})
         self.seed, self.check = worker_config.seed, check
-        count = shard_count(self.options)
+        count = self.options.shards
         self.actors = [self._actor(i, 0) for i in range(count)]
         self.losses = [0] * count
         self.ahead = DRAWN_AHEAD * learners

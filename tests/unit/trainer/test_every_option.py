@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from pydantic import ValidationError
 
 from rltrainer.api.options import OPTIONS, option_names
 from tests.unit.trainer.helpers import TASKS, TOYS, equal, serial, small, worker_config
@@ -116,9 +115,6 @@ ELSEWHERE = {
 }
 """Options that say where and how, not what is learnt, and the tests that set them."""
 
-REFUSED = {("A3C", "normalize_rewards"): "share no statistics of rewards"}
-"""Options that belong to an algorithm's kind, and that it does not take, in the words of its refusal."""
-
 EVERY = sorted((run, option) for run, options in OPTIONS.items() for option in option_names(options))
 
 
@@ -126,7 +122,6 @@ def test_the_tables_name_options_that_there_are() -> None:
     there = {option for _, option in EVERY}
     assert there >= ROWS.keys()
     assert there >= ELSEWHERE.keys()
-    assert set(EVERY) >= REFUSED.keys()
 
 
 @pytest.mark.parametrize(("option", "file"), ELSEWHERE.items())
@@ -145,7 +140,7 @@ def learnt(run: str, env: str, config: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("run", "option"),
-    [each for each in EVERY if each not in REFUSED and each[1] not in ELSEWHERE],
+    [each for each in EVERY if each[1] not in ELSEWHERE],
 )
 def test_every_option_acts(run: str, option: str) -> None:
     row = ROWS[option]
@@ -155,9 +150,3 @@ def test_every_option_acts(run: str, option: str) -> None:
     value = not where.get(option, OPTIONS[run].model_fields[known[option]].default) if row.value is None else row.value
     plain = learnt(run, env, json.dumps(where))
     assert not equal(plain, learnt(run, env, json.dumps({**where, option: value})))
-
-
-@pytest.mark.parametrize(("run", "option"), REFUSED)
-def test_an_option_that_cannot_act_is_refused(run: str, option: str) -> None:
-    with pytest.raises(ValidationError, match=f"{option}: .*{REFUSED[run, option]}"):
-        OPTIONS[run].model_validate({option: True})
