@@ -40,6 +40,7 @@ TASKS = (
     Task("cartpole-ppo", 475, 100_000, f"500 at 100k ({ZOO})", quick=True),
     Task("cartpole-dqn", 475, 50_000, f"500 at 50k ({ZOO})"),
     Task("cartpole-rainbow", 475, 50_000, f"500 at 50k with DQN ({ZOO})"),
+    Task("cartpole-qr-dqn", 475, 50_000, f"500 at 50k with DQN ({ZOO})"),
     Task("cartpole-parametric-dqn", 475, 50_000, f"500 at 50k with DQN on plain CartPole ({ZOO})"),
     Task("cartpole-a2c", 475, 500_000, f"500 at 500k ({ZOO})", quick=True),
     Task("cartpole-a3c", 475, 500_000, f"150 at 200k on CartPole-v0 ({RLLIB})", quick=True),

@@ -10,11 +10,12 @@ from rltrainer.algorithms.dqn import APEX_DQN, DQN, PARAMETRIC_DQN, RAINBOW
 from rltrainer.algorithms.impala import IMPALA
 from rltrainer.algorithms.pg import PG
 from rltrainer.algorithms.ppo import PPO
+from rltrainer.algorithms.qr_dqn import QR_DQN
 from rltrainer.algorithms.sac import SAC
 from rltrainer.core.algorithm import Algorithm
 from rltrainer.errors import RunError
 
-BUILT_IN = (A2C, A3C, APEX_DDPG, APEX_DQN, APPO, DDPG, DQN, IMPALA, PARAMETRIC_DQN, PG, PPO, RAINBOW, SAC, TD3)
+BUILT_IN = (A2C, A3C, APEX_DDPG, APEX_DQN, APPO, DDPG, DQN, IMPALA, PARAMETRIC_DQN, PG, PPO, QR_DQN, RAINBOW, SAC, TD3)
 ALGORITHMS: dict[str, Algorithm] = {algorithm.name: algorithm for algorithm in BUILT_IN}
 
 

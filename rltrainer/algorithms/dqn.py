@@ -12,9 +12,9 @@ from torch import Tensor
 from rltrainer.algorithms.off_policy import replay_update
 from rltrainer.api.options.off_policy import (
     ApexDQNOptions,
+    DistributionalOptions,
     DQNOptions,
     ParametricDQNOptions,
-    QLearningOptions,
     RainbowOptions,
 )
 from rltrainer.core.algorithm import ActContext, Algorithm, LearnerAPI, Losses
@@ -22,7 +22,7 @@ from rltrainer.core.fragment import Fragment, collate
 from rltrainer.core.optimizer import adam
 from rltrainer.execution.sharded_replay import sharded_replay
 from rltrainer.execution.synchronous import synchronous
-from rltrainer.networks.q_network import QNetwork
+from rltrainer.networks.q_network import QNetwork, q_network
 from rltrainer.ops.losses import huber, huber_grad
 from rltrainer.ops.projection import project
 from rltrainer.ops.returns import n_step_returns
@@ -68,7 +68,7 @@ def q_of_actions(q: Tensor, a: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def td_target(nets: QNetwork, target: QNetwork, batch: Transitions, cfg: QLearningOptions) -> Tensor:
+def td_target(nets: QNetwork, target: QNetwork, batch: Transitions, cfg: DistributionalOptions) -> Tensor:
     """r + gamma Q'(s', argmax_a Q(s', a)), [N], in units of return: van Hasselt et al. 2016, eq. 4. Without `double_q`
     the target network Q' chooses too: Mnih et al. 2015, eq. 2."""
     q_next = target(batch.next_obs)
@@ -76,7 +76,7 @@ def td_target(nets: QNetwork, target: QNetwork, batch: Transitions, cfg: QLearni
     return batch.r + batch.discount * q_of_actions(q_next, best)
 
 
-def loss(q: Tensor, batch: Transitions, cfg: QLearningOptions, y: Tensor) -> Losses:
+def loss(q: Tensor, batch: Transitions, cfg: DistributionalOptions, y: Tensor) -> Losses:
     """w huber(Q(s, a) - y): the squared error with its gradient clipped to 1, as Mnih et al. 2015 clip it (methods).
 
     `q` [N, n] are the values of all actions, `y` [N] what those taken are to become, both in units of return; w are the
@@ -86,7 +86,7 @@ def loss(q: Tensor, batch: Transitions, cfg: QLearningOptions, y: Tensor) -> Los
     return {"loss": (batch.weight * huber(error)).mean(), "td_error": error.abs().mean()}
 
 
-def loss_grad(q: Tensor, batch: Transitions, cfg: QLearningOptions, y: Tensor) -> tuple[Tensor]:
+def loss_grad(q: Tensor, batch: Transitions, cfg: DistributionalOptions, y: Tensor) -> tuple[Tensor]:
     """Derivative of `loss` in closed form, by `q`: [N, n]."""
     error = q_of_actions(q, batch.a) - y
     dq_a = batch.weight * huber_grad(error) / len(error)
@@ -94,13 +94,14 @@ def loss_grad(q: Tensor, batch: Transitions, cfg: QLearningOptions, y: Tensor) -
 
 
 @torch.no_grad()
-def projected_target(nets: QNetwork, target: QNetwork, batch: Transitions, cfg: QLearningOptions) -> Tensor:
+def projected_target(nets: QNetwork, target: QNetwork, batch: Transitions, cfg: DistributionalOptions) -> Tensor:
     """The distribution over returns [N, atoms] that those of the actions taken are to become: Bellemare et al. 2017,
     algorithm 1, with the next action chosen as in `td_target`."""
-    logits = target.logits(batch.next_obs)
+    logits, support = target.logits(batch.next_obs), target.support
+    assert support is not None  # noqa: S101 - for the type checker
     chooser = nets(batch.next_obs) if cfg.double_q else target.values(logits)
     best = target.argmax(chooser, batch.next_obs)
-    return project(q_of_actions(logits, best).softmax(-1), batch.r, batch.discount, target.support)
+    return project(q_of_actions(logits, best).softmax(-1), batch.r, batch.discount, support)
 
 
 def cross_entropy(logits: Tensor, p: Tensor) -> Tensor:
@@ -108,7 +109,7 @@ def cross_entropy(logits: Tensor, p: Tensor) -> Tensor:
     return -(p * logits.log_softmax(-1)).sum(-1)
 
 
-def distributional_loss(logits: Tensor, batch: Transitions, cfg: QLearningOptions, p: Tensor) -> Losses:
+def distributional_loss(logits: Tensor, batch: Transitions, cfg: DistributionalOptions, p: Tensor) -> Losses:
     """w times the cross-entropy of the actions' distributions with the projected target's, Bellemare et al. 2017,
     algorithm 1. `logits` and `p` are [N, atoms]."""
     return {"loss": (batch.weight * cross_entropy(logits, p)).mean()}
@@ -121,7 +122,7 @@ def kl_from_target(logits: Tensor, p: Tensor) -> Tensor:
     return (cross_entropy(logits, p) + negative_entropy).clamp_min(0)
 
 
-def step(learner: LearnerAPI, batch: Transitions, cfg: QLearningOptions) -> tuple[Losses, Tensor]:
+def step(learner: LearnerAPI, batch: Transitions, cfg: DistributionalOptions) -> tuple[Losses, Tensor]:
     """Take one step of Q-learning. Returns what to report, and the sizes of the temporal differences [N]."""
     nets: QNetwork = learner.nets
     target: QNetwork = learner.targets[""]
@@ -151,7 +152,7 @@ def priorities(nets: QNetwork, fragment: Fragment, cfg: ApexDQNOptions) -> Tenso
 DQN = Algorithm(
     name="DQN",
     options=DQNOptions,
-    nets=QNetwork,
+    nets=q_network,
     act=explore,
     greedy_action=greedy,
     update=replay_update(step),

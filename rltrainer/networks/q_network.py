@@ -8,7 +8,7 @@ from gymnasium import spaces as gym
 from torch import Tensor, nn
 
 from rltrainer.accel.dense_stack import DenseStack
-from rltrainer.api.options.off_policy import QLearningOptions
+from rltrainer.api.options.off_policy import DistributionalOptions, QLearningOptions
 from rltrainer.core.types import Spaces
 from rltrainer.envs.layout import AVAIL_ACTIONS, Part, find_part
 from rltrainer.errors import RunError
@@ -22,7 +22,7 @@ INTENTION_SIZE = 64
 
 
 class QNetwork(nn.Module):
-    """Q(s, a) for the n actions of a Discrete space, or the distribution of the return on `num_atoms` atoms.
+    """Q(s, a) for the n actions of a Discrete space, or a distribution of each action's return.
 
     An encoder, the hidden layers and one output per action. With `dueling`, the last hidden layer stands once for the
     value of the state and once for the advantages: Wang et al. 2016, arXiv 1511.06581, eq. 9. With `noisy`, all layers
@@ -40,12 +40,15 @@ class QNetwork(nn.Module):
     Raises RunError, permanent, unless actions are Discrete and the parts named above fit them.
     """
 
-    support: Tensor
-    """The returns that the atoms stand for, [num_atoms]."""
+    support: Tensor | None
 
-    def __init__(self, spaces: Spaces, options: QLearningOptions) -> None:
+    def __init__(
+        self, spaces: Spaces, options: QLearningOptions, atoms: int = 1, support: Tensor | None = None
+    ) -> None:
+        """Make a network with `atoms` outputs for each action. With a `support` [atoms] they are unnormalized
+        log-probabilities of these returns; without, returns themselves, whose mean is the action's value."""
         super().__init__()
-        self.n, self.atoms = num_discrete_actions(spaces), options.num_atoms
+        self.n, self.atoms = num_discrete_actions(spaces), atoms
         self.obs_dims = len(spaces.observations.shape or ())
         self.legal = action_mask_of(spaces, self.n)
         self.avail_actions = avail_actions_of(spaces, self.n)
@@ -63,15 +66,11 @@ class QNetwork(nn.Module):
         self.value = dense(features, stream, options.activation, self.atoms, layer) if options.dueling else None
         plain = self.atoms == 1 and self.value is None and self.avail_actions is None
         self.stack = DenseStack(self.body, self.advantage) if plain else None
-        self.register_buffer(
-            "support",
-            torch.linspace(options.v_min, options.v_max, self.atoms) if self.atoms > 1 else None,
-            persistent=False,
-        )
+        self.register_buffer("support", support, persistent=False)
         self._noisy = [module for module in self.modules() if isinstance(module, NoisyLinear)]
 
     def logits(self, obs: Tensor) -> Tensor:
-        """Return unnormalized log-probabilities of the atoms [..., n, num_atoms]; with one atom, the values."""
+        """Return the outputs [..., n, atoms]: unnormalized log-probabilities, or returns where there is no support."""
         features = self.body(self.encoder(obs))
         out: Tensor = self.advantage(features)
         out = out.view(*out.shape[:-1], -1, self.atoms)
@@ -89,8 +88,10 @@ class QNetwork(nn.Module):
         return self.values(self.logits(obs))
 
     def values(self, logits: Tensor) -> Tensor:
-        """Return expected returns [..., n] from `logits` [..., n, num_atoms]."""
-        return logits.squeeze(-1) if self.atoms == 1 else logits.softmax(-1) @ self.support
+        """Return expected returns [..., n] from `logits` [..., n, atoms]."""
+        if self.support is not None:
+            return logits.softmax(-1) @ self.support
+        return logits.squeeze(-1) if self.atoms == 1 else logits.mean(-1)
 
     def argmax(self, q: Tensor, obs: Tensor) -> Tensor:
         """Return the legal actions [...] with the largest of the values `q` [..., n] in `obs` [..., *shape]."""
@@ -122,6 +123,14 @@ class QNetwork(nn.Module):
     def without_noise(self) -> AbstractContextManager[None]:
         """Let the networks act and learn without noise within it."""
         return without_noise(self._noisy)
+
+
+def q_network(spaces: Spaces, options: DistributionalOptions) -> QNetwork:
+    """Make a Q-network of the mean return, or with `num_atoms` above 1 of its distribution between `v_min` and `v_max`:
+    Bellemare et al. 2017, arXiv 1707.06887."""
+    atoms = options.num_atoms
+    support = torch.linspace(options.v_min, options.v_max, atoms) if atoms > 1 else None
+    return QNetwork(spaces, options, atoms, support)
 
 
 def num_discrete_actions(spaces: Spaces) -> int:

@@ -1,5 +1,7 @@
 """Options of the algorithms that learn from a replay buffer."""
 
+from typing import Annotated
+
 from pydantic import Field
 
 from rltrainer.api.options.base import Fraction, NonNegative, Positive, Rate
@@ -65,6 +67,14 @@ class ParametricDQNOptions(
     EpsilonGreedy, QLearning, NoisyLayers, Distributional, Replay, TargetNetwork, CudaGraphs, defaults=Q_LEARNING
 ):
     """DQN over actions that the observation describes: `action_mask` and `avail_actions`."""
+
+
+class QRDQNOptions(EpsilonGreedy, QLearning, NoisyLayers, Replay, TargetNetwork, CudaGraphs, defaults=Q_LEARNING):
+    """Quantile regression DQN: Dabney et al. 2017, arXiv 1710.10044."""
+
+    num_quantiles: Annotated[int, Field(ge=1, le=1001)] = Field(
+        200, description="Quantiles of each action's return, eq. 8; the paper takes 200."
+    )
 
 
 class ApexDQNOptions(
@@ -134,7 +144,9 @@ class SACOptions(ActionCritic, Replay, TargetNetwork, CudaGraphs, defaults=CONTI
     )
 
 
-QLearningOptions = DQNOptions | RainbowOptions | ParametricDQNOptions | ApexDQNOptions
+DistributionalOptions = DQNOptions | RainbowOptions | ParametricDQNOptions | ApexDQNOptions
+"""Of the algorithms that learn the mean of returns, or a distribution on atoms."""
+QLearningOptions = DistributionalOptions | QRDQNOptions
 """Of DQN or one of its kin, whichever it is."""
 ContinuousOptions = ActionCritic
 ShardedReplayOptions = ShardedReplay

@@ -71,6 +71,7 @@ ROWS = {
     "normalize_rewards": Row(None),
     "num_atoms": Row(5),
     "num_envs_per_worker": Row(2),
+    "num_quantiles": Row(3),
     "num_workers": Row(2),
     "policy_delay": Row(3),
     "prioritized": Row(None),

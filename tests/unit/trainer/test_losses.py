@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rltrainer.algorithms import ALGORITHMS, a2c, appo, ddpg, dqn, impala, pg, ppo, sac
+from rltrainer.algorithms import ALGORITHMS, a2c, appo, ddpg, dqn, impala, pg, ppo, qr_dqn, sac
 from rltrainer.core.algorithm import Loss, Losses, LossGrad
 from rltrainer.core.fragment import collate
 from rltrainer.learning.update_context import UpdateContext, tensors_of
@@ -68,6 +68,7 @@ AUTOGRAD: list[tuple[str, str, dict[str, Any]]] = [
     ("APPO", "Acrobot-v1", {"kl_coeff": 0.4}),
     ("APPO", "Pendulum-v1", {"entropy_coeff": 0.1}),
     ("Rainbow", "CartPole-v1", {"num_atoms": 11}),
+    ("QRDQN", "CartPole-v1", {"num_quantiles": 7, "dueling": True}),
     ("DDPG", "Pendulum-v1", {}),
     ("TD3", "Pendulum-v1", {"policy_delay": 1}),
     ("SAC", "Pendulum-v1", {}),
@@ -252,6 +253,46 @@ def test_dqns_loss_is_hubers() -> None:
     losses = dqn.loss(q, x, cfg, y)  # type: ignore[arg-type]
     assert losses["loss"].item() == pytest.approx(total / N, rel=1e-5)
     assert losses["td_error"].item() == pytest.approx(sum(sizes) / N, rel=1e-5)
+
+
+def test_qr_dqns_loss_is_the_quantile_huber_loss() -> None:
+    """Summed over quantiles, averaged over target samples, one by one: eq. 9 and 10 with kappa 1."""
+    x, count = replayed(), 4
+    rng = torch.Generator().manual_seed(5)
+    theta, y = 2 * torch.randn(N, count, generator=rng), torch.randn(N, count, generator=rng)
+    total = 0.0
+    for n in range(N):
+        for i in range(count):
+            tau = (2 * (i + 1) - 1) / (2 * count)
+            for j in range(count):
+                u = float(y[n, j] - theta[n, i])
+                size = u**2 / 2 if abs(u) <= 1 else abs(u) - 0.5
+                total += float(x.weight[n]) * abs(tau - (u < 0)) * size / count
+    cfg: Any = None
+    assert qr_dqn.loss(theta, x, cfg, y)["loss"].item() == pytest.approx(total / N, rel=1e-5)
+
+
+def test_quantile_regression_finds_the_quantiles_of_a_sample() -> None:
+    """Of returns uniform on [0, 100], where Huber's rounding of the loss hardly counts: 12.5, 37.5, 62.5, 87.5."""
+    y = torch.linspace(0, 100, 401).unsqueeze(0)
+    theta = torch.full((1, 4), 50.0, requires_grad=True)
+    x, cfg = replace(replayed(), weight=torch.ones(1)), None
+    for step in range(4000):
+        (gradient,) = torch.autograd.grad(qr_dqn.loss(theta, x, cfg, y)["loss"], theta)  # type: ignore[arg-type]
+        theta = (theta - 100 / (1 + step / 20) * gradient).detach().requires_grad_()
+    assert theta[0].tolist() == pytest.approx([12.5, 37.5, 62.5, 87.5], abs=0.5)
+
+
+def test_qr_dqns_target_is_the_next_actions_distribution() -> None:
+    context, x = shaken("QRDQN", "CartPole-v1", num_quantiles=5)
+    nets, target = context.nets, context.targets[""]
+    with torch.no_grad():
+        y = qr_dqn.td_target(nets, target, x, context.options)  # type: ignore[arg-type]
+        for i in range(len(x.r)):
+            means = [float(nets.logits(x.next_obs[i : i + 1])[0, a].mean()) for a in range(2)]
+            best = means.index(max(means))
+            expected = [float(x.r[i] + x.discount[i] * q) for q in target.logits(x.next_obs[i : i + 1])[0, best]]
+            assert y[i].tolist() == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
 @pytest.mark.parametrize("module", [ddpg, sac])

@@ -29,7 +29,7 @@ from rltrainer.networks.continuous import (
 )
 from rltrainer.networks.dense import dense
 from rltrainer.networks.noisy import NoisyLinear, without_noise
-from rltrainer.networks.q_network import QNetwork
+from rltrainer.networks.q_network import QNetwork, q_network
 from rltrainer.ops.distributions import LOG_STD_MAX, LOG_STD_MIN
 
 N, D, ATOMS = 5, 3, 11
@@ -65,9 +65,9 @@ def observations(where: Spaces, batch: tuple[int, ...] = (8,), legal: float = 0.
     return observe(state, mask, torch.rand(*batch, N, D, generator=rng) if where is PARAMETRIC else None)
 
 
-def q_network(where: Spaces = PLAIN, **config: Any) -> QNetwork:
+def small_network(where: Spaces = PLAIN, **config: Any) -> QNetwork:
     torch.manual_seed(3)
-    return QNetwork(where, DQNOptions(hiddens=[16, 16], **config))
+    return q_network(where, DQNOptions(hiddens=[16, 16], **config))
 
 
 def test_noise_is_that_of_equations_9_to_11() -> None:
@@ -141,7 +141,7 @@ def test_dense_puts_the_activation_between_layers_only() -> None:
 
 
 def test_dueling_is_equation_9() -> None:
-    nets = q_network(dueling=True)
+    nets = small_network(dueling=True)
     assert nets.value is not None
     obs = observations(PLAIN)
     features = nets.body(nets.encoder(obs))
@@ -155,7 +155,7 @@ def test_dueling_is_equation_9() -> None:
 
 
 def test_distributional_values_are_the_means_of_the_distributions() -> None:
-    nets = q_network(num_atoms=ATOMS, v_min=-2.0, v_max=3.0)
+    nets = small_network(num_atoms=ATOMS, v_min=-2.0, v_max=3.0)
     obs = observations(PLAIN, (2, 3))
     logits = nets.logits(obs)
     assert logits.shape == (2, 3, N, ATOMS)
@@ -166,7 +166,7 @@ def test_distributional_values_are_the_means_of_the_distributions() -> None:
 
 def test_dueling_streams_of_distributions_are_joined_atom_by_atom() -> None:
     """Wang et al.'s eq. 9 for each atom, as in Rainbow's section 4."""
-    nets = q_network(num_atoms=ATOMS, dueling=True)
+    nets = small_network(num_atoms=ATOMS, dueling=True)
     assert nets.value is not None
     obs = observations(PLAIN)
     features = nets.body(nets.encoder(obs))
@@ -176,7 +176,7 @@ def test_dueling_streams_of_distributions_are_joined_atom_by_atom() -> None:
 
 
 def test_a_described_action_is_worth_the_product_of_intention_and_row() -> None:
-    nets = q_network(PARAMETRIC)
+    nets = small_network(PARAMETRIC)
     obs = observations(PARAMETRIC)
     phi, rows = nets.advantage(nets.body(nets.encoder(obs))), obs[:, N : N + N * D].reshape(8, N, D)
     q = nets(obs)
@@ -187,7 +187,7 @@ def test_a_described_action_is_worth_the_product_of_intention_and_row() -> None:
 
 @pytest.mark.parametrize("config", [{}, {"dueling": True}, {"num_atoms": ATOMS}, {"dueling": True, "noisy": True}])
 def test_described_actions_change_places_with_their_values(config: dict[str, Any]) -> None:
-    nets = q_network(PARAMETRIC, **config)
+    nets = small_network(PARAMETRIC, **config)
     nets.resample(generator())
     state, rows = torch.rand(4), torch.rand(N, D)
     order = torch.tensor([3, 0, 4, 1, 2])
@@ -197,14 +197,14 @@ def test_described_actions_change_places_with_their_values(config: dict[str, Any
 
 def test_dueling_values_of_described_actions_depend_on_what_is_on_offer() -> None:
     """Were the mean over the actions the value of the state, as in eq. 9, it would not."""
-    nets = q_network(PARAMETRIC, dueling=True)
+    nets = small_network(PARAMETRIC, dueling=True)
     state = torch.rand(4)
     poor, rich = (nets(observe(state, torch.ones(N), torch.full((N, D), x))) for x in (-1.0, 1.0))
     assert not torch.allclose(poor.mean(), rich.mean())
 
 
 def test_the_mask_is_no_feature() -> None:
-    nets = q_network(MASKED, dueling=True)
+    nets = small_network(MASKED, dueling=True)
     state = torch.rand(4)
     assert torch.equal(nets(observe(state, torch.ones(N))), nets(observe(state, torch.zeros(N))))
 
@@ -215,7 +215,7 @@ KINDS: list[dict[str, Any]] = [{}, {"dueling": True, "noisy": True, "num_atoms":
 @pytest.mark.parametrize("where", [MASKED, PARAMETRIC], ids=["masked", "parametric"])
 @pytest.mark.parametrize("config", KINDS, ids=["plain", "rainbow"])
 def test_illegal_actions_are_never_chosen(where: Spaces, config: dict[str, Any]) -> None:
-    nets = q_network(where, **config)
+    nets = small_network(where, **config)
     rows = torch.rand(N, D, generator=generator()) if where is PARAMETRIC else None
 
     @settings(max_examples=60, deadline=None)
@@ -238,7 +238,7 @@ def test_illegal_actions_are_never_chosen(where: Spaces, config: dict[str, Any])
 
 
 def test_a_state_without_a_legal_action_is_answered_all_the_same() -> None:
-    nets = q_network(MASKED)
+    nets = small_network(MASKED)
     obs = observe(torch.rand(2, 4), torch.zeros(2, N))
     assert nets.greedy(obs).tolist() == [0, 0]
     assert nets.random(obs, generator()).tolist() == [0, 0]
@@ -246,7 +246,7 @@ def test_a_state_without_a_legal_action_is_answered_all_the_same() -> None:
 
 @pytest.mark.parametrize("where", [PLAIN, MASKED], ids=["plain", "masked"])
 def test_random_actions_are_uniform_among_the_legal(where: Spaces) -> None:
-    nets, legal = q_network(where), [0, 1, 2, 3, 4] if where is PLAIN else [1, 3, 4]
+    nets, legal = small_network(where), [0, 1, 2, 3, 4] if where is PLAIN else [1, 3, 4]
     mask = torch.zeros(N)
     mask[legal] = 1
     obs = torch.rand(20_000, 4) if where is PLAIN else observe(torch.rand(20_000, 4), mask.expand(20_000, N))
@@ -257,7 +257,7 @@ def test_random_actions_are_uniform_among_the_legal(where: Spaces) -> None:
 
 
 def test_observations_of_one_number_have_random_actions_too() -> None:
-    nets = q_network(Spaces(spaces.Discrete(7), spaces.Discrete(N, start=2)))
+    nets = small_network(Spaces(spaces.Discrete(7), spaces.Discrete(N, start=2)))
     obs = torch.arange(7)
     assert nets(obs).shape == (7, N)
     assert nets.random(obs, generator()).shape == (7,)
@@ -269,14 +269,14 @@ def test_observations_of_one_number_have_random_actions_too() -> None:
 @pytest.mark.parametrize("options", [DQNOptions, RainbowOptions])
 def test_gradients_reach_every_parameter(where: Spaces, hiddens: list[int], options: type[DQNOptions]) -> None:
     torch.manual_seed(0)
-    nets = QNetwork(where, options(hiddens=hiddens, activation="tanh"))
+    nets = q_network(where, options(hiddens=hiddens, activation="tanh"))
     nets.resample(generator())
     nets(observations(where, (2, 3))).square().sum().backward()
     assert {name for name, p in nets.named_parameters() if p.grad is None or not p.grad.any()} == set()
 
 
 def test_noise_is_drawn_for_every_layer_and_kept_out_of_quiet_values() -> None:
-    nets, obs = q_network(noisy=True, dueling=True), observations(PLAIN)
+    nets, obs = small_network(noisy=True, dueling=True), observations(PLAIN)
     twin = deepcopy(nets)
     mean = nets(obs)
     nets.resample(generator(1))
@@ -294,7 +294,7 @@ def test_noise_is_drawn_for_every_layer_and_kept_out_of_quiet_values() -> None:
 
 
 def test_without_noise_nothing_is_drawn() -> None:
-    nets, obs, rng = q_network(), observations(PLAIN), generator()
+    nets, obs, rng = small_network(), observations(PLAIN), generator()
     before = nets(obs)
     nets.resample(rng)
     with nets.without_noise():
@@ -313,7 +313,7 @@ def test_without_noise_nothing_is_drawn() -> None:
 )
 def test_what_does_not_fit_is_said(where: Spaces, message: str) -> None:
     with pytest.raises(RunError, match=message) as caught:
-        q_network(where)
+        small_network(where)
     assert caught.value.permanent
     assert caught.value.reason == "InvalidOption"
 
