@@ -31,7 +31,7 @@ from tests.unit.trainer.toy_envs import Countdown, Faulty, Parts
         ("CartPole-v77", {}, "EnvironmentNotFound", "v77"),
         ("no_such_package.envs:Maze", {}, "EnvironmentNotFound", "there is no module no_such_package"),
         (TOYS + "Maze", {}, "EnvironmentNotFound", "has no Maze"),
-        (TOYS + "NoStart", {}, "EnvironmentFailed", "the simulator's licence has expired"),
+        (TOYS + "NoStart", {}, "EnvironmentFailed", "the simulator's license has expired"),
         ("Pendulum-v1", {"gravity": 1}, "EnvironmentFailed", "gravity"),
     ],
 )
@@ -120,14 +120,14 @@ def test_one_environment_is_had_from_a_vector_of_ones_own() -> None:
 @pytest.mark.parametrize("name", [TOYS + "Parts", __name__ + ":Own"])
 def test_observations_of_several_parts_become_one_vector(name: str) -> None:
     config = {"parts": True} if name.endswith("Own") else {}
-    found = EnvSource(name, config).spaces()
-    assert found.observations.shape == (2 + 4 + 3,)
-    assert found.structure == Parts().observation_space
+    env_spaces = EnvSource(name, config).spaces()
+    assert env_spaces.observations.shape == (2 + 4 + 3,)
+    assert env_spaces.structure == Parts().observation_space
     assert EnvSource("CartPole-v1").spaces().structure is None
     envs = EnvSource(name, config).vector(3)
     assert envs.reset(seed=0)[0].shape == (3, 9)
     one = EnvSource(name, config).single()
-    assert one.observation_space == found.observations
+    assert one.observation_space == env_spaces.observations
     assert one.reset(seed=0)[0].shape == (9,)
 
 
@@ -238,8 +238,8 @@ def test_environments_of_the_extras(package: str, name: str, shape: tuple[int, .
     """Spaces, vectors that depend on the seed and on nothing else, and one environment that agrees with them."""
     pytest.importorskip(package)
     source = EnvSource(name)
-    found = source.spaces()
-    assert found.observations.shape == shape
+    env_spaces = source.spaces()
+    assert env_spaces.observations.shape == shape
     seen = []
     for seed in (1, 1, 2):
         envs = source.vector(2, "auto", cpus=2)
@@ -254,8 +254,8 @@ def test_environments_of_the_extras(package: str, name: str, shape: tuple[int, .
     assert np.array_equal(seen[0], seen[1])
     assert not np.array_equal(seen[0], seen[2])
     one = source.single()
-    assert one.observation_space == found.observations
-    assert one.action_space == found.actions
+    assert one.observation_space == env_spaces.observations
+    assert one.action_space == env_spaces.actions
     assert one.reset(seed=1)[0].shape == shape
     obs, reward, *_ = one.step(one.action_space.sample())
     assert obs.shape == shape
@@ -287,7 +287,7 @@ def test_one_game_shows_what_the_vector_shows(game: str, view: dict[str, Any]) -
 
 
 @pytest.mark.parametrize("clipping", [True, False])
-def test_atari_is_learnt_from_clipped_rewards_and_reported_by_the_games_own(clipping: bool) -> None:
+def test_atari_is_learned_from_clipped_rewards_and_reported_by_the_games_own(clipping: bool) -> None:
     pytest.importorskip("ale_py")
     config = {"episodic_life": True, "reward_clipping": clipping, "noop_max": 0}
     plan = worker_config(
@@ -343,6 +343,6 @@ def test_a_task_that_envpool_does_not_have() -> None:
 
 
 def test_spaces_are_those_of_the_environment() -> None:
-    found = EnvSource(TOYS + "Identity", {"n": 4}).spaces()
-    assert found.observations == spaces.Discrete(4)
-    assert found.actions == spaces.Discrete(4)
+    env_spaces = EnvSource(TOYS + "Identity", {"n": 4}).spaces()
+    assert env_spaces.observations == spaces.Discrete(4)
+    assert env_spaces.actions == spaces.Discrete(4)

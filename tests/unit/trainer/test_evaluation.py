@@ -112,7 +112,7 @@ def counting(*, deterministic: bool) -> Algorithm:
     ppo = worker_config().algorithm
     if deterministic:
         return replace(ppo, initial_state=initial_state, greedy_action=act, act=refuse)
-    return replace(ppo, initial_state=initial_state, greedy_action=refuse, act=lambda *given: (act(*given), {}))
+    return replace(ppo, initial_state=initial_state, greedy_action=refuse, act=lambda *arguments: (act(*arguments), {}))
 
 
 @pytest.mark.parametrize("deterministic", [True, False])
@@ -158,8 +158,8 @@ def finished(folder: Path, **spec: Any) -> tuple[list[dict[str, Any]], dict[str,
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    found = [json.loads(line) for line in (folder / "result.json").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name not in TIMES} for row in found]
+    all_rows = [json.loads(line) for line in (folder / "result.json").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name not in TIMES} for row in all_rows]
 
 
 def same(a: Any, b: Any) -> bool:
@@ -203,13 +203,13 @@ def test_workers_and_learners_elsewhere_are_evaluated_as_those_here_are(tmp_path
 
 
 def test_a_row_says_what_was_found_and_so_does_the_log(tmp_path: Path) -> None:
-    given = {"env": HERE + "Mixed", "config": quick(), "evaluation": {"interval": 4, "episodes": 20}}
-    found, _ = finished(tmp_path, **given)
-    assert [row["training_iteration"] for row in found if "evaluation" in row] == [
+    spec = {"env": HERE + "Mixed", "config": quick(), "evaluation": {"interval": 4, "episodes": 20}}
+    all_rows, _ = finished(tmp_path, **spec)
+    assert [row["training_iteration"] for row in all_rows if "evaluation" in row] == [
         4,
         6,
     ]  # the last one is evaluated too
-    row = found[3]["evaluation"]
+    row = all_rows[3]["evaluation"]
     (report,) = evaluated(
         worker_config(HERE + "Mixed", seed=7), 20, generations=(4,)
     )  # its lengths depend on no policy
@@ -227,8 +227,8 @@ def test_a_row_says_what_was_found_and_so_does_the_log(tmp_path: Path) -> None:
 
 
 def test_the_numbers_are_those_of_the_checkpoint_written_with_them(tmp_path: Path) -> None:
-    found, _ = finished(tmp_path, config=quick(), evaluation={"interval": 6, "episodes": 100})
-    mean = found[-1]["evaluation"]["episode_reward_mean"]
+    all_rows, _ = finished(tmp_path, config=quick(), evaluation={"interval": 6, "episodes": 100})
+    mean = all_rows[-1]["evaluation"]["episode_reward_mean"]
     checkpoint = tmp_path / "test" / "checkpoints" / "checkpoint_000006"
     assert ckpt.manifest_of(checkpoint).metrics[EVALUATED] == mean
     report = rollout.evaluate(str(checkpoint), episodes=100, seed=5)
@@ -239,8 +239,8 @@ def test_the_numbers_are_those_of_the_checkpoint_written_with_them(tmp_path: Pat
 
 def test_an_evaluation_can_stop_a_run(tmp_path: Path) -> None:
     stop = {EVALUATED: 9, "training_iteration": 50}
-    given = experiment(env=TOYS + "Identity", config=quick(lr=0.01), stop=stop, evaluation={"interval": 5})
-    result = train.run(given, tmp_path)
+    document = experiment(env=TOYS + "Identity", config=quick(lr=0.01), stop=stop, evaluation={"interval": 5})
+    result = train.run(document, tmp_path)
     assert result.stopped_by == f"{EVALUATED} >= 9"
     assert result.row["evaluation"]["episode_reward_mean"] >= 9
     assert result.row["training_iteration"] % 5 == 0
@@ -249,16 +249,16 @@ def test_an_evaluation_can_stop_a_run(tmp_path: Path) -> None:
 
 def test_an_evaluation_can_rank_checkpoints(tmp_path: Path) -> None:
     attribute = "min-" + EVALUATED  # later policies are better, so the best by this is an early one
-    given = experiment(
+    document = experiment(
         env=TOYS + "Identity",
         config=quick(lr=0.01),
         stop={"training_iteration": 20},
         evaluation={"interval": 2, "episodes": 50},
         checkpoint={"frequency": 2, "keep": 1, "scoreAttribute": attribute},
     )
-    folder = train.run(given, tmp_path).folder
-    found = {row["training_iteration"]: row["evaluation"] for row in rows(folder) if "evaluation" in row}
-    least = min(each["episode_reward_mean"] for each in found.values())
+    folder = train.run(document, tmp_path).folder
+    evaluations = {row["training_iteration"]: row["evaluation"] for row in rows(folder) if "evaluation" in row}
+    least = min(each["episode_reward_mean"] for each in evaluations.values())
     kept = ckpt.found(folder / "checkpoints")
     assert [each.iteration for each in kept][-1] == 20
     assert least in [each.metrics[EVALUATED] for each in kept]
@@ -279,29 +279,29 @@ def test_an_interrupt_ends_an_evaluation_at_once_and_loses_nothing(
     monkeypatch.setattr(Evaluator, "run", run)
     spec: dict[str, Any] = {"config": quick(), "stop": {"training_iteration": 4}, "checkpoint": {"frequency": 0}}
     # an episode of a thousand steps, of which none is taken
-    given = experiment(**spec, env=TOYS + "Countdown", envConfig={"length": 1000}, evaluation={"interval": 2})
+    document = experiment(**spec, env=TOYS + "Countdown", envConfig={"length": 1000}, evaluation={"interval": 2})
     with pytest.raises(Interrupted):
-        train.run(given, tmp_path, interrupt=interrupt)
+        train.run(document, tmp_path, interrupt=interrupt)
     monkeypatch.undo()
     folder = tmp_path / "test"
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["checkpoint_000002"]
     assert len(ckpt.read(folder / "checkpoints" / "checkpoint_000002")[1]["workers"]) == 1
-    result = train.run(given, tmp_path)
+    result = train.run(document, tmp_path)
     assert [row["training_iteration"] for row in rows(folder)] == [1, 2, 3, 4]
     assert result.row["evaluation"]["episode_reward_mean"] == 1000.0
 
 
 def test_a_restored_run_evaluates_as_one_that_was_not_interrupted(tmp_path: Path) -> None:
-    given = {"config": quick(), "evaluation": {"interval": 2, "episodes": 4, "deterministic": False}}
-    straight, _ = finished(tmp_path / "straight", **given)
-    finished(tmp_path / "parts", **given, stop={"training_iteration": 2})
+    spec = {"config": quick(), "evaluation": {"interval": 2, "episodes": 4, "deterministic": False}}
+    straight, _ = finished(tmp_path / "straight", **spec)
+    finished(tmp_path / "parts", **spec, stop={"training_iteration": 2})
     mark = tmp_path / "parts" / "test" / train.MARK
     mark.write_text(json.dumps({"uid": json.loads(mark.read_text())["uid"]}))  # its end was not reached
-    assert finished(tmp_path / "parts", **given)[0] == straight
+    assert finished(tmp_path / "parts", **spec)[0] == straight
 
 
 @pytest.mark.parametrize(
-    ("spec", "said"),
+    ("spec", "message"),
     [
         ({"evaluation": {"interval": 0}}, "spec.evaluation.interval"),
         ({"evaluation": {"episodes": 0}}, "spec.evaluation.episodes"),
@@ -316,10 +316,10 @@ def test_a_restored_run_evaluates_as_one_that_was_not_interrupted(tmp_path: Path
         ),
     ],
 )
-def test_a_wrong_evaluation_is_refused_with_its_field(spec: dict[str, Any], said: str) -> None:
+def test_a_wrong_evaluation_is_refused_with_its_field(spec: dict[str, Any], message: str) -> None:
     with pytest.raises(DocumentError) as caught:
         experiment(**spec)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_an_empty_evaluation_has_defaults_and_none_is_none() -> None:
@@ -345,17 +345,17 @@ class Both(Identity):
 
 
 def test_actions_of_several_parts_reach_evaluations_and_rollouts(tmp_path: Path) -> None:
-    found, _ = finished(tmp_path, env=HERE + "Both", config=quick(), evaluation={"interval": 6, "episodes": 3})
-    assert found[-1]["evaluation"]["episode_reward_mean"] == 10.0
+    all_rows, _ = finished(tmp_path, env=HERE + "Both", config=quick(), evaluation={"interval": 6, "episodes": 3})
+    assert all_rows[-1]["evaluation"]["episode_reward_mean"] == 10.0
     *_, (_, report) = rollout.run(rollout.Request(str(tmp_path / "test"), episodes=2))
     assert report.returns == [10.0, 10.0]
 
 
 def test_the_status_has_the_newest_evaluation_of_a_run(tmp_path: Path) -> None:
-    given = experiment(
+    document = experiment(
         config=quick(), stop={"training_iteration": 5}, evaluation={"interval": 2, "episodes": 3}, checkpoint={}
     )
-    run = Run(given, tmp_path)
+    run = Run(document, tmp_path)
     assert run.status().evaluation is None
     train.drive(run)
     evaluation = run.status().evaluation

@@ -84,9 +84,9 @@ def test_the_layout_is_that_of_gymnasiums_flatten() -> None:
 
 def test_a_part_is_found_at_the_top_of_a_dict_only() -> None:
     mask = spaces.MultiBinary(2)
-    found = find_part(spaces.Dict({"a": VECTOR, ACTION_MASK: mask}), ACTION_MASK)
-    assert found is not None
-    assert (found.space, found.elements) == (mask, slice(4, 6))
+    mask_part = find_part(spaces.Dict({"a": VECTOR, ACTION_MASK: mask}), ACTION_MASK)
+    assert mask_part is not None
+    assert (mask_part.space, mask_part.elements) == (mask, slice(4, 6))
     assert find_part(spaces.Dict({"a": spaces.Dict({ACTION_MASK: mask})}), ACTION_MASK) is None
     assert find_part(spaces.Tuple([mask]), ACTION_MASK) is None
     assert find_part(None, ACTION_MASK) is None
@@ -236,21 +236,21 @@ def test_masks_and_descriptions_of_actions_are_no_features() -> None:
 
 
 @pytest.mark.parametrize("normalized", [False, True])
-def test_neighbours_of_what_is_left_out_are_read_without_it(normalized: bool) -> None:
+def test_neighbors_of_what_is_left_out_are_read_without_it(normalized: bool) -> None:
     space = spaces.Dict({"a": VECTOR, ACTION_MASK: spaces.MultiBinary(3), "b": VECTOR})
     nets = observation_encoder(seen(space), Options(normalize_observations=normalized))
     flat = observations(space, 5)
     assert torch.equal(nets(flat), torch.cat([flat[:, :4], flat[:, 7:]], -1)), "statistics of nothing change nothing"
 
 
-# --- normalisation
+# --- normalization
 
 
 def normalizers(nets: torch.nn.Module) -> list[ObservationNormalizer]:
     return [each for each in nets.modules() if isinstance(each, ObservationNormalizer)]
 
 
-def test_normalised_observations_have_mean_0_and_deviation_1() -> None:
+def test_normalized_observations_have_mean_0_and_deviation_1() -> None:
     rows = torch.randn(500, 2, 3) * 7 + 3
     nets = observation_encoder(seen(spaces.Box(-99, 99, (2, 3))), Options(normalize_observations=True))
     (normalizer,) = normalizers(nets)
@@ -261,7 +261,7 @@ def test_normalised_observations_have_mean_0_and_deviation_1() -> None:
     assert not normalizers(observation_encoder(seen(VECTOR), Options()))
 
 
-def test_of_several_parts_the_measured_ones_are_normalised_each_from_its_place() -> None:
+def test_of_several_parts_the_measured_ones_are_normalized_each_from_its_place() -> None:
     nets = observation_encoder(seen(MIXED), Options(normalize_observations=True))
     rows = observations(MIXED, 200)
     for each in normalizers(nets):
@@ -276,7 +276,7 @@ def test_of_several_parts_the_measured_ones_are_normalised_each_from_its_place()
 
 
 @pytest.mark.parametrize(("dtype", "count"), [(np.uint8, 0), (np.bool_, 0), (np.float32, 1)])
-def test_pictures_of_floats_are_normalised_and_those_of_bytes_are_not(dtype: Any, count: int) -> None:
+def test_pictures_of_floats_are_normalized_and_those_of_bytes_are_not(dtype: Any, count: int) -> None:
     space = spaces.Box(0, 1, (10, 10, 4), dtype)
     assert len(normalizers(observation_encoder(seen(space), Options(normalize_observations=True)))) == count
 
@@ -301,7 +301,7 @@ def test_no_observations_leave_the_statistics_alone() -> None:
 # --- policies and critics
 
 
-def test_orthogonal_initialisation() -> None:
+def test_orthogonal_initialization() -> None:
     weight = orthogonal(torch.nn.Linear(64, 32), gain=2.0).weight
     torch.testing.assert_close(weight @ weight.T, 4 * torch.eye(32), atol=1e-4, rtol=0)
 
@@ -366,9 +366,9 @@ def test_illegal_actions_have_probability_0_when_acting_and_when_learning(recurr
     for seed in range(50):
         a = dist.sample(torch.Generator().manual_seed(seed))
         assert legal[0].gather(-1, a[:, None]).all()
-    learnt = nets.action_distribution.make(parameters)
-    a = learnt.sample(torch.Generator().manual_seed(0))
-    (learnt.log_prob(a).sum() + learnt.entropy().sum() + values.sum()).backward()
+    learned = nets.action_distribution.make(parameters)
+    a = learned.sample(torch.Generator().manual_seed(0))
+    (learned.log_prob(a).sum() + learned.entropy().sum() + values.sum()).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in nets.parameters())
 
 
@@ -400,16 +400,16 @@ def test_masks_of_several_choices() -> None:
     assert set(a[:, 1].tolist()) == {0, 2}
 
 
-# --- memory
+# --- recurrent core
 
 
 Kind = Literal["lstm", "gru"]
 KINDS = pytest.mark.parametrize("kind", ["lstm", "gru"])
 
 
-def slow_step(memory: RecurrentCore, x: Tensor, state: dict[str, Tensor]) -> dict[str, Tensor]:
+def slow_step(core: RecurrentCore, x: Tensor, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The equations of the two papers as PyTorch orders their gates."""
-    w_x, w_h, b_x, b_h = memory.layer.parameters()
+    w_x, w_h, b_x, b_h = core.layer.parameters()
     from_x, from_h = x @ w_x.T + b_x, state["h"] @ w_h.T + b_h
     if "c" in state:
         i, f, g, o = (from_x + from_h).chunk(4, -1)
@@ -421,25 +421,25 @@ def slow_step(memory: RecurrentCore, x: Tensor, state: dict[str, Tensor]) -> dic
 
 
 def episodes(kind: Kind, t: int = 12, b: int = 5) -> tuple[RecurrentCore, Tensor, dict[str, Tensor], Tensor]:
-    """A memory, inputs [T + 1, B, F], a state that is not new, and where episodes begin [T, B]."""
+    """A recurrent core, inputs [T + 1, B, F], a state that is not new, and where episodes begin [T, B]."""
     torch.manual_seed(0)
-    memory = RecurrentCore(3, 6, kind).double()
-    for parameter in memory.parameters():
+    core = RecurrentCore(3, 6, kind).double()
+    for parameter in core.parameters():
         torch.nn.init.normal_(parameter)
-    state = {name: torch.randn_like(value) for name, value in memory.initial_state(b).items()}
+    state = {name: torch.randn_like(value) for name, value in core.initial_state(b).items()}
     begins = torch.rand(t, b) < 0.1
     begins[3:5, 1] = begins[-1, 2] = begins[0, 4] = True
-    return memory, torch.randn(t + 1, b, 3, dtype=torch.float64), state, begins
+    return core, torch.randn(t + 1, b, 3, dtype=torch.float64), state, begins
 
 
 @KINDS
 def test_the_memory_is_that_of_the_papers(kind: Kind) -> None:
-    memory, x, state, begins = episodes(kind)
-    outputs = memory(x, state, begins)
+    core, x, state, begins = episodes(kind)
+    outputs = core(x, state, begins)
     for t, x_t in enumerate(x):
         if t:
             state = {name: value * ~begins[t - 1][:, None] for name, value in state.items()}
-        state = slow_step(memory, x_t, state)
+        state = slow_step(core, x_t, state)
         torch.testing.assert_close(outputs[t], state["h"], rtol=0, atol=1e-12)
 
 
@@ -463,12 +463,12 @@ def test_unrolling_is_stepping(kind: Kind, ends: bool) -> None:
 
 @KINDS
 def test_an_episode_knows_nothing_of_the_one_before(kind: Kind) -> None:
-    memory, x, state, begins = episodes(kind)
+    core, x, state, begins = episodes(kind)
     begins[:] = False
     begins[5, 0] = True
     other = x.clone()
     other[:6] += 1.0
-    outputs, others = memory(x, state, begins), memory(other, state, begins)
+    outputs, others = core(x, state, begins), core(other, state, begins)
     assert torch.equal(outputs[6:, 0], others[6:, 0])
     assert (outputs[6:, 1:] != others[6:, 1:]).any(-1).all(), "the other environments go on"
     assert (outputs[:6] != others[:6]).any(-1).all()
@@ -476,11 +476,11 @@ def test_an_episode_knows_nothing_of_the_one_before(kind: Kind) -> None:
 
 @KINDS
 def test_gradients_go_back_to_the_beginning_of_the_episode_and_no_further(kind: Kind) -> None:
-    memory, x, state, begins = episodes(kind)
+    core, x, state, begins = episodes(kind)
     begins[:] = False
     begins[4] = True
     x.requires_grad_()
-    memory(x, state, begins)[-1].sum().backward()
+    core(x, state, begins)[-1].sum().backward()
     assert x.grad is not None
     assert (x.grad[:5] == 0).all()
     assert (x.grad[5:].abs().sum(-1) > 0).all()
@@ -488,19 +488,19 @@ def test_gradients_go_back_to_the_beginning_of_the_episode_and_no_further(kind: 
 
 @KINDS
 def test_what_begins_after_the_last_input_is_of_no_matter(kind: Kind) -> None:
-    memory, x, state, begins = episodes(kind)
+    core, x, state, begins = episodes(kind)
     begins[-1] = True
-    torch.testing.assert_close(memory(x[:-1], state, begins), memory(x, state, begins)[:-1])
+    torch.testing.assert_close(core(x[:-1], state, begins), core(x, state, begins)[:-1])
 
 
 @KINDS
 def test_without_a_state_episodes_begin(kind: Kind) -> None:
     nets = ActorCritic(seen(VECTOR), PPOOptions(recurrent=kind))
     obs = torch.randn(6, 3, 4)
-    for given, expected in zip(
+    for actual, expected in zip(
         nets(obs), nets(obs, nets.initial_state(3), torch.zeros(5, 3, dtype=torch.bool)), strict=True
     ):
-        assert torch.equal(given, expected)
+        assert torch.equal(actual, expected)
 
 
 @KINDS
@@ -552,7 +552,7 @@ def test_an_average_that_has_decayed_to_nothing_becomes_0_and_others_stay() -> N
     assert vector[1] == 1.0
 
 
-def test_an_optimiser_goes_on_from_the_state_of_another() -> None:
+def test_an_optimizer_goes_on_from_the_state_of_another() -> None:
     vectors = [torch.nn.Parameter(torch.ones(3)) for _ in range(2)]
     for vector in vectors:
         vector.grad = torch.tensor([1.0, -2.0, 0.5])

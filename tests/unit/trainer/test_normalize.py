@@ -18,7 +18,7 @@ def test_moments_merged_in_batches_are_those_of_all_rows() -> None:
     assert moments.count.item() == 1000
 
 
-def test_observations_are_normalised_and_clipped() -> None:
+def test_observations_are_normalized_and_clipped() -> None:
     normalizer = ObservationNormalizer((2,))
     assert normalizer(torch.tensor([3.0, -4.0])).tolist() == [3.0, -4.0], "before any data, they pass as they are"
     rows = torch.tensor([[1.0, 10.0], [3.0, 30.0]])

@@ -441,7 +441,7 @@ Make = Callable[[], ActorAndCritic]
     ],
     ids=["TD3", "SAC", "discrete SAC"],
 )
-def test_parts_have_the_names_that_optimisers_know(make: Make, parts: dict[str, type[nn.Module]]) -> None:
+def test_parts_have_the_names_that_optimizers_know(make: Make, parts: dict[str, type[nn.Module]]) -> None:
     nets = make()
     assert {name: type(part) for name, part in nets.named_children()} == parts
     owners = [id(p) for part in nets.children() for p in part.parameters()]

@@ -66,8 +66,8 @@ def targets(plan: WorkerConfig, gamma: float) -> list[float]:
 
     cfg = PPOOptions.model_validate({"gamma": gamma, "lambda": 0.0})
     columns = evaluate(Known(), collate(fragments_of(plan, 1)[0], CPU), cfg)  # type: ignore[arg-type]
-    found: list[float] = columns["target"].tolist()
-    return found
+    td_targets: list[float] = columns["target"].tolist()
+    return td_targets
 
 
 def test_truncation_bootstraps_from_the_last_observation_and_termination_does_not() -> None:
@@ -209,21 +209,21 @@ def test_two_generations_of_a_worker_differ() -> None:
 
 @pytest.mark.parametrize("env", ["Pendulum-v1", "Acrobot-v1", TOYS + "Identity", TOYS + "Parts"])
 def test_every_way_of_stepping_gives_the_same_fragments(env: str) -> None:
-    found = []
+    fragments = []
     for how in ("sync", "subprocess", "auto"):
         plan = worker_config(env, num_envs_per_worker=3, rollout_fragment_length=220, seed=5, vector_env=how)
-        found += fragments_of(plan, 1)[0]
+        fragments += fragments_of(plan, 1)[0]
     for name in ("obs", "a", "r", "terminated", "truncated", "valid"):
-        assert np.array_equal(getattr(found[0], name), getattr(found[1], name)), name
-        assert np.array_equal(getattr(found[0], name), getattr(found[2], name)), name
-    assert not np.array_equal(found[0].obs[:, 0], found[0].obs[:, 1])
+        assert np.array_equal(getattr(fragments[0], name), getattr(fragments[1], name)), name
+        assert np.array_equal(getattr(fragments[0], name), getattr(fragments[2], name)), name
+    assert not np.array_equal(fragments[0].obs[:, 0], fragments[0].obs[:, 1])
 
 
 @pytest.mark.parametrize(("before", "after"), [("sync", "subprocess"), ("subprocess", "sync")])
 @pytest.mark.parametrize("length", [30, 31])
 def test_a_worker_goes_on_where_one_of_the_other_way_was_saved(before: str, after: str, length: int) -> None:
     """Also after the last step of an episode, of 30 steps, when the next step is only to begin another."""
-    found = []
+    continued = []
     for hows in ((before, before), (before, after)):
         plans = [
             worker_config(
@@ -239,10 +239,10 @@ def test_a_worker_goes_on_where_one_of_the_other_way_was_saved(before: str, afte
         saved, restored = Worker(plans[0], 0), Worker(plans[1], 0, generation=1)
         saved.sample(weights)
         restored.load(saved.state())
-        found.append(copy.deepcopy(restored.sample(weights)[0]))
+        continued.append(copy.deepcopy(restored.sample(weights)[0]))
         straight = copy.deepcopy(saved.sample(weights)[0])
         for name in ("obs", "a", "r", "truncated", "valid"):
-            assert np.array_equal(getattr(straight, name), getattr(found[-1], name)), name
+            assert np.array_equal(getattr(straight, name), getattr(continued[-1], name)), name
         for worker in (saved, restored):
             worker.envs.close()
-    assert np.array_equal(found[0].obs, found[1].obs)
+    assert np.array_equal(continued[0].obs, continued[1].obs)

@@ -133,7 +133,7 @@ class NoStart(Countdown):
     """Cannot be made."""
 
     def __init__(self) -> None:
-        raise OSError("the simulator's licence has expired")
+        raise OSError("the simulator's license has expired")
 
 
 class Dies(Countdown):

@@ -73,7 +73,7 @@ class Reach(Task):
 
 
 class ReachImage(Task):
-    """Shows an image of 36 x 36 in one grey, and costs the distance of the answer from it; black is -1, white 1."""
+    """Shows an image of 36 x 36 in one gray, and costs the distance of the answer from it; black is -1, white 1."""
 
     observation_space = spaces.Box(0, 255, (36, 36, 1), np.uint8)
     action_space = spaces.Box(-1, 1, (1,), np.float32)
