@@ -43,7 +43,7 @@ class Sampler(Protocol):
         """Waits until something that was begun is there, and returns all that is. A lost worker's request is begun
         again with its replacement."""
 
-    def apply(self, gradient: Any, timesteps: int) -> Metrics:
+    def apply_gradient(self, gradient: Any, timesteps: int) -> Metrics:
         """One step of the learner's optimiser along a worker's gradient, `timesteps` into the run."""
 
     def store(self, done: Completed) -> None:

@@ -132,7 +132,7 @@ class Learner:
         rows = fragment.obs[:-1][fragment.valid] if self.normalizers else None
         return Gradient(self.flats[""].gradient.cpu().numpy().copy(), rows), metrics
 
-    def apply(self, gradient: Gradient, timesteps: int) -> None:
+    def apply_gradient(self, gradient: Gradient, timesteps: int) -> None:
         """One step of the optimiser along a gradient found elsewhere."""
         self._set_time(timesteps)
         self.flats[""].gradient.copy_(torch.tensor(gradient.vector))

@@ -19,6 +19,7 @@ from rltrainer.core.types import Metrics
 from rltrainer.learning.learner import Learner
 from rltrainer.replay.buffer import Replay
 from rltrainer.runs import train
+from rltrainer.runs.folder import MARK
 from rltrainer.storage import checkpoint as ckpt
 from tests.unit.trainer.helpers import TASKS, TOYS, equal, experiment, nothing, quick, small, worker_config
 from tests.unit.trainer.simulated_device import CPU, DEVICE, DeviceError, SimulatedDevice
@@ -172,7 +173,7 @@ def test_a_run_on_a_device_can_be_saved_restored_and_evaluated(
             tmp_path / folder,
         )
         assert result.checkpoint is not None
-        mark = result.folder / train.MARK
+        mark = result.folder / MARK
         mark.write_text(json.dumps({"uid": json.loads(mark.read_text())["uid"]}))  # its end was not reached
         return ckpt.read(result.checkpoint)[1]
 

@@ -20,6 +20,8 @@ from rltrainer.core.algorithm import ActContext, Algorithm
 from rltrainer.core.types import EpisodeReport, State, Weights
 from rltrainer.errors import Interrupted, RunError
 from rltrainer.runs import rollout, train
+from rltrainer.runs.context import RunContext
+from rltrainer.runs.folder import MARK
 from rltrainer.runs.interrupt import Interrupt
 from rltrainer.runs.run import Run
 from rltrainer.sampling.evaluator import STEPS, Evaluator
@@ -259,7 +261,7 @@ def test_an_evaluation_can_rank_checkpoints(tmp_path: Path) -> None:
     folder = train.run(given, tmp_path).folder
     found = {row["training_iteration"]: row["evaluation"] for row in rows(folder) if "evaluation" in row}
     least = min(each["episode_reward_mean"] for each in found.values())
-    kept = ckpt.found(folder / "checkpoints")
+    kept = ckpt.manifests_in(folder / "checkpoints")
     assert [each.iteration for each in kept][-1] == 20
     assert least in [each.metrics[EVALUATED] for each in kept]
     assert len(kept) <= 2
@@ -295,7 +297,7 @@ def test_a_restored_run_evaluates_as_one_that_was_not_interrupted(tmp_path: Path
     given = {"config": quick(), "evaluation": {"interval": 2, "episodes": 4, "deterministic": False}}
     straight, _ = finished(tmp_path / "straight", **given)
     finished(tmp_path / "parts", **given, stop={"training_iteration": 2})
-    mark = tmp_path / "parts" / "test" / train.MARK
+    mark = tmp_path / "parts" / "test" / MARK
     mark.write_text(json.dumps({"uid": json.loads(mark.read_text())["uid"]}))  # its end was not reached
     assert finished(tmp_path / "parts", **given)[0] == straight
 
@@ -355,7 +357,7 @@ def test_the_status_has_the_newest_evaluation_of_a_run(tmp_path: Path) -> None:
     given = experiment(
         config=quick(), stop={"training_iteration": 5}, evaluation={"interval": 2, "episodes": 3}, checkpoint={}
     )
-    run = Run(given, tmp_path)
+    run = Run(given, RunContext(tmp_path))
     assert run.status().evaluation is None
     train.drive(run)
     evaluation = run.status().evaluation
