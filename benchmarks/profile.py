@@ -29,7 +29,8 @@ from rltrainer.api.documents import Experiment
 from rltrainer.backend.ray.backend import RayBackend
 from rltrainer.core.algorithm import Algorithm
 from rltrainer.errors import Interrupted
-from rltrainer.learning import learner
+from rltrainer.learning import learner, update_context
+from rltrainer.learning.parameter_groups import ParameterGroups
 from rltrainer.replay.buffer import Replay
 from rltrainer.reporting.progress import Progress
 from rltrainer.reporting.results import Results
@@ -57,7 +58,7 @@ TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "APPO, 2 workers": ("CartPole-v1", TWO_WORKERS),
 }
 PARTS = (
-    "environment", "inference", "copies", "buffer", "drawing", "forward", "backward", "optimiser", "logging", "Ray",
+    "environment", "inference", "copies", "buffer", "drawing", "forward", "backward", "optimizer", "logging", "Ray",
     "rest",
 )  # fmt: skip
 WARM = 0.25
@@ -101,11 +102,11 @@ class Stopwatches:
 
 def places(ray: bool) -> Iterator[tuple[str, Any, str]]:
     """The part, the owner and the name of everything that is timed."""
-    yield from (("copies", worker.Worker, "_keep"), ("copies", worker, "load_weights"))
+    yield from (("copies", worker.Worker, "_store_obs"), ("copies", worker, "load_weights"))
     yield from (("copies", learner.Learner, "weights"), ("copies", learner, "collate"))
     yield from (("buffer", Replay, "add"), ("drawing", Replay, "sample"), ("drawing", Replay, "update_priorities"))
-    yield from (("forward", learner.Learner, "_update"), ("backward", Tape, "backward"))
-    yield from (("optimiser", learner.Learner, "_step"), ("optimiser", learner.Learner, "update_targets"))
+    yield from (("forward", update_context.UpdateContext, "run_update"), ("backward", Tape, "backward"))
+    yield from (("optimizer", ParameterGroups, "step"), ("optimizer", ParameterGroups, "update_targets"))
     yield from (("logging", Results, "write"), ("logging", Progress, "add"))
     if ray:
         yield from (("Ray", RayBackend, name) for name in ("submit", "poll", "weights"))

@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from rltrainer.envs.vectorize import EnvWorker, SerialVectorEnv, Subprocesses
+from rltrainer.envs.vectorize import EnvWorker, SerialVectorEnv, SubprocessVectorEnv
 
 
 class Busy(gymnasium.Env[Any, Any]):
@@ -33,7 +33,9 @@ class Busy(gymnasium.Env[Any, Any]):
         return self.obs, 0.0, False, False, {}
 
 
-def seconds(kind: type[SerialVectorEnv] | type[Subprocesses], busy: float, envs: int, shape: tuple[int, ...]) -> float:
+def seconds(
+    kind: type[SerialVectorEnv] | type[SubprocessVectorEnv], busy: float, envs: int, shape: tuple[int, ...]
+) -> float:
     """Seconds of a step of the whole vector: the best of five rounds of 100 steps, so that other work counts less."""
     vector = kind([lambda: EnvWorker(Busy(busy, shape))] * envs)
     vector.reset(seed=0)
@@ -50,5 +52,5 @@ def seconds(kind: type[SerialVectorEnv] | type[Subprocesses], busy: float, envs:
 if __name__ == "__main__":
     print("step of one   envs   obs           one by one   in processes   microseconds")
     for busy, envs, shape in product((0.0, 300e-6, 1000e-6), (2, 8), ((8,), (4, 84, 84))):
-        here, apart = (seconds(kind, busy, envs, shape) * 1e6 for kind in (SerialVectorEnv, Subprocesses))
+        here, apart = (seconds(kind, busy, envs, shape) * 1e6 for kind in (SerialVectorEnv, SubprocessVectorEnv))
         print(f"{busy * 1e6:11.0f} {envs:6d}   {shape!s:12} {here:11.0f} {apart:14.0f}", flush=True)

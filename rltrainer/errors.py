@@ -20,7 +20,7 @@ class RunError(Exception):
 
 
 class Interrupted(Exception):
-    """The run was asked to end by a signal; its state is to be kept."""
+    """A signal asks the run to end; its state is to be kept."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signum)

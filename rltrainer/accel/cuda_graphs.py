@@ -1,9 +1,9 @@
 """Work on a GPU that is recorded once and then replayed, as a CUDA graph.
 
-A step of small networks is some hundred kernels of a few microseconds each, and Python takes longer to ask for one than
+A step of small networks is some hundred kernels of a few microseconds each, and Python takes longer to launch one than
 the GPU to run it; a graph runs them all at once. What is recorded are kernels and the memory that they read and write.
-So work that is to be recorded does the same each time: it never waits for the device, branches and numbers that are not
-in tensors are part of its name, and what it draws at random is drawn on the CPU before each replay.
+So recorded work does the same each time: it never waits for the device, branches and numbers that are not in tensors
+are part of its key, and random numbers are drawn on the CPU before each replay.
 """
 
 from collections import OrderedDict
@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 MOST = 8
-"""Recordings that are kept: each has a copy of what it is given, and minibatches come in a few sizes."""
-Found = dict[str, Tensor]
-Work = Callable[[Any], Found]
+"""Recordings that are kept: each has a copy of what it is inputs, and minibatches come in a few sizes."""
+Work = Callable[[Any], Any]
+"""From tensors, or dictionaries, tuples and dataclasses of them, to the same."""
 
 
 class NotRecordedError(RuntimeError):
@@ -30,68 +30,68 @@ class Graphs:
 
     def __init__(self) -> None:
         self.known: OrderedDict[Hashable, Recording | None] = OrderedDict()  # None: was done, but not recorded
-        # one for all, for PyTorch's engine goes back on the stream that it came by
+        # one for all: autograd goes back on the stream that it came by
         self.stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self.pool = torch.cuda.graph_pool_handle()
 
-    def run(self, name: Hashable, work: Work, given: Any, rng: torch.Generator) -> Found:
-        """What `work` finds of `given`: tensors, or dictionaries and dataclasses of them.
+    def run(self, name: Hashable, work: Work, inputs: Any, rng: torch.Generator) -> Any:
+        """Do `work` on `inputs`: tensors, or dictionaries, tuples and dataclasses of them; returns its result.
 
-        `name` is all that decides what the work does, but for tensors and their shapes. It is done as it is when it is
-        met first, recorded when it is met again, and replayed from then on. Raises NotRecordedError where that is
+        `name` is all that decides what the work does, but for tensors and their shapes. The first time it is done as it
+        is, the second time recorded, and replayed from then on. Raises NotRecordedError where that is
         impossible.
         """
-        tensors = leaves(given)
+        tensors = leaves(inputs)
         key = (name, tuple((each.shape, each.dtype) for each in tensors))
         if key not in self.known:
             self.known[key] = None
             if len(self.known) > MOST:
                 self.known.popitem(last=False)
-            return self._beside(work, given)
+            return self._beside(work, inputs)
         self.known.move_to_end(key)
         recording = self.known[key]
         if recording is None:
-            recording = self.known[key] = Recording(work, given, self)
+            recording = self.known[key] = Recording(work, inputs, self)
         return recording.replay(tensors, rng)
 
-    def _beside(self, work: Work, given: Any) -> Found:
+    def _beside(self, work: Work, inputs: Any) -> Any:
         """Does `work` on the stream that it will be recorded on: what it brings up there is not part of a recording."""
         before = torch.cuda.current_stream()
         self.stream.wait_stream(before)
         with torch.cuda.stream(self.stream):
-            found = work(given)
+            outputs = work(inputs)
         before.wait_stream(self.stream)
-        return found
+        return outputs
 
 
 class Recording:
-    """Work as it was done once, with memory of its own for what it reads and finds."""
+    """Work as it was done once, with memory of its own for its inputs and outputs."""
 
-    def __init__(self, work: Work, given: Any, graphs: Graphs) -> None:
+    def __init__(self, work: Work, inputs: Any, graphs: Graphs) -> None:
         """Records `work`, and does nothing of it. Raises NotRecordedError."""
-        self.given, self.drawn = changed(given, torch.clone), list[Tensor]()
+        self.inputs, self.noise = map_tensors(inputs, torch.clone), list[Tensor]()
         self.graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(self.graph, pool=graphs.pool, stream=graphs.stream), _recording(self):
-                self.found = work(self.given)
+                self.outputs = work(self.inputs)
         except RuntimeError as error:
             raise NotRecordedError(str(error).partition("\n")[0]) from error
-        self.reads = leaves(self.given)
+        self.reads = leaves(self.inputs)
 
     def variates(self, shape: Sequence[int], like: Tensor) -> Tensor:
         """Memory for standard normal variates, of the type and on the device of `like`, drawn before each replay."""
-        self.drawn.append(like.new_empty(shape))
-        return self.drawn[-1]
+        self.noise.append(like.new_empty(shape))
+        return self.noise[-1]
 
-    def replay(self, tensors: list[Tensor], rng: torch.Generator) -> Found:
-        """What the work finds of these `leaves`, and of numbers drawn in the order in which it asks for them."""
+    def replay(self, tensors: list[Tensor], rng: torch.Generator) -> Any:
+        """Replay on other `leaves`, with noise drawn in the order in which the work draws it."""
         for mine, theirs in zip(self.reads, tensors, strict=True):
             mine.copy_(theirs, non_blocking=True)
-        for noise in self.drawn:
-            drawn = torch.randn(noise.shape, generator=rng, dtype=noise.dtype, device=rng.device)
-            noise.copy_(drawn, non_blocking=True)
+        for noise in self.noise:
+            fresh = torch.randn(noise.shape, generator=rng, dtype=noise.dtype, device=rng.device)
+            noise.copy_(fresh, non_blocking=True)
         self.graph.replay()
-        return {name: tensor.clone() for name, tensor in self.found.items()}  # before the next one writes over them
+        return map_tensors(self.outputs, torch.clone)  # before the next one writes over them
 
 
 _current: Recording | None = None
@@ -108,27 +108,32 @@ def _recording(recording: Recording) -> Iterator[None]:
 
 
 def current() -> Recording | None:
-    """What is being recorded, if anything is."""
+    """Return the recording under way, if there is one."""
     return _current
 
 
-def changed(given: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Tensors, or dictionaries and dataclasses of them, after `change`; all else in them as it is."""
-    if isinstance(given, Tensor):
-        return change(given)
-    if isinstance(given, dict):
-        return {name: changed(value, change) for name, value in given.items()}
-    if is_dataclass(given) and not isinstance(given, type):
-        return replace(given, **{each.name: changed(getattr(given, each.name), change) for each in fields(given)})
-    return given
+def map_tensors(inputs: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Apply `change` to tensors, or to those in dictionaries, tuples and dataclasses; all else stays as it is."""
+    if isinstance(inputs, Tensor):
+        return change(inputs)
+    if isinstance(inputs, dict):
+        return {name: map_tensors(value, change) for name, value in inputs.items()}
+    if isinstance(inputs, tuple):
+        return tuple(map_tensors(value, change) for value in inputs)
+    if is_dataclass(inputs) and not isinstance(inputs, type):
+        return replace(
+            inputs, **{each.name: map_tensors(getattr(inputs, each.name), change) for each in fields(inputs)}
+        )
+    return inputs
 
 
-def leaves(given: Any) -> list[Tensor]:
-    """The tensors that `changed` would change, in order."""
-    if isinstance(given, Tensor):
-        return [given]
-    if isinstance(given, dict):
-        return [leaf for value in given.values() for leaf in leaves(value)]
-    if is_dataclass(given):
-        return [leaf for each in fields(given) for leaf in leaves(getattr(given, each.name))]
+def leaves(inputs: Any) -> list[Tensor]:
+    """List the tensors that `map_tensors` would change, in order."""
+    if isinstance(inputs, Tensor):
+        return [inputs]
+    if isinstance(inputs, dict | tuple):
+        values = inputs.values() if isinstance(inputs, dict) else inputs
+        return [leaf for value in values for leaf in leaves(value)]
+    if is_dataclass(inputs):
+        return [leaf for each in fields(inputs) for leaf in leaves(getattr(inputs, each.name))]
     return []

@@ -1,7 +1,7 @@
-"""Passes through linear layers and activation functions, as one, whose gradients a tape finds without PyTorch's engine.
+"""Linear layers and activation functions passed through as one, with gradients that a tape finds without autograd.
 
 The formulas are autograd's: with y = x W + b, a gradient g of y is x' g for W, the sum of its rows for b, and g W' for
-x. All that can be made once is: on small networks, making the views anew would take as long as some of the products.
+x. Views of parameters and gradients are made once: on small networks that takes as long as some of the products.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ class BatchedLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(count, 1, outputs).uniform_(-bound, bound))
 
     def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
+        """Pass [k, N, inputs] through the first k layers: [k, N, outputs]."""
         if len(x) < len(self.weight):  # a slice of all would be copied on the way back
             return torch.baddbmm(self.bias[: len(x)], x, self.weight[: len(x)])
         return torch.baddbmm(self.bias, x, self.weight)
@@ -33,16 +33,16 @@ class BatchedLinear(nn.Module):
 
 @dataclass(frozen=True)
 class Activation:
-    """An activation function whose slope can be told from its value."""
+    """An activation function whose derivative follows from its value."""
 
     apply_: Callable[[Tensor], Tensor]
     """In place."""
     back: Callable[[Tensor, Tensor], Tensor]
-    """The gradient of what it was applied to, from that of its value, and the value."""
+    """The gradient of its input, from the gradient of its value, and the value."""
 
 
 aten = torch.ops.aten
-BENDS: dict[type[nn.Module], Activation] = {
+ACTIVATIONS: dict[type[nn.Module], Activation] = {
     nn.Tanh: Activation(torch.tanh_, aten.tanh_backward.default),
     nn.ReLU: Activation(torch.relu_, lambda gradient, y: aten.threshold_backward.default(gradient, y, 0)),
     nn.ELU: Activation(nn.functional.elu_, lambda gradient, y: aten.elu_backward.default(gradient, 1, 1, 1, True, y)),
@@ -52,7 +52,7 @@ Step = tuple[nn.Linear | BatchedLinear, Activation | None]
 
 
 class DenseStack:
-    """Modules [..., inputs] -> [..., outputs] one after the other, which belong to others; this only knows them.
+    """Modules [..., inputs] -> [..., outputs] in sequence. They are submodules of others; this only refers to them.
 
     Where all are layers and activation functions of known kinds, they are passed through as one.
     """
@@ -61,16 +61,16 @@ class DenseStack:
         """With `scalar` its one output is a number [...], not a vector of one."""
         self.modules, self.scalar = modules, scalar
         self._steps: list[Step] | None = None
-        self._plans: dict[int, CompiledStack] = {}
+        self._compiled: dict[int, CompiledStack] = {}
 
     def __call__(self, x: Tensor) -> Tensor:
-        """See the class."""
+        """Pass [..., inputs] through all modules: [..., outputs], or [...] where `scalar`."""
         steps = self._known()
         if steps and not torch.is_autocast_enabled(x.device.type):
             if not torch.is_grad_enabled():
                 return self._shaped(_through(steps, x))
             recorder = tape.current()
-            plan = None if recorder is None else self._plan(steps, x)
+            plan = None if recorder is None else self._compile(steps, x)
             if recorder is not None and plan is not None:
                 return recorder.add(DenseOp(plan, recorder.leaf(x), self._shaped))
         for module in self.modules:
@@ -89,42 +89,42 @@ class DenseStack:
             self._steps = steps_of(self.modules)
         return self._steps
 
-    def _plan(self, steps: list[Step], x: Tensor) -> "CompiledStack | None":
-        """How to pass `x` through; None for layers that no learner has."""
+    def _compile(self, steps: list[Step], x: Tensor) -> "CompiledStack | None":
+        """Compile the stack for `x`; None for layers that no learner has."""
         count = len(x) if isinstance(steps[0][0], BatchedLinear) else 0
-        plan = self._plans.get(count)
+        plan = self._compiled.get(count)
         if plan is None or plan.first.grad is not plan.gradient:
             if any(layer.weight.grad is None for layer, _ in steps):
                 return None
-            plan = self._plans[count] = CompiledStack(steps, count)
+            plan = self._compiled[count] = CompiledStack(steps, count)
         return plan
 
 
 def steps_of(modules: Sequence[nn.Module]) -> list[Step]:
-    """Layers with what follows each; none at all where one is of another kind."""
+    """Pair each layer with the activation after it; none at all where a module is of another kind."""
     steps: list[Step] = []
     for module in modules:
         for layer in module if isinstance(module, nn.Sequential) else [module]:
             if isinstance(layer, nn.Linear | BatchedLinear):
                 steps.append((layer, None))
-            elif type(layer) in BENDS and steps and steps[-1][1] is None:
-                steps[-1] = (steps[-1][0], BENDS[type(layer)])
+            elif type(layer) in ACTIVATIONS and steps and steps[-1][1] is None:
+                steps[-1] = (steps[-1][0], ACTIVATIONS[type(layer)])
             elif not isinstance(layer, nn.Identity):
                 return []
     return steps
 
 
 def _through(steps: Sequence[Step], x: Tensor) -> Tensor:
-    """`x` after the steps, where nothing is learnt from it."""
-    for layer, bend in steps:
+    """Pass `x` through the steps where nothing is learned from it."""
+    for layer, activation in steps:
         x = layer.forward(x)
-        if bend is not None:
-            bend.apply_(x)
+        if activation is not None:
+            activation.apply_(x)
     return x
 
 
-class Part(NamedTuple):
-    """One step of a plan: views of the layer's parameters and of their gradients, and its activation function."""
+class CompiledLayer(NamedTuple):
+    """One layer of a compiled stack: views of its parameters and of their gradients, and its activation function."""
 
     weight: Tensor
     """[..., inputs, outputs]"""
@@ -133,24 +133,24 @@ class Part(NamedTuple):
     weight_gradient: Tensor
     bias_gradient: Tensor
     """[..., 1, outputs]"""
-    bend: Activation | None
+    activation: Activation | None
 
 
 class CompiledStack:
-    """How a tower is passed through forward and back."""
+    """A dense stack with all that passing through it, forward and back, needs."""
 
     def __init__(self, steps: Sequence[Step], count: int) -> None:
-        """Through the first `count` of stacked layers; 0 where they are not stacked."""
-        self.stacked = bool(count)
-        self.affine = torch.baddbmm if self.stacked else torch.addmm
-        self.product = torch.bmm if self.stacked else torch.mm
-        self.gather: Any = Tensor.baddbmm_ if self.stacked else Tensor.addmm_
+        """Through the first `count` layers of each BatchedLinear; 0 where layers are plain."""
+        self.batched = bool(count)
+        self.affine = torch.baddbmm if self.batched else torch.addmm
+        self.product = torch.bmm if self.batched else torch.mm
+        self.gather: Any = Tensor.baddbmm_ if self.batched else Tensor.addmm_
         self.first = steps[0][0].weight
         self.gradient = self.first.grad
-        self.parts = [_part(layer, bend, count) for layer, bend in steps]
+        self.layers = [_compiled_layer(layer, activation, count) for layer, activation in steps]
 
 
-def _part(layer: nn.Linear | BatchedLinear, bend: Activation | None, count: int) -> Part:
+def _compiled_layer(layer: nn.Linear | BatchedLinear, activation: Activation | None, count: int) -> CompiledLayer:
     weight, bias = layer.weight.detach(), layer.bias.detach()
     weight_gradient, bias_gradient = cast(Tensor, layer.weight.grad), cast(Tensor, layer.bias.grad)
     if count:
@@ -158,44 +158,44 @@ def _part(layer: nn.Linear | BatchedLinear, bend: Activation | None, count: int)
         weight_gradient, bias_gradient = weight_gradient[:count], bias_gradient[:count]
     else:  # PyTorch has these as [outputs, inputs]
         weight, weight_gradient, bias_gradient = weight.t(), weight_gradient.t(), bias_gradient[None]
-    return Part(weight, weight.mT, bias, weight_gradient, bias_gradient, bend)
+    return CompiledLayer(weight, weight.mT, bias, weight_gradient, bias_gradient, activation)
 
 
 class DenseOp:
-    """What went through a tower, and how to go back: an entry of a tape."""
+    """One pass through a dense stack, and the way back: an entry of a tape."""
 
-    def __init__(self, plan: CompiledStack, source: Tensor, shaped: Callable[[Tensor], Tensor]) -> None:
-        """Of `source` [..., inputs], or [k, N, inputs] where layers are stacked; `shaped` is what is handed on."""
-        self.plan, self.source = plan, source
+    def __init__(self, stack: CompiledStack, source: Tensor, shaped: Callable[[Tensor], Tensor]) -> None:
+        """Pass `source` [..., inputs], or [k, N, inputs] where layers are batched; `shaped` shapes the output."""
+        self.stack, self.source = stack, source
         with torch.no_grad():
             x = source.detach()
-            if x.dim() != 2 and not plan.stacked:
+            if x.dim() != 2 and not stack.batched:
                 x = x.reshape(-1, x.shape[-1])
             self.read = [x]
-            for part in plan.parts:
-                x = plan.affine(part.bias, x, part.weight)
-                if part.bend is not None:
-                    part.bend.apply_(x)
+            for layer in stack.layers:
+                x = stack.affine(layer.bias, x, layer.weight)
+                if layer.activation is not None:
+                    layer.activation.apply_(x)
                 self.read.append(x)
             if source.dim() != x.dim():
                 x = x.view(*source.shape[:-1], -1)
             self.out = shaped(x).requires_grad_()
 
     def back(self, tape: tape.Tape, gradient: Tensor, parameter_ids: tape.ParameterIds) -> None:
-        """See tape.Entry."""
-        plan, read, further = self.plan, self.read, self.source.requires_grad
-        learns = id(plan.first) in parameter_ids
+        """Add to the gradients of the layers, where requested, and to that of the source."""
+        stack, read, further = self.stack, self.read, self.source.requires_grad
+        learns = id(stack.first) in parameter_ids
         if gradient.shape != read[-1].shape:
             gradient = gradient.reshape(read[-1].shape)
         ones = gradient.new_ones(*gradient.shape[:-2], 1, gradient.shape[-2])  # a sum of rows, quicker than by `sum`
-        for i in range(len(plan.parts) - 1, -1, -1):
-            part = plan.parts[i]
-            if part.bend is not None:
-                gradient = part.bend.back(gradient, read[i + 1])
+        for i in range(len(stack.layers) - 1, -1, -1):
+            layer = stack.layers[i]
+            if layer.activation is not None:
+                gradient = layer.activation.back(gradient, read[i + 1])
             if learns:
-                plan.gather(part.weight_gradient, read[i].mT, gradient)
-                plan.gather(part.bias_gradient, ones, gradient)
+                stack.gather(layer.weight_gradient, read[i].mT, gradient)
+                stack.gather(layer.bias_gradient, ones, gradient)
             if i or further:
-                gradient = plan.product(gradient, part.transposed)
+                gradient = stack.product(gradient, layer.transposed)
         if further:
             tape.give(self.source, gradient.view(self.source.shape))

@@ -1,10 +1,8 @@
-"""Gradients of dense layers, found without PyTorch's engine.
+"""Gradients of dense layers without autograd, whose overhead for each layer of a small network exceeds its products.
 
-On networks as small as those of classic control, the engine takes longer to keep its books of a layer than the layer's
-products take. Where a tape records, dense layers note what they were given and put out, and hand on a leaf, at which
-the engine's graph begins; `Tape.backward` has the engine go back to the leaves, and goes on from there by hand. What is
-found is the same. All else, a loss, a convolution, a recurrent layer, stays with the engine, before dense layers and
-after them.
+Where a tape records, dense layers note their inputs and outputs, and hand on a leaf, at which autograd's graph begins.
+`Tape.backward` has autograd go back to the leaves, and goes on from there by hand; the gradients are the same. All
+else, a loss, a convolution, a recurrent layer, stays with autograd, before dense layers and after them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,42 +13,42 @@ import torch
 from torch import Tensor
 
 ParameterIds = frozenset[int]
-"""The parameters whose gradients are asked for, by identity."""
+"""Parameters whose gradients are requested, by `id`."""
 
 
 class Entry(Protocol):
-    """Something that was computed."""
+    """A recorded computation."""
 
     out: Tensor
-    """A leaf: what it was handed on as."""
+    """Its output, as a leaf."""
 
     def back(self, tape: "Tape", gradient: Tensor, parameter_ids: ParameterIds) -> None:
-        """Adds what the gradient of `out` means for the parameters wanted, and for what it was computed from."""
+        """Add what follows from the gradient of `out` to the gradients of its inputs and of requested parameters."""
 
 
 class GraphBoundary:
-    """A place where the engine's graph ends, and dense layers follow."""
+    """Where autograd's graph ends, and dense layers follow."""
 
     def __init__(self, source: Tensor) -> None:
         self.source, self.out = source, source.detach().requires_grad_()
 
     def back(self, tape: "Tape", gradient: Tensor, parameter_ids: ParameterIds) -> None:
-        """See Entry."""
+        """Have autograd go back from what the dense layers read."""
         with torch.enable_grad():
             tape.autograd([self.source], [gradient])
 
 
 class Tape:
-    """What was computed since it began to record, in order."""
+    """The computations since it began to record, in order."""
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
-        self._cuts: dict[int, GraphBoundary] = {}
+        self._boundaries: dict[int, GraphBoundary] = {}
         self._inputs: list[Tensor] = []
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """Within it, dense layers are recorded here. Nothing is kept of it."""
+        """Record dense layers here, and forget all of it at the end."""
         global _current  # noqa: PLW0603 - layers are called by networks that know of no tape
         before, _current = _current, self
         try:
@@ -60,23 +58,23 @@ class Tape:
             self.forget()
 
     def forget(self) -> None:
-        """Drops all that was recorded."""
-        self.entries, self._cuts = [], {}
+        """Drop all records."""
+        self.entries, self._boundaries = [], {}
 
     def add(self, entry: Entry) -> Tensor:
-        """Records what was computed; returns the leaf that it is handed on as."""
+        """Record a computation; returns its output, a leaf."""
         self.entries.append(entry)
         return entry.out
 
     def leaf(self, x: Tensor) -> Tensor:
-        """`x` for dense layers to read: itself, or where it came out of the engine's graph, a leaf in its place."""
+        """Return `x` for dense layers to read: itself, or a leaf in its place where it came out of autograd's graph."""
         if x.is_leaf:
             return x
-        cut = self._cuts.get(id(x))
-        if cut is None:
-            cut = self._cuts[id(x)] = GraphBoundary(x)
-            self.entries.append(cut)
-        return cut.out
+        boundary = self._boundaries.get(id(x))
+        if boundary is None:
+            boundary = self._boundaries[id(x)] = GraphBoundary(x)
+            self.entries.append(boundary)
+        return boundary.out
 
     def backward(
         self,
@@ -85,9 +83,9 @@ class Tape:
         parameters: Sequence[Tensor],
         parameter_ids: ParameterIds,
     ) -> None:
-        """Adds to the gradients of `parameters`, whose identities are `parameter_ids`, what follows from those of `of`.
+        """Add to the gradients of `parameters`, whose ids are `parameter_ids`, what follows from `gradients` of `of`.
 
-        None stands for the gradient of a loss, 1. What does not lead to any of them stays recorded, for another loss.
+        None stands for the gradient of a loss, 1. Records that lead to none of `of` stay, for another loss.
         """
         self._inputs = [*parameters, *(entry.out for entry in self.entries)]
         outs = {id(entry.out) for entry in self.entries}
@@ -100,7 +98,7 @@ class Tape:
         self._unwind(parameter_ids)
 
     def _unwind(self, parameter_ids: ParameterIds) -> None:
-        """Goes back through what was recorded, as far as there are gradients."""
+        """Go back through the records, as far as there are gradients."""
         later: list[Entry] = []
         with torch.no_grad():
             for entry in reversed(self.entries):
@@ -110,15 +108,15 @@ class Tape:
                 else:
                     entry.back(self, gradient, parameter_ids)
         self.entries = later[::-1]
-        if self._cuts:
-            self._cuts = {key: cut for key, cut in self._cuts.items() if cut in later}
+        if self._boundaries:
+            self._boundaries = {key: each for key, each in self._boundaries.items() if each in later}
 
     def autograd(self, of: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
-        """Has the engine go back from `of` as far as it knows. Where there are cuts it may come by again."""
-        torch.autograd.backward(of, gradients, retain_graph=bool(self._cuts), inputs=self._inputs)
+        """Have autograd go back from `of` as far as its graph reaches; with boundaries it may come by again."""
+        torch.autograd.backward(of, gradients, retain_graph=bool(self._boundaries), inputs=self._inputs)
 
     def give(self, leaf: Tensor, gradient: Tensor) -> None:
-        """Adds `gradient` to that of `leaf`, which may have none yet."""
+        """Add `gradient` to that of `leaf`, which may have none yet."""
         leaf.grad = gradient if leaf.grad is None else leaf.grad + gradient
 
 
@@ -126,5 +124,5 @@ _current: Tape | None = None
 
 
 def current() -> Tape | None:
-    """The tape that records, if any does."""
+    """Return the tape that records, if any does."""
     return _current

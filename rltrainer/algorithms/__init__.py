@@ -14,21 +14,21 @@ from rltrainer.algorithms.sac import SAC
 from rltrainer.core.algorithm import Algorithm
 from rltrainer.errors import RunError
 
-EVERY = (A2C, A3C, APEX_DDPG, APEX_DQN, APPO, DDPG, DQN, IMPALA, PARAMETRIC_DQN, PG, PPO, RAINBOW, SAC, TD3)
-ALGORITHMS: dict[str, Algorithm] = {algorithm.name: algorithm for algorithm in EVERY}
+BUILT_IN = (A2C, A3C, APEX_DDPG, APEX_DQN, APPO, DDPG, DQN, IMPALA, PARAMETRIC_DQN, PG, PPO, RAINBOW, SAC, TD3)
+ALGORITHMS: dict[str, Algorithm] = {algorithm.name: algorithm for algorithm in BUILT_IN}
 
 
 def load(run: str) -> Algorithm:
-    """The algorithm named `run`, or the Algorithm found at package.module:NAME. Raises RunError, permanent."""
+    """Load the algorithm named `run`, or the Algorithm at package.module:NAME. Raises RunError, permanent."""
     module_name, colon, attribute = run.partition(":")
     if not colon:
         return ALGORITHMS[run]
     try:
-        found = getattr(importlib.import_module(module_name), attribute)
+        algorithm = getattr(importlib.import_module(module_name), attribute)
     except Exception as error:
         raise RunError(
             "InvalidOption", f"run: {run} cannot be imported: {type(error).__name__}: {error}", True
         ) from error
-    if not isinstance(found, Algorithm):
-        raise RunError("InvalidOption", f"run: {run} is a {type(found).__name__}, not an rltrainer Algorithm", True)
-    return found
+    if not isinstance(algorithm, Algorithm):
+        raise RunError("InvalidOption", f"run: {run} is a {type(algorithm).__name__}, not an rltrainer Algorithm", True)
+    return algorithm

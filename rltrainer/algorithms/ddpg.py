@@ -9,12 +9,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from rltrainer.algorithms.off_policy import replay_update
 from rltrainer.api.options.off_policy import ApexDDPGOptions, DDPGOptions, TD3Options
-from rltrainer.core.algorithm import ActContext, Algorithm
+from rltrainer.core.algorithm import ActContext, Algorithm, LearnerAPI, Losses
 from rltrainer.core.optimizer import adam
 from rltrainer.execution.sharded_replay import sharded_replay
 from rltrainer.execution.synchronous import synchronous
-from rltrainer.learning.learner import Learner
 from rltrainer.networks.continuous import ActorAndCritic, Policy
 from rltrainer.ops.action_spaces import squashed_action_distribution
 from rltrainer.ops.exploration import gaussian, ornstein_uhlenbeck
@@ -42,9 +42,10 @@ def greedy_action(policy: Policy, obs: Tensor, context: ActContext) -> Tensor:
     return a
 
 
-def td_target(learner: Learner, batch: Transitions, cfg: DDPGOptions) -> Tensor:
-    """What Q(s, a) is to become, [N], in units of return: eq. 4 of DDPG; with two critics eq. 10 of TD3, and with noise
-    on the target's actions its eq. 14."""
+@torch.no_grad()
+def td_target(learner: LearnerAPI, batch: Transitions, cfg: DDPGOptions) -> Tensor:
+    """r + gamma Q'(s', mu'(s')), [N], in units of return: eq. 5 of DDPG. With two critics the smaller value, eq. 10 of
+    TD3, and with noise on the target's actions its eq. 14."""
     policy, critic = learner.targets["policy"], learner.targets["critic"]
     a = policy(batch.next_obs)
     if cfg.target_noise:
@@ -54,38 +55,33 @@ def td_target(learner: Learner, batch: Transitions, cfg: DDPGOptions) -> Tensor:
     return batch.r + batch.discount * q
 
 
-def fit_critic(learner: Learner, batch: Transitions, q: Tensor, y: Tensor) -> dict[str, Tensor]:
-    """One step of part `critic`, whose values of the actions taken are `q` [k, N], towards `y` [N]; their mean squared
-    errors, weighted and summed over the critics. Returns what to report, and the `errors` [N] found."""
-    with torch.no_grad():
-        error = q - y
-        pull = batch.weight * error
-        loss = (pull * error).mean(1).sum()
-    norm = learner.descend([q], [pull * (2 / len(y))], "critic")
-    return {"vf_loss": loss, "vf_grad_norm": norm, "q": y.mean(), "errors": error.abs().mean(0)}
+def critic_loss(q: Tensor, batch: Transitions, cfg: DDPGOptions, y: Tensor) -> Losses:
+    """w (Q(s, a) - y)^2, eq. 4 of DDPG, summed over the critics: algorithm 1 of TD3.
+
+    `q` [k, N] are the critics' values of the actions taken, `y` [N] what they are to become, in units of return; w are
+    the importance weights of the batch.
+    """
+    return {"loss": (batch.weight * (q - y).square()).mean(1).sum()}
 
 
-def step(learner: Learner, batch: Transitions, cfg: DDPGOptions, improves: bool) -> dict[str, Tensor]:
-    """One step of the critic, and if it `improves` that too, one of the policy. Returns as `fit_critic`."""
+def policy_loss(q: Tensor, batch: Transitions, cfg: DDPGOptions) -> Losses:
+    """-Q(s, mu(s)), whose gradient goes through the critic into the policy: eq. 6. `q` [1, N] is the first critic's."""
+    return {"loss": -q.mean()}
+
+
+def step(learner: LearnerAPI, batch: Transitions, cfg: DDPGOptions, improve_policy: bool) -> tuple[Losses, Tensor]:
+    """Take one step of the critic, and one of the policy where it is to be improved. Returns what to report, and the
+    sizes of the temporal differences [N], the critics' mean."""
     nets: ActorAndCritic = learner.nets
-    with torch.no_grad():
-        y = td_target(learner, batch, cfg)
-    found = fit_critic(learner, batch, nets.critic(batch.obs, batch.a), y)
-    if improves:
-        q = nets.critic(batch.obs, nets.policy(batch.obs), count=1)
-        norm = learner.descend([q], [torch.full_like(q, -1 / q.numel())], "policy")
-        found |= {"policy_loss": -q.detach().mean(), "grad_norm": norm}
-    return found
-
-
-def update(learner: Learner, batch: Transitions, cfg: DDPGOptions) -> dict[str, Tensor]:
-    """One step of the critic, and every `policy_delay` one of the policy and the targets: algorithm 1 of either."""
-    updates = learner.count_update()
-    found = learner.recorded(step, batch, updates % cfg.policy_delay == 0)
-    batch.td_error = found.pop("errors")
-    if updates % (cfg.policy_delay * cfg.target_update_freq) == 0:
-        learner.update_targets(cfg.tau)
-    return found
+    y, q = td_target(learner, batch, cfg), nets.critic(batch.obs, batch.a)
+    critic = learner.minimize(critic_loss, q, batch, y, part="critic")
+    losses = {"vf_loss": critic["loss"], "vf_grad_norm": critic["grad_norm"], "q": y.mean()}
+    if improve_policy:
+        policy = learner.minimize(
+            policy_loss, nets.critic(batch.obs, nets.policy(batch.obs), count=1), batch, part="policy"
+        )
+        losses |= {"policy_loss": policy["loss"], "grad_norm": policy["grad_norm"]}
+    return losses, (q.detach() - y).abs().mean(0)
 
 
 DDPG = Algorithm(
@@ -95,7 +91,7 @@ DDPG = Algorithm(
     action_distribution=squashed_action_distribution,
     act=explore,
     greedy_action=greedy_action,
-    update=update,
+    update=replay_update(step, delayed=True),
     optimizers={"policy": adam(eps=1e-8), "critic": adam(eps=1e-8)},
     strategy=synchronous,
     acts="policy",

@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from rltrainer.algorithms.off_policy import replay_update
 from rltrainer.api.options.off_policy import (
     ApexDQNOptions,
     DQNOptions,
@@ -16,14 +17,13 @@ from rltrainer.api.options.off_policy import (
     QLearningOptions,
     RainbowOptions,
 )
-from rltrainer.core.algorithm import ActContext, Algorithm
+from rltrainer.core.algorithm import ActContext, Algorithm, LearnerAPI, Losses
 from rltrainer.core.fragment import Fragment, collate
 from rltrainer.core.optimizer import adam
 from rltrainer.execution.sharded_replay import sharded_replay
 from rltrainer.execution.synchronous import synchronous
-from rltrainer.learning.learner import Learner
 from rltrainer.networks.q_network import QNetwork
-from rltrainer.ops.losses import huber, huber_slope
+from rltrainer.ops.losses import huber, huber_grad
 from rltrainer.ops.projection import project
 from rltrainer.ops.returns import n_step_returns
 from rltrainer.ops.schedules import at
@@ -58,7 +58,7 @@ def epsilon_greedy(nets: QNetwork, obs: Tensor, epsilon: Tensor, rng: torch.Gene
 
 def greedy(nets: QNetwork, obs: Tensor, context: ActContext) -> Tensor:
     """The best actions, without noise."""
-    with nets.quiet():
+    with nets.without_noise():
         return nets.greedy(obs)
 
 
@@ -67,62 +67,75 @@ def q_of_actions(q: Tensor, a: Tensor) -> Tensor:
     return q[torch.arange(len(a), device=a.device), a]
 
 
-def mean_errors(nets: QNetwork, target: QNetwork, batch: Transitions, cfg: QLearningOptions, q: Tensor) -> Tensor:
-    """Temporal differences [N] of the expected returns `q` [N, n]: van Hasselt et al. 2016, eq. 4."""
+@torch.no_grad()
+def td_target(nets: QNetwork, target: QNetwork, batch: Transitions, cfg: QLearningOptions) -> Tensor:
+    """r + gamma Q'(s', argmax_a Q(s', a)), [N], in units of return: van Hasselt et al. 2016, eq. 4. Without `double_q`
+    the target network Q' chooses too: Mnih et al. 2015, eq. 2."""
     q_next = target(batch.next_obs)
     best = nets.greedy(batch.next_obs) if cfg.double_q else target.argmax(q_next, batch.next_obs)
-    return q_of_actions(q, batch.a) - (batch.r + batch.discount * q_of_actions(q_next, best))
+    return batch.r + batch.discount * q_of_actions(q_next, best)
 
 
-def descend_mean(learner: Learner, batch: Transitions, cfg: QLearningOptions) -> tuple[Tensor, Tensor, Tensor]:
-    """One step down Huber's loss of the temporal differences; the loss, their sizes [N] and the gradient's norm."""
-    q: Tensor = learner.nets(batch.obs)
-    with torch.no_grad():
-        error = mean_errors(learner.nets, learner.targets[""], batch, cfg, q)
-        by_error = batch.weight * huber_slope(error) / len(error)
-        by_q = torch.zeros_like(q).scatter_(-1, batch.a.unsqueeze(-1), by_error.unsqueeze(-1))
-        loss = (batch.weight * huber(error)).mean()
-    return loss, error.abs(), learner.descend([q], [by_q])
+def loss(q: Tensor, batch: Transitions, cfg: QLearningOptions, y: Tensor) -> Losses:
+    """w huber(Q(s, a) - y): the squared error with its gradient clipped to 1, as Mnih et al. 2015 clip it (methods).
+
+    `q` [N, n] are the values of all actions, `y` [N] what those taken are to become, both in units of return; w are the
+    importance weights of the batch.
+    """
+    error = q_of_actions(q, batch.a) - y
+    return {"loss": (batch.weight * huber(error)).mean(), "td_error": error.abs().mean()}
 
 
-def distribution_errors(
-    nets: QNetwork, target: QNetwork, batch: Transitions, cfg: QLearningOptions
-) -> tuple[Tensor, Tensor]:
-    """Losses [N] and their sizes [N] for distributions over returns: cross-entropy with the projected goal, algorithm 1
-    of Bellemare et al. 2017; as a priority, its excess over the goal's own entropy (Hessel et al. 2018)."""
-    with torch.no_grad():
-        logits = target.logits(batch.next_obs)
-        chooser = nets(batch.next_obs) if cfg.double_q else target.values(logits)
-        best = target.argmax(chooser, batch.next_obs)
-        td_target = project(q_of_actions(logits, best).softmax(-1), batch.r, batch.discount, target.support)
-    losses = -(td_target * q_of_actions(nets.logits(batch.obs), batch.a).log_softmax(-1)).sum(-1)
-    entropy = -torch.special.xlogy(td_target, td_target).sum(-1)
-    return losses, (losses.detach() - entropy).clamp_min(0)
+def loss_grad(q: Tensor, batch: Transitions, cfg: QLearningOptions, y: Tensor) -> tuple[Tensor]:
+    """Derivative of `loss` in closed form, by `q`: [N, n]."""
+    error = q_of_actions(q, batch.a) - y
+    dq_a = batch.weight * huber_grad(error) / len(error)
+    return (torch.zeros_like(q).scatter_(-1, batch.a.unsqueeze(-1), dq_a.unsqueeze(-1)),)
 
 
-def step(learner: Learner, batch: Transitions, cfg: QLearningOptions) -> dict[str, Tensor]:
-    """One step of Q-learning from replayed transitions. Returns what to report, and the `errors` [N] found."""
+@torch.no_grad()
+def projected_target(nets: QNetwork, target: QNetwork, batch: Transitions, cfg: QLearningOptions) -> Tensor:
+    """The distribution over returns [N, atoms] that those of the actions taken are to become: Bellemare et al. 2017,
+    algorithm 1, with the next action chosen as in `td_target`."""
+    logits = target.logits(batch.next_obs)
+    chooser = nets(batch.next_obs) if cfg.double_q else target.values(logits)
+    best = target.argmax(chooser, batch.next_obs)
+    return project(q_of_actions(logits, best).softmax(-1), batch.r, batch.discount, target.support)
+
+
+def cross_entropy(logits: Tensor, p: Tensor) -> Tensor:
+    """-sum_z p(z) log q(z), [N], in nats, of the distributions that `logits` [N, atoms] are of."""
+    return -(p * logits.log_softmax(-1)).sum(-1)
+
+
+def distributional_loss(logits: Tensor, batch: Transitions, cfg: QLearningOptions, p: Tensor) -> Losses:
+    """w times the cross-entropy of the actions' distributions with the projected target's, Bellemare et al. 2017,
+    algorithm 1. `logits` and `p` are [N, atoms]."""
+    return {"loss": (batch.weight * cross_entropy(logits, p)).mean()}
+
+
+@torch.no_grad()
+def kl_from_target(logits: Tensor, p: Tensor) -> Tensor:
+    """KL(p || q), [N], in nats: the cross-entropy's excess over the entropy of p. Hessel et al. 2018's priority."""
+    negative_entropy: Tensor = torch.special.xlogy(p, p).sum(-1)
+    return (cross_entropy(logits, p) + negative_entropy).clamp_min(0)
+
+
+def step(learner: LearnerAPI, batch: Transitions, cfg: QLearningOptions) -> tuple[Losses, Tensor]:
+    """Take one step of Q-learning. Returns what to report, and the sizes of the temporal differences [N]."""
     nets: QNetwork = learner.nets
     target: QNetwork = learner.targets[""]
     nets.resample(learner.rng)
     target.resample(learner.rng)
     if cfg.num_atoms > 1:
-        losses, errors = distribution_errors(nets, target, batch, cfg)
-        loss = (batch.weight * losses).mean()
-        norm = learner.minimise(loss)
-    else:
-        loss, errors, norm = descend_mean(learner, batch, cfg)
-    return {"loss": loss.detach(), "td_error": errors.mean(), "grad_norm": norm, "errors": errors}
-
-
-def update(learner: Learner, batch: Transitions, cfg: QLearningOptions) -> dict[str, Tensor]:
-    """One step of Q-learning, and now and then the target network: algorithm 1."""
-    found = learner.recorded(step, batch)
-    batch.td_error = found.pop("errors")
-    updates = learner.count_update()
-    if updates % cfg.target_update_freq == 0:
-        learner.update_targets(cfg.tau)
-    return found
+        p = projected_target(nets, target, batch, cfg)
+        logits = q_of_actions(nets.logits(batch.obs), batch.a)
+        losses = learner.minimize(distributional_loss, logits, batch, p)
+        errors = kl_from_target(logits, p)
+        return {**losses, "td_error": errors.mean()}, errors
+    q, y = nets(batch.obs), td_target(nets, target, batch, cfg)
+    losses = learner.minimize(loss, q, batch, y, grad=loss_grad)
+    return losses, (q_of_actions(q.detach(), batch.a) - y).abs()
 
 
 @torch.no_grad()
@@ -141,7 +154,7 @@ DQN = Algorithm(
     nets=QNetwork,
     act=explore,
     greedy_action=greedy,
-    update=update,
+    update=replay_update(step),
     optimizers={"": adam(eps=1e-8)},
     strategy=synchronous,
     targets=("",),

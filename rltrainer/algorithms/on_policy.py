@@ -1,4 +1,4 @@
-"""What the algorithms with a policy and a critic over one encoder share."""
+"""What the algorithms that learn from fresh samples share: how they act, advantages, minibatches."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,11 +10,8 @@ from rltrainer.api.options import ActorCriticOptions
 from rltrainer.core.algorithm import ActContext
 from rltrainer.core.fragment import Batch
 from rltrainer.core.types import State
-from rltrainer.learning.learner import Learner
 from rltrainer.networks import ActorCritic, PolicyNetwork
-from rltrainer.ops.distributions import Distribution
 from rltrainer.ops.returns import gae
-from rltrainer.ops.schedules import at
 
 Columns = dict[str, Any]
 """Samples by name: the valid steps [N, ...], or of a recurrent policy whole sequences [T, B, ...] and their `state`."""
@@ -23,13 +20,13 @@ SEQUENCE = ("obs", "begins", "valid")
 
 
 def sample(nets: ActorCritic | PolicyNetwork, obs: Tensor, context: ActContext) -> tuple[Tensor, dict[str, Tensor]]:
-    """Actions drawn from the policy. Nothing else is noted: a synchronous learner computes the rest in one batch."""
+    """Draw actions from the policy. Nothing else is noted: a synchronous learner computes the rest in one batch."""
     dist, context.state = nets.step(obs, context.state)
     return dist.sample(context.rng), {}
 
 
 def mode(nets: ActorCritic | PolicyNetwork, obs: Tensor, context: ActContext) -> Tensor:
-    """The policy's likeliest actions."""
+    """Take the policy's likeliest actions."""
     dist, context.state = nets.step(obs, context.state)
     return dist.mode()
 
@@ -130,37 +127,6 @@ def whole(columns: Columns) -> Columns:
     if "state" not in columns:
         return columns
     return sequences(columns, torch.arange(columns["adv"].shape[1], device=columns["adv"].device))
-
-
-def descend(
-    learner: Learner,
-    cfg: ActorCriticOptions,
-    batch: Batch,
-    outputs: tuple[Tensor, Tensor],
-    dist: Distribution,
-    adv: Tensor,
-    target: Tensor,
-) -> dict[str, Tensor]:
-    """One step down policy gradient, value loss and entropy bonus: Mnih et al. 2016, section 4.3.
-
-    `outputs` are what the networks put out for all observations of `batch`, `dist` is of those that were acted upon,
-    and `adv` and `target` [T, B] are of the actions taken. Returns what to report.
-    """
-    parameters, v = outputs
-    coeff = at(cfg.entropy_coeff_schedule, cfg.entropy_coeff, learner.timesteps)
-    with torch.no_grad():
-        weight = batch.valid / batch.valid.sum()
-        logp, error = dist.log_prob(batch.a), v[:-1] - target
-        by_parameters, by_v = torch.zeros_like(parameters), torch.zeros_like(v)
-        by_parameters[:-1] = dist.gradient(batch.a, -adv * weight, -coeff * weight)
-        by_v[:-1] = cfg.vf_coeff * weight * error
-        policy, value = -(weight * logp * adv).sum(), 0.5 * (weight * error.square()).sum()
-        bonus = (weight * dist.entropy()).sum()
-    norm = learner.descend([parameters, v], [by_parameters, by_v])
-    total = policy + cfg.vf_coeff * value - coeff * bonus
-    explained = explained_variance(v[:-1].detach()[batch.valid], target[batch.valid])
-    losses = {"loss": total, "policy_loss": policy, "vf_loss": value, "entropy": bonus}
-    return {**losses, "grad_norm": norm, "explained_variance": explained}
 
 
 def explained_variance(v: Tensor, target: Tensor) -> Tensor:

@@ -5,12 +5,12 @@ from torch import Tensor
 
 from rltrainer.algorithms.on_policy import mode, sample
 from rltrainer.api.options.on_policy import PGOptions
-from rltrainer.core.algorithm import Algorithm
+from rltrainer.core.algorithm import Algorithm, LearnerAPI, Losses
 from rltrainer.core.fragment import Batch
 from rltrainer.core.optimizer import adam
 from rltrainer.execution.synchronous import synchronous
-from rltrainer.learning.learner import Learner
 from rltrainer.networks import PolicyNetwork
+from rltrainer.ops.distributions import Distribution
 from rltrainer.ops.losses import policy_gradient, standardize
 from rltrainer.ops.returns import gae
 from rltrainer.ops.schedules import at
@@ -32,18 +32,25 @@ def returns(batch: Batch, gamma: float) -> tuple[Tensor, Tensor]:
     return x + c * b, b
 
 
-def update(learner: Learner, batch: Batch, cfg: PGOptions) -> dict[str, Tensor]:
-    """One step along the gradient of the expected return, with the mean return as its baseline: eq. 11."""
+def loss(dist: Distribution, batch: dict[str, Tensor], cfg: PGOptions, entropy_coeff: float) -> Losses:
+    """-log pi(a|s) (R - b), eq. 11 with the mean return as the baseline b, and an entropy bonus.
+
+    `dist` are the policy's distributions of N steps; `batch` has their actions a and advantages adv = R - b, [N].
+    """
+    policy_loss = policy_gradient(dist.log_prob(batch["a"]), batch["adv"])
+    entropy = dist.entropy().mean()
+    return {"loss": policy_loss - entropy_coeff * entropy, "policy_loss": policy_loss, "entropy": entropy}
+
+
+def update(learner: LearnerAPI, batch: Batch, cfg: PGOptions) -> Losses:
+    """Take one step along the gradient of the expected return."""
     nets: PolicyNetwork = learner.nets
     to_go, baseline = returns(batch, cfg.gamma)
     adv = (to_go - baseline)[batch.valid]
     dist = nets.action_distribution.make(nets(batch.obs[:-1][batch.valid]))
-    adv = standardize(adv) if cfg.normalize_advantages else adv
-    policy = policy_gradient(dist.log_prob(batch.a[batch.valid]), adv)
-    entropy = dist.entropy().mean()
-    total = policy - at(cfg.entropy_coeff_schedule, cfg.entropy_coeff, learner.timesteps) * entropy
-    norm = learner.minimise(total)
-    return {"loss": total, "policy_loss": policy, "entropy": entropy, "baseline": baseline, "grad_norm": norm}
+    samples = {"a": batch.a[batch.valid], "adv": standardize(adv) if cfg.normalize_advantages else adv}
+    entropy_coeff = at(cfg.entropy_coeff_schedule, cfg.entropy_coeff, learner.timesteps)
+    return {**learner.minimize(loss, dist, samples, entropy_coeff), "baseline": baseline}
 
 
 PG = Algorithm(

@@ -9,12 +9,11 @@ import torch
 from gymnasium import Space, spaces
 from torch import Tensor, nn
 
-from rltrainer.algorithms.ddpg import fit_critic
+from rltrainer.algorithms.off_policy import replay_update
 from rltrainer.api.options.off_policy import SACOptions
-from rltrainer.core.algorithm import ActContext, Algorithm
+from rltrainer.core.algorithm import ActContext, Algorithm, LearnerAPI, Losses
 from rltrainer.core.optimizer import adam
 from rltrainer.execution.synchronous import synchronous
-from rltrainer.learning.learner import Learner
 from rltrainer.networks.continuous import (
     CategoricalPolicy,
     DiscreteCritic,
@@ -26,8 +25,10 @@ from rltrainer.ops.distributions import ILLEGAL, Categorical, SquashedGaussian, 
 from rltrainer.ops.exploration import standard_normal
 from rltrainer.replay.buffer import Transitions
 
+Dist = SquashedGaussian | Categorical
 
-def either_family(space: Space[Any]) -> ActionDistribution[Any]:
+
+def discrete_or_squashed(space: Space[Any]) -> ActionDistribution[Any]:
     """Discrete actions as such, continuous ones squashed into their bounds."""
     return action_distribution(space) if isinstance(space, spaces.Discrete) else squashed_action_distribution(space)
 
@@ -42,7 +43,7 @@ def explore(
     return dist.sample(context.rng), {}
 
 
-def uniform(dist: SquashedGaussian | Categorical, rng: torch.Generator) -> Tensor:
+def uniform(dist: Dist, rng: torch.Generator) -> Tensor:
     """Legal actions, each as likely as any other, for as many observations as `dist` is of."""
     if isinstance(dist, Categorical):
         return Categorical(masked(torch.zeros_like(dist.logits), dist.logits > ILLEGAL)).sample(rng)
@@ -54,46 +55,53 @@ def greedy_action(policy: SoftPolicy | CategoricalPolicy, obs: Tensor, context: 
     return policy.act(obs).mode()
 
 
-@torch.no_grad()
-def expectation(
-    critic: nn.Module, dist: SquashedGaussian | Categorical, obs: Tensor, rng: torch.Generator
-) -> tuple[Tensor, Tensor]:
+def soft_value(critic: nn.Module, dist: Dist, obs: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """The smaller critic's value and the log-probability, both [N] and in expectation over the policy's actions.
 
-    Of continuous actions one is drawn for each observation: eq. 3. Over discrete ones it is a sum: Christodoulou 2019,
-    eq. 10.
+    Of continuous actions one is drawn for each observation, and gradients go through it (section 4.2). Over discrete
+    ones the expectation is a sum: Christodoulou 2019, eq. 10, with the critic's values as constants.
     """
     if isinstance(dist, Categorical):
-        return dist.expectation(critic(obs).min(0).values), dist.expectation(dist.logp)
+        with torch.no_grad():
+            q = critic(obs).min(0).values
+        return dist.expectation(q), dist.expectation(dist.logp)
     a, logp = dist.drawn(standard_normal(dist.mean.shape, rng, dist.mean))
     return critic(obs, a).min(0).values, logp
 
 
-def policy_gradient(
-    learner: Learner, dist: SquashedGaussian | Categorical, obs: Tensor, alpha: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradient [N, P], by the parameters of the policy's `dist`, of the mean of alpha log pi - Q, whose terms Q and
-    log pi, both [N] as of `expectation`, come first.
+@torch.no_grad()
+def td_target(learner: LearnerAPI, batch: Transitions, alpha: Tensor) -> Tensor:
+    """r + gamma (Q'(s', a') - alpha log pi(a'|s')), [N], in units of return: eq. 2 and 3. Of the target critics Q' the
+    smaller value counts."""
+    dist = learner.nets.policy.act(batch.next_obs)
+    q, logp = soft_value(learner.targets["critic"], dist, batch.next_obs, learner.rng)
+    return batch.r + batch.discount * (q - alpha * logp)
 
-    Section 4.2: it goes through the actions drawn, and the smaller critic of each. Discrete actions: Christodoulou
-    2019, eq. 12.
+
+def critic_loss(q: Tensor, batch: Transitions, cfg: SACOptions, y: Tensor) -> Losses:
+    """w (Q(s, a) - y)^2, twice eq. 5, summed over the critics.
+
+    `q` [k, N] are the critics' values of the actions taken, `y` [N] what they are to become, in units of return; w are
+    the importance weights of the batch.
     """
-    critic, share = learner.nets.critic, 1 / len(obs)
-    if isinstance(dist, Categorical):
-        with torch.no_grad():
-            q = critic(obs).min(0).values
-        gradient = dist.expectation_gradient(alpha * dist.logp - q, share)
-        return dist.expectation(q), dist.expectation(dist.logp), gradient
-    noise = standard_normal(dist.mean.shape, learner.rng, dist.mean)
-    a, logp = dist.drawn(noise)
-    q = critic(obs, a.requires_grad_())
-    least = q.detach().min(0)
-    pull = torch.zeros_like(q).scatter_(0, least.indices[None], -share)
-    by_a = learner.slope(q, pull, a)
-    return least.values, logp, dist.drawn_gradient(noise, a.detach(), by_a, alpha * share)
+    return {"loss": (batch.weight * (q - y).square()).mean(1).sum()}
 
 
-def taken(critic: nn.Module, batch: Transitions) -> Tensor:
+def policy_loss(outputs: tuple[Tensor, Tensor], batch: Transitions, cfg: SACOptions, alpha: Tensor) -> Losses:
+    """alpha log pi(a|s) - Q(s, a), eq. 7 (and 9); discrete actions: Christodoulou 2019, eq. 12.
+
+    `outputs` are Q and log pi of the policy's own actions, [N] as `soft_value` gives them.
+    """
+    q, logp = outputs
+    return {"loss": (alpha * logp - q).mean(), "entropy": -logp.mean()}
+
+
+def alpha_loss(log_alpha: Tensor, batch: Transitions, cfg: SACOptions, logp: Tensor, target: Tensor | float) -> Losses:
+    """-log alpha (log pi + H), eq. 18 by the temperature's logarithm. `logp` [N]; H is the target entropy, in nats."""
+    return {"loss": -(log_alpha * (logp + target)).mean()}
+
+
+def values_of_actions(critic: nn.Module, batch: Transitions) -> Tensor:
     """The critics' values [k, N] of the actions that were taken."""
     if isinstance(critic, DiscreteCritic):
         every: Tensor = critic(batch.obs)
@@ -102,7 +110,7 @@ def taken(critic: nn.Module, batch: Transitions) -> Tensor:
     return q
 
 
-def target_entropy(dist: SquashedGaussian | Categorical, cfg: SACOptions) -> Tensor | float:
+def target_entropy(dist: Dist, cfg: SACOptions) -> Tensor | float:
     """What the temperature aims at, in nats: appendix D, and for discrete actions Christodoulou 2019, appendix.
 
     The largest entropy of discrete actions is that over the legal ones, [N]: more no temperature could bring about.
@@ -115,46 +123,39 @@ def target_entropy(dist: SquashedGaussian | Categorical, cfg: SACOptions) -> Ten
     return -float(dist.mean.shape[-1])
 
 
-def step(learner: Learner, batch: Transitions, cfg: SACOptions) -> dict[str, Tensor]:
-    """One step each of critics, policy and temperature. Returns what to report, and the `errors` [N] found."""
+def step(learner: LearnerAPI, batch: Transitions, cfg: SACOptions) -> tuple[Losses, Tensor]:
+    """Take one step each of critics, policy and temperature: algorithm 1. Returns what to report, and the sizes of the
+    temporal differences [N], the critics' mean."""
     nets: SoftActorAndCritic = learner.nets
     alpha = nets.alpha().detach()
-    with torch.no_grad():
-        q, logp = expectation(learner.targets["critic"], nets.policy.act(batch.next_obs), batch.next_obs, learner.rng)
-        y = batch.r + batch.discount * (q - alpha * logp)
-    found = {**fit_critic(learner, batch, taken(nets.critic, batch), y), "alpha": alpha}
-    parameters = nets.policy(batch.obs)
-    dist = nets.policy.make(parameters.detach())
-    q, logp, gradient = policy_gradient(learner, dist, batch.obs, alpha)
-    found |= {
-        "policy_loss": (alpha * logp - q).mean(),
-        "grad_norm": learner.descend([parameters], [gradient], "policy"),
-        "entropy": -logp.mean(),
+    y, q = td_target(learner, batch, alpha), values_of_actions(nets.critic, batch)
+    critic = learner.minimize(critic_loss, q, batch, y, part="critic")
+    dist = nets.policy.act(batch.obs)
+    q_new, logp = soft_value(nets.critic, dist, batch.obs, learner.rng)
+    policy = learner.minimize(policy_loss, (q_new, logp), batch, alpha, part="policy")
+    if cfg.alpha is None:
+        target = target_entropy(dist, cfg)
+        learner.minimize(alpha_loss, nets.alpha.log_alpha, batch, logp.detach(), target, part="alpha")
+    losses = {
+        "vf_loss": critic["loss"],
+        "vf_grad_norm": critic["grad_norm"],
+        "q": y.mean(),
+        "alpha": alpha,
+        "policy_loss": policy["loss"],
+        "grad_norm": policy["grad_norm"],
+        "entropy": policy["entropy"],
     }
-    if cfg.alpha is None:  # section 5, by the logarithm
-        excess = -(logp + target_entropy(dist, cfg)).mean()
-        learner.descend([nets.alpha.log_alpha], [excess], "alpha")
-    return found
-
-
-def update(learner: Learner, batch: Transitions, cfg: SACOptions) -> dict[str, Tensor]:
-    """One step of all three, then the targets: algorithm 1."""
-    found = learner.recorded(step, batch)
-    batch.td_error = found.pop("errors")
-    updates = learner.count_update()
-    if updates % cfg.target_update_freq == 0:
-        learner.update_targets(cfg.tau)
-    return found
+    return losses, (q.detach() - y).abs().mean(0)
 
 
 SAC = Algorithm(
     name="SAC",
     options=SACOptions,
     nets=SoftActorAndCritic,
-    action_distribution=either_family,
+    action_distribution=discrete_or_squashed,
     act=explore,
     greedy_action=greedy_action,
-    update=update,
+    update=replay_update(step),
     optimizers={"policy": adam(eps=1e-8), "critic": adam(eps=1e-8), "alpha": adam(eps=1e-8)},
     strategy=synchronous,
     acts="policy",

@@ -9,7 +9,7 @@ import torch
 from rltrainer.core.execution import Sampler
 from rltrainer.core.types import CPU, Weights
 from rltrainer.learning.learner import Learner
-from rltrainer.replay.shards import Shard, load_replay, shard_count
+from rltrainer.replay.shards import Shard, shard_count
 from rltrainer.sampling.worker import Worker, WorkerConfig
 from rltrainer.seeding import Role, derived_seed
 from rltrainer.storage.checkpoint import Tree
@@ -43,16 +43,15 @@ def make_learner(worker_config: WorkerConfig, device: torch.device = CPU) -> Lea
 
 def learner_state(learner: Learner) -> Tree:
     """Return the learner's parts of a checkpoint."""
-    replay = learner.replay.state() if learner.replay is not None else {}
+    replay = learner.feed.replay.state() if learner.feed is not None else {}
     return {"policy": learner.policy(), "learner": learner.state(), "replay": {"0": replay} if replay else {}}
 
 
 def load_learner(learner: Learner, tree: Tree) -> None:
     """Go on from `learner_state()`; a replay buffer that is not in it begins empty."""
     learner.load(tree["policy"], tree["learner"])
-    if learner.replay is not None and "0" in tree["replay"]:
-        options: Any = learner.options  # of an algorithm that replays
-        learner.replay = load_replay(options, tree["replay"]["0"], learner.device)
+    if learner.feed is not None and "0" in tree["replay"]:
+        learner.feed.load(tree["replay"]["0"])
 
 
 def make_shards(worker_config: WorkerConfig) -> list[Shard]:

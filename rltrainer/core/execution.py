@@ -9,12 +9,12 @@ from rltrainer.api.options import Options
 from rltrainer.core.types import EpisodeReport, Metrics
 
 Request = Literal["sample", "gradient"]
-"""What a worker is asked for: a fragment, or the gradient that it finds in one."""
+"""What a worker can be asked for: a fragment, or the gradient that it finds in one."""
 
 
 @dataclass(frozen=True)
 class Completed:
-    """What a worker has finished."""
+    """A request that a worker has met."""
 
     worker: int
     product: Any
@@ -28,31 +28,34 @@ class Sampler(Protocol):
     num_workers: int
 
     def weights(self, timesteps: int) -> Any:
-        """A reference to the learner's weights, `timesteps` into the run, sent once however many workers read them."""
+        """Return a reference to the learner's weights, `timesteps` into the run.
+
+        They are sent once, however many workers read them.
+        """
 
     def sample(self, weights: Any) -> tuple[Sequence[Any], list[EpisodeReport]]:
-        """A fragment of every worker, by reference and in the workers' order, and what each reports."""
+        """Sample a fragment with every worker. Returns references in the workers' order, and the reports."""
 
     def update_from_fragments(self, fragments: Sequence[Any], timesteps: int) -> Metrics:
-        """One improvement of the learner, `timesteps` into the run."""
+        """Improve the learner's networks once, `timesteps` into the run. Returns what to report."""
 
     def submit(self, worker: int, request: Request, weights: Any) -> None:
-        """Asks one worker for something, and does not wait for it. Requests of one worker are met in their order."""
+        """Submit a request to one worker, without waiting for it. Requests of one worker are met in their order."""
 
     def poll(self) -> list[Completed]:
-        """Waits until something that was begun is there, and returns all that is. A lost worker's request is begun
-        again with its replacement."""
+        """Wait until a request is met, and return all that are. A lost worker's request is submitted again to its
+        replacement."""
 
     def apply_gradient(self, gradient: Any, timesteps: int) -> Metrics:
-        """One step of the learner's optimiser along a worker's gradient, `timesteps` into the run."""
+        """Take one step of the learner's optimizer along a worker's gradient, `timesteps` into the run."""
 
     def store(self, done: Completed) -> None:
-        """Puts a fragment into the replay shard that its worker belongs to."""
+        """Put a fragment into the replay shard that its worker belongs to."""
 
     def update_from_replay(self, timesteps: int) -> Metrics:
-        """One update from a batch of the next shard that holds anything, whose priorities it brings up to date.
+        """Take one update from a batch of the next shard that is not empty, and bring its priorities up to date.
 
-        Nothing is learnt, and the metrics are empty, where none does: as when the only one was lost."""
+        Nothing is learned, and the metrics are empty, where all are: as when the only one was lost."""
 
 
 @dataclass
@@ -70,7 +73,7 @@ class Iteration:
         return sum(report.timesteps for report in self.reports)
 
     def add(self, later: "Iteration") -> None:
-        """Takes in what followed. An update that learnt nothing, and so reports nothing, hides no earlier one."""
+        """Add the rounds of a `later` one. An update that learned and reports nothing hides no earlier one."""
         self.reports += later.reports
         self.metrics = later.metrics or self.metrics
         self.sample_time_s += later.sample_time_s
@@ -83,7 +86,7 @@ Strategy = Callable[[Sampler, SomeOptions, int], Iterator[Iteration]]
 
 
 def in_iterations(rounds: Strategy[SomeOptions]) -> Strategy[SomeOptions]:
-    """A strategy from one whose iterations are single rounds: of at least `timesteps_per_iteration` steps each."""
+    """Make of single rounds a strategy whose iterations have at least `timesteps_per_iteration` steps each."""
 
     @wraps(rounds)
     def iterations(backend: Sampler, options: SomeOptions, timesteps: int) -> Iterator[Iteration]:

@@ -20,10 +20,10 @@ class Optimizer(Protocol):
     """What it goes on from, by name."""
 
     def step(self) -> None:
-        """One step along the vector's gradient."""
+        """Take one step along the vector's gradient."""
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Goes on from the `state` of another one."""
+        """Go on from the `state` of another one."""
 
 
 class Adam:
@@ -48,7 +48,7 @@ class Adam:
 
     @property
     def lr(self) -> float:
-        """See Optimizer. A device has it in its memory, where recorded steps read it."""
+        """The learning rate of the next step. A device has it in its memory, where recorded steps read it."""
         return self._lr
 
     @lr.setter
@@ -61,7 +61,7 @@ class Adam:
 
     @torch.no_grad()
     def step(self) -> None:
-        """See Optimizer."""
+        """Take one step along the vector's gradient."""
         state, (beta1, beta2) = self.state, self.betas
         state["step"] += 1
         self.steps += 1
@@ -86,12 +86,12 @@ class Adam:
                 average.copy_(hardshrink(average, TINY))
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """See Optimizer."""
+        """Go on from the `state` of another one."""
         for name, value in state.items():
             self.state[name].copy_(value)
         self.steps = int(self.state["step"])
 
 
 def adam(eps: float) -> Callable[[nn.Parameter, Any], Adam]:
-    """Adam with `eps`."""
+    """Make Adam with `eps` of a vector of parameters and the options."""
     return lambda vector, options: Adam(vector, options.lr, eps)

@@ -1,13 +1,18 @@
-"""Where the parts of a Dict or Tuple observation lie in the one vector that it is stored as."""
+"""Observations of several parts, Dict or Tuple, as one vector: how they are flattened, and where each part lies."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from gymnasium import Space, spaces
-from gymnasium.spaces.utils import flatdim
+import numpy as np
+from gymnasium import Env, Space, spaces
+from gymnasium.spaces.utils import flatdim, flatten
+from gymnasium.vector import VectorEnv, VectorWrapper
+from gymnasium.wrappers import FlattenObservation
+from gymnasium.wrappers import vector as vector_wrappers
 from torch import Tensor
 
+from rltrainer.envs.state import wrapper_chain
 from rltrainer.errors import RunError
 
 ACTION_MASK = "action_mask"
@@ -23,18 +28,23 @@ class Part:
     path: tuple[str, ...]
     """Keys of Dicts and positions in Tuples that lead to it."""
     space: Space[Any]
-    where: slice
+    elements: slice
     """Its elements of the vector."""
 
+    @property
+    def size(self) -> int:
+        """Number of its elements, n."""
+        return int(self.elements.stop - self.elements.start)
+
     def of(self, obs: Tensor) -> Tensor:
-        """Its elements [..., n] of observations [..., N]."""
-        return obs[..., self.where]
+        """Return its elements [..., n] of observations [..., N]."""
+        return obs[..., self.elements]
 
 
 def layout(structure: Space[Any]) -> list[Part]:
-    """The leaves of a Dict or Tuple, nested ones too, in the order in which gymnasium's `flatten` puts them.
+    """Return the leaves of a Dict or Tuple, nested ones too, in the order in which Gymnasium's `flatten` puts them.
 
-    Raises RunError, permanent, for a leaf that has no fixed number of numbers.
+    Raises RunError, permanent, for a leaf that has no fixed number of elements.
     """
     parts: list[Part] = []
     stop = 0
@@ -44,8 +54,8 @@ def layout(structure: Space[Any]) -> list[Part]:
     return parts
 
 
-def find(structure: Space[Any] | None, name: str) -> Part | None:
-    """The part `name` at the top of a Dict; None where there is none. Raises RunError where it has parts itself."""
+def find_part(structure: Space[Any] | None, name: str) -> Part | None:
+    """Return the leaf `name` at the top of a Dict; None where there is none. Raises RunError where it has parts."""
     if not isinstance(structure, spaces.Dict) or name not in structure.spaces:
         return None
     for part in layout(structure):
@@ -56,8 +66,8 @@ def find(structure: Space[Any] | None, name: str) -> Part | None:
     )
 
 
-def unsupported(space: Space[Any]) -> RunError:
-    """The error for an observation space that no network here can read."""
+def unsupported_space(space: Space[Any]) -> RunError:
+    """Return the error for an observation space that no network here can read."""
     return RunError(
         "InvalidOption",
         f"the observation space {space} is not supported: use Box, Discrete, MultiDiscrete or MultiBinary, "
@@ -77,4 +87,65 @@ def _leaves(space: Space[Any], path: tuple[str, ...]) -> Iterator[tuple[tuple[st
         case spaces.Box() | spaces.Discrete() | spaces.MultiDiscrete() | spaces.MultiBinary():
             yield path, space
         case _:
-            raise unsupported(space)
+            raise unsupported_space(space)
+
+
+def flattened(env: Env[Any, Any]) -> Env[Any, Any]:
+    """Return `env`, with observations of several parts flattened to one vector [N]."""
+    return FlattenedEnv(env) if isinstance(env.observation_space, spaces.Dict | spaces.Tuple) else env
+
+
+def flattened_vector(envs: VectorEnv[Any, Any, Any]) -> VectorEnv[Any, Any, Any]:
+    """Return `envs`, with observations of several parts flattened to vectors [B, N]."""
+    if isinstance(envs.single_observation_space, spaces.Dict | spaces.Tuple):
+        return vector_wrappers.FlattenObservation(envs)
+    return envs
+
+
+def structure_of(envs: VectorEnv[Any, Any, Any]) -> Space[Any] | None:
+    """Return the Dict or Tuple space that observations were flattened from; None where they were not."""
+    while isinstance(envs, VectorWrapper):
+        if isinstance(envs, vector_wrappers.FlattenObservation):
+            return envs.env.single_observation_space
+        envs = envs.env
+    for env in getattr(envs, "envs", ()):
+        for wrapper in wrapper_chain(env):
+            if isinstance(wrapper, FlattenedEnv):
+                return wrapper.env.observation_space
+    return None
+
+
+class FlattenedEnv(FlattenObservation[Any, Any, Any]):
+    """An environment whose observations of several parts are flattened to one vector."""
+
+    def observation(self, observation: Any) -> Any:
+        """Flatten `observation`. Raises ValueError that names the part that is not as the space says."""
+        space = self.env.observation_space
+        try:
+            vector: Any = flatten(space, observation)
+        except Exception as error:
+            raise ValueError("; ".join(space_errors(space, observation)) or str(error)) from error
+        if np.shape(vector) != self.observation_space.shape:
+            raise ValueError("; ".join(space_errors(space, observation)))
+        return vector
+
+
+def space_errors(space: Space[Any], obs: Any, path: str = "observation") -> Iterator[str]:
+    """Yield each part of `obs` that is not as `space` says, and how."""
+    if isinstance(space, spaces.Dict):
+        if not isinstance(obs, dict) or obs.keys() != space.spaces.keys():
+            has = sorted(obs) if isinstance(obs, dict) else type(obs).__name__
+            yield f"{path} has {has}, where its space says {sorted(space.spaces)}"
+        else:
+            for name, part in space.spaces.items():
+                yield from space_errors(part, obs[name], f"{path}.{name}")
+    elif isinstance(space, spaces.Tuple):
+        if not isinstance(obs, tuple | list) or len(obs) != len(space.spaces):
+            yield f"{path} is {type(obs).__name__}, where its space says a tuple of {len(space.spaces)}"
+        else:
+            for position, part in enumerate(space.spaces):
+                yield from space_errors(part, obs[position], f"{path}.{position}")
+    elif np.shape(obs) != (space.shape or ()):
+        yield f"{path} has shape {np.shape(obs)}, where its space says {space.shape}"
+    elif not space.contains(obs):
+        yield f"{path} is {obs}, which is not in {space}"

@@ -19,51 +19,52 @@ from gymnasium.envs.classic_control.continuous_mountain_car import Continuous_Mo
 from gymnasium.envs.classic_control.mountain_car import MountainCarEnv
 from gymnasium.envs.classic_control.pendulum import PendulumEnv
 
-State = dict[str, Any]
+EnvState = dict[str, Any]
+"""Arrays and JSON values by name."""
 
 
 @dataclass(frozen=True)
-class Hook:
-    """How one kind of environment is saved and restored."""
+class StateHook:
+    """How one class of environments is saved and restored."""
 
-    save: Callable[[Any], State]
-    load: Callable[[Any, State], None]
+    save: Callable[[Any], EnvState]
+    load: Callable[[Any, EnvState], None]
 
 
-def attributes(*names: str) -> Hook:
-    """An environment whose state is these attributes, numbers or arrays, and its random state."""
+def attribute_hook(*names: str) -> StateHook:
+    """Return the hook of an environment whose state is these attributes, numbers or arrays, and its random state."""
 
-    def save(env: Any) -> State:
-        return {**{name: plain(getattr(env, name)) for name in names}, "rng": env.np_random.bit_generator.state}
+    def save(env: Any) -> EnvState:
+        return {**{name: _storable(getattr(env, name)) for name in names}, "rng": env.np_random.bit_generator.state}
 
-    def load(env: Any, state: State) -> None:
+    def load(env: Any, state: EnvState) -> None:
         for name in names:
-            setattr(env, name, like(state[name], getattr(env, name)))
+            setattr(env, name, _restored(state[name], getattr(env, name)))
         env.np_random.bit_generator.state = state["rng"]
 
-    return Hook(save, load)
+    return StateHook(save, load)
 
 
-def plain(value: Any) -> Any:
-    """`value` as JSON or an array can hold it."""
+def _storable(value: Any) -> Any:
+    """Return `value` as JSON or an array can hold it."""
     return np.array(value) if isinstance(value, tuple | list) else value
 
 
-def like(value: Any, present: Any) -> Any:
-    """`value` in the type that the environment keeps it in."""
-    return tuple(value) if isinstance(present, tuple) else np.array(value) if isinstance(value, np.ndarray) else value
+def _restored(value: Any, current: Any) -> Any:
+    """Return a stored `value` in the type of the environment's `current` one."""
+    return tuple(value) if isinstance(current, tuple) else np.array(value) if isinstance(value, np.ndarray) else value
 
 
-HOOKS: dict[type, Hook] = {
-    CartPoleVectorEnv: attributes("state", "steps", "prev_done"),
-    CartPoleEnv: attributes("state", "steps_beyond_terminated"),
-    AcrobotEnv: attributes("state"),
-    MountainCarEnv: attributes("state"),
-    Continuous_MountainCarEnv: attributes("state"),
-    PendulumEnv: attributes("state"),
+HOOKS: dict[type, StateHook] = {
+    CartPoleVectorEnv: attribute_hook("state", "steps", "prev_done"),
+    CartPoleEnv: attribute_hook("state", "steps_beyond_terminated"),
+    AcrobotEnv: attribute_hook("state"),
+    MountainCarEnv: attribute_hook("state"),
+    Continuous_MountainCarEnv: attribute_hook("state"),
+    PendulumEnv: attribute_hook("state"),
 }
 
-STATELESS: tuple[type, ...] = (
+STATELESS_WRAPPERS: tuple[type, ...] = (
     wrappers.PassiveEnvChecker,
     wrappers.OrderEnforcing,
     wrappers.FlattenObservation,
@@ -72,34 +73,34 @@ STATELESS: tuple[type, ...] = (
 )
 
 
-def layers(env: Any) -> list[Any]:
-    """The wrappers of `env` from the outside in, and the environment itself at the end."""
-    found = [env]
-    while isinstance(found[-1], gymnasium.Wrapper):
-        found.append(found[-1].env)
-    return found
+def wrapper_chain(env: Any) -> list[Any]:
+    """Return the wrappers of `env` from the outside in, and the environment itself at the end."""
+    chain = [env]
+    while isinstance(chain[-1], gymnasium.Wrapper):
+        chain.append(chain[-1].env)
+    return chain
 
 
-def save(env: Any) -> State | None:
-    """The state of an environment and its wrappers, or of a vector of them, or None where it cannot be had."""
-    *outer, inner = layers(env)
-    state: State = {}
+def save(env: Any) -> EnvState | None:
+    """Return the state of an environment and its wrappers, or of a vector of them; None where it cannot be had."""
+    *outer, inner = wrapper_chain(env)
+    state: EnvState = {}
     for depth, wrapper in enumerate(outer):
         if isinstance(wrapper, wrappers.TimeLimit):
             state[f"elapsed_{depth}"] = wrapper._elapsed_steps
-        elif not isinstance(wrapper, STATELESS):
+        elif not isinstance(wrapper, STATELESS_WRAPPERS):
             return None
     if hasattr(inner, "state_dict") and hasattr(inner, "load_state_dict"):
-        own = inner.state_dict()
+        inner_state = inner.state_dict()
     else:
         hook = HOOKS.get(type(inner))
-        own = None if hook is None else hook.save(inner)
-    return None if own is None else {**state, "env": own}
+        inner_state = None if hook is None else hook.save(inner)
+    return None if inner_state is None else {**state, "env": inner_state}
 
 
-def load(env: Any, state: State) -> None:
-    """Goes on from `save(env)` of an equal environment or vector that has been reset."""
-    *outer, inner = layers(env)
+def load(env: Any, state: EnvState) -> None:
+    """Restore `save(env)` of an equal environment or vector into one that has been reset."""
+    *outer, inner = wrapper_chain(env)
     for depth, wrapper in enumerate(outer):
         if isinstance(wrapper, wrappers.TimeLimit):
             wrapper._elapsed_steps = state[f"elapsed_{depth}"]

@@ -1,7 +1,7 @@
-"""Several learners that improve the same networks: what they tell each other, and how a batch is dealt out to them.
+"""Several learners that improve the same networks: their collective calls, and how a batch is split among them.
 
-Every learner holds the whole networks and its optimiser, and finds the gradient of its own share of each batch. Before
-a step of the optimiser the gradients are averaged, so that all learners take the same step: data parallelism, as in
+Every learner holds the whole networks and its optimizer, and finds the gradient of its own share of each batch. Before
+a step of the optimizer the gradients are averaged, so that all learners take the same step: data parallelism, as in
 Li et al. 2020, arXiv 2006.15704, section 2. docs/decisions/0005-several-learners.md says what of this equals one
 learner, and what does not.
 """
@@ -72,10 +72,10 @@ class Peers:
         counts = self._sum(lengths).tolist()
         padded = rows.new_zeros(max(counts), *rows.shape[1:])
         padded[: len(rows)] = rows
-        found = [torch.empty_like(padded) for _ in counts]
+        gathered = [torch.empty_like(padded) for _ in counts]
         with lost(self.rank):
-            dist.all_gather(found, padded)
-        return torch.cat([each[:count] for each, count in zip(found, counts, strict=True)])
+            dist.all_gather(gathered, padded)
+        return torch.cat([each[:count] for each, count in zip(gathered, counts, strict=True)])
 
     def _sum(self, numbers: Tensor) -> Tensor:
         with lost(self.rank):

@@ -1,8 +1,8 @@
 """Networks: encoders of observations, and the policies and value functions made of them."""
 
-from rltrainer.networks.actor_critic import ActorCritic, PolicyHead, PolicyNetwork, mask_of
+from rltrainer.networks.actor_critic import ActorCritic, PolicyHead, PolicyNetwork, action_mask_of
 from rltrainer.networks.dense import mlp
-from rltrainer.networks.encoders import Encoder, encoder, is_image
+from rltrainer.networks.encoders import Encoder, is_image, observation_encoder
 from rltrainer.networks.layers import ACTIVATIONS, orthogonal
 from rltrainer.networks.recurrent import RecurrentCore
 
@@ -13,9 +13,9 @@ __all__ = [
     "PolicyHead",
     "PolicyNetwork",
     "RecurrentCore",
-    "encoder",
+    "action_mask_of",
     "is_image",
-    "mask_of",
     "mlp",
+    "observation_encoder",
     "orthogonal",
 ]

@@ -7,17 +7,17 @@ from torch import Tensor, nn
 from rltrainer.accel.dense_stack import DenseStack
 from rltrainer.api.options import ActorCriticOptions, Options
 from rltrainer.core.types import Spaces, State
-from rltrainer.envs.layout import ACTION_MASK, find
+from rltrainer.envs.layout import ACTION_MASK, find_part
 from rltrainer.errors import RunError
 from rltrainer.networks.dense import mlp
-from rltrainer.networks.encoders import encoder
+from rltrainer.networks.encoders import observation_encoder
 from rltrainer.networks.layers import orthogonal
 from rltrainer.networks.recurrent import RecurrentCore
 from rltrainer.ops.action_spaces import action_distribution
 from rltrainer.ops.distributions import Distribution, masked
 
-READ_ELSEWHERE = (ACTION_MASK,)
-"""What of a Dict observation is no feature here: the head reads it."""
+NOT_ENCODED = (ACTION_MASK,)
+"""Arrays of a Dict observation that are no features: the policy's head reads them."""
 
 
 class PolicyHead(nn.Module):
@@ -29,13 +29,13 @@ class PolicyHead(nn.Module):
     def __init__(self, inputs: int, spaces: Spaces) -> None:
         super().__init__()
         self.action_distribution = action_distribution(spaces.actions)
-        self.mask = mask_of(spaces, self.action_distribution.outputs)
+        self.mask = action_mask_of(spaces, self.action_distribution.outputs)
         self.linear = orthogonal(nn.Linear(inputs, self.action_distribution.outputs), gain=0.01)
         stds = self.action_distribution.log_stds
         self.log_std = nn.Parameter(torch.zeros(stds)) if stds else None
 
     def forward(self, outputs: Tensor, obs: Tensor) -> Tensor:
-        """Parameters from what `linear` put out [..., outputs], and the observations [..., *shape]."""
+        """Return parameters [..., P] from the outputs [..., n] of `linear` and observations [..., *shape]."""
         if self.mask is not None:
             outputs = masked(outputs, obs[..., self.mask])
         if self.log_std is not None:
@@ -43,24 +43,23 @@ class PolicyHead(nn.Module):
         return outputs
 
 
-def mask_of(spaces: Spaces, choices: int) -> slice | None:
-    """Where observations say which of the `choices` are legal; None where they do not.
+def action_mask_of(spaces: Spaces, choices: int) -> slice | None:
+    """Return which elements of an observation mask the `choices` of an action; None where there is no mask.
 
     Several choices (MultiDiscrete) have their masks side by side. Raises RunError, permanent, for a mask that does not
     fit the actions.
     """
-    part = find(spaces.structure, ACTION_MASK)
+    part = find_part(spaces.structure, ACTION_MASK)
     if part is None:
         return None
-    size = part.where.stop - part.where.start
-    if not isinstance(spaces.actions, gym_spaces.Discrete | gym_spaces.MultiDiscrete) or size != choices:
+    if not isinstance(spaces.actions, gym_spaces.Discrete | gym_spaces.MultiDiscrete) or part.size != choices:
         raise RunError(
             "InvalidOption",
-            f"{ACTION_MASK} has {size} elements, which does not fit the action space {spaces.actions}: "
+            f"{ACTION_MASK} has {part.size} elements, which does not fit the action space {spaces.actions}: "
             "a mask has one element for each choice of a Discrete or MultiDiscrete",
             permanent=True,
         )
-    return part.where
+    return part.elements
 
 
 class PolicyNetwork(nn.Module):
@@ -68,63 +67,63 @@ class PolicyNetwork(nn.Module):
 
     def __init__(self, spaces: Spaces, options: Options) -> None:
         super().__init__()
-        widths: list[int] = list(options.hiddens)
-        self.encoder = encoder(spaces, options, READ_ELSEWHERE)
-        self.body = mlp(self.encoder.outputs, widths, options.activation)
-        self.head = PolicyHead(widths[-1] if widths else self.encoder.outputs, spaces)
+        hiddens: list[int] = list(options.hiddens)
+        self.encoder = observation_encoder(spaces, options, NOT_ENCODED)
+        self.body = mlp(self.encoder.outputs, hiddens, options.activation)
+        self.head = PolicyHead(hiddens[-1] if hiddens else self.encoder.outputs, spaces)
         self.action_distribution = self.head.action_distribution
-        self.tower = DenseStack(self.body, self.head.linear)
+        self.stack = DenseStack(self.body, self.head.linear)
 
     def forward(self, obs: Tensor) -> Tensor:
-        """Parameters [..., P] for observations [..., *shape]."""
-        parameters: Tensor = self.head(self.tower(self.encoder(obs)), obs)
+        """Return parameters [..., P] of the policy in observations [..., *shape]."""
+        parameters: Tensor = self.head(self.stack(self.encoder(obs)), obs)
         return parameters
 
     def step(self, obs: Tensor, state: State) -> tuple[Distribution, State]:
-        """Distributions over actions for observations [B, *shape]. The state, of no use here, comes back as it is."""
+        """Return distributions over actions in observations [B, *shape], and the state, which stays as it is."""
         return self.action_distribution.make(self(obs)), state
 
 
 class ActorCritic(nn.Module):
-    """A policy and a value function over one encoder, and one recurrent layer where the options ask for one.
+    """A policy and a value function over one encoder, and over one recurrent layer where the options ask for it.
 
     Their hidden layers are shared where the options say so.
     """
 
     def __init__(self, spaces: Spaces, options: ActorCriticOptions) -> None:
         super().__init__()
-        widths: list[int] = list(options.hiddens)
-        self.encoder = encoder(spaces, options, READ_ELSEWHERE)
+        hiddens: list[int] = list(options.hiddens)
+        self.encoder = observation_encoder(spaces, options, NOT_ENCODED)
         inputs = self.encoder.outputs
-        self.memory = None
+        self.memory = None  # the recurrent core, by the name that checkpoints know
         if options.recurrent is not None:
             self.memory = RecurrentCore(inputs, options.recurrent_size, options.recurrent)
             inputs = options.recurrent_size
-        self.policy_body = mlp(inputs, widths, options.activation)
-        self.value_body = self.policy_body if options.vf_share_layers else mlp(inputs, widths, options.activation)
-        features = widths[-1] if widths else inputs
+        self.policy_body = mlp(inputs, hiddens, options.activation)
+        self.value_body = self.policy_body if options.vf_share_layers else mlp(inputs, hiddens, options.activation)
+        features = hiddens[-1] if hiddens else inputs
         self.policy_head = PolicyHead(features, spaces)
         self.value_head = orthogonal(nn.Linear(features, 1), gain=1.0)
         self.action_distribution = self.policy_head.action_distribution
-        self.shares = self.value_body is self.policy_body
-        bodies = ([], []) if self.shares else ([self.policy_body], [self.value_body])
-        self.policy_tower = DenseStack(*bodies[0], self.policy_head.linear)
-        self.value_tower = DenseStack(*bodies[1], self.value_head, scalar=True)
+        self.shares_layers = self.value_body is self.policy_body
+        bodies = ([], []) if self.shares_layers else ([self.policy_body], [self.value_body])
+        self.policy_stack = DenseStack(*bodies[0], self.policy_head.linear)
+        self.value_stack = DenseStack(*bodies[1], self.value_head, scalar=True)
 
-    def initial_state(self, width: int) -> State:
-        """The memory of `width` environments that begin an episode: {name: [B, H]}, empty without a recurrent layer."""
-        return {} if self.memory is None else self.memory.initial_state(width)
+    def initial_state(self, num_envs: int) -> State:
+        """Return the state {name: [B, H]} of B = `num_envs` environments that begin an episode, {} if not recurrent."""
+        return {} if self.memory is None else self.memory.initial_state(num_envs)
 
     def step(self, obs: Tensor, state: State) -> tuple[Distribution, State]:
-        """Distributions over actions for observations [B, *shape], and the state after them."""
+        """Return distributions over actions in observations [B, *shape], and the state after them."""
         features = self.encoder(obs)
         if self.memory is not None:
             features, state = self.memory.step(features, state)
-        hidden = self.policy_body(features) if self.shares else features
-        return self.action_distribution.make(self.policy_head(self.policy_tower(hidden), obs)), state
+        hidden = self.policy_body(features) if self.shares_layers else features
+        return self.action_distribution.make(self.policy_head(self.policy_stack(hidden), obs)), state
 
     def forward(self, obs: Tensor, state: State | None = None, begins: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Parameters [..., P] and values [...], in units of return, for observations [..., *shape].
+        """Return parameters [..., P] and values [...], in units of return, of observations [..., *shape].
 
         A recurrent layer is unrolled over observations [T + 1, B, *shape] from the state before the first of them,
         None for that of new episodes; begins [T, B] says whether obs[t + 1] is the first of an episode.
@@ -132,5 +131,5 @@ class ActorCritic(nn.Module):
         features = self.encoder(obs)
         if self.memory is not None:
             features = self.memory(features, state or self.initial_state(features.shape[1]), begins)
-        hidden = self.policy_body(features) if self.shares else features
-        return self.policy_head(self.policy_tower(hidden), obs), self.value_tower(hidden)
+        hidden = self.policy_body(features) if self.shares_layers else features
+        return self.policy_head(self.policy_stack(hidden), obs), self.value_stack(hidden)

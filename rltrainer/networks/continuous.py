@@ -1,7 +1,7 @@
 """Policies and critics of the algorithms that learn Q(s, a) and improve a policy by it: DDPG, TD3 and SAC.
 
 All begin with PyTorch's own weights, as the reference code of TD3 and SAC does. A policy and its critic share nothing,
-not even an encoder, so that each can have an optimiser of its own.
+not even an encoder, so that each can have an optimizer of its own.
 """
 
 import math
@@ -16,10 +16,10 @@ from rltrainer.accel.dense_stack import BatchedLinear, DenseStack
 from rltrainer.api.options.off_policy import ContinuousOptions, DDPGOptions, SACOptions
 from rltrainer.core.types import Spaces
 from rltrainer.envs.layout import ACTION_MASK
-from rltrainer.networks.actor_critic import mask_of
+from rltrainer.networks.actor_critic import action_mask_of
 from rltrainer.networks.dense import Dense, dense
-from rltrainer.networks.encoders import encoder
-from rltrainer.networks.q_network import discrete_actions
+from rltrainer.networks.encoders import observation_encoder
+from rltrainer.networks.q_network import num_discrete_actions
 from rltrainer.ops.action_spaces import squashed_action_distribution
 from rltrainer.ops.distributions import Categorical, SquashedGaussian, masked
 
@@ -34,11 +34,11 @@ class Policy(nn.Module):
     def __init__(self, spaces: Spaces, options: ContinuousOptions) -> None:
         super().__init__()
         (size,) = squashed_action_distribution(spaces.actions).shape
-        self.encoder = encoder(spaces, options, omit=())
+        self.encoder = observation_encoder(spaces, options, omit=())
         self.layers = dense(self.encoder.outputs, options.hiddens, options.activation, size)
 
     def forward(self, obs: Tensor) -> Tensor:
-        """See the class."""
+        """Return actions [..., A] in observations [..., *shape]."""
         out: Tensor = self.layers(self.encoder(obs))
         return out.tanh()
 
@@ -54,19 +54,19 @@ class SoftPolicy(nn.Module):
     def __init__(self, spaces: Spaces, options: ContinuousOptions) -> None:
         super().__init__()
         (size,) = squashed_action_distribution(spaces.actions).shape
-        self.encoder = encoder(spaces, options, omit=())
+        self.encoder = observation_encoder(spaces, options, omit=())
         self.layers = dense(self.encoder.outputs, options.hiddens, options.activation, 2 * size)
 
     def forward(self, obs: Tensor) -> Tensor:
-        """Means and log standard deviations before the tanh, side by side [..., 2 A], for observations [..., *shape].
+        """Return means and log standard deviations before the tanh, side by side [..., 2 A].
 
-        The deviations are not bounded yet: SquashedGaussian does it.
+        Observations are [..., *shape]. The deviations are not bounded yet: SquashedGaussian bounds them.
         """
         out: Tensor = self.layers(self.encoder(obs))
         return out
 
     def act(self, obs: Tensor) -> SquashedGaussian:
-        """Distributions over actions [..., A] in [-1, 1]."""
+        """Return distributions over actions [..., A] in [-1, 1], in observations [..., *shape]."""
         return self.make(self(obs))
 
 
@@ -80,18 +80,18 @@ class CategoricalPolicy(nn.Module):
 
     def __init__(self, spaces: Spaces, options: ContinuousOptions) -> None:
         super().__init__()
-        n = discrete_actions(spaces)
-        self.legal = mask_of(spaces, n)
-        self.encoder = encoder(spaces, options, omit=(ACTION_MASK,))
+        n = num_discrete_actions(spaces)
+        self.legal = action_mask_of(spaces, n)
+        self.encoder = observation_encoder(spaces, options, omit=(ACTION_MASK,))
         self.layers = dense(self.encoder.outputs, options.hiddens, options.activation, n)
 
     def forward(self, obs: Tensor) -> Tensor:
-        """Unnormalised log-probabilities [..., n] for observations [..., *shape]."""
+        """Return unnormalized log-probabilities [..., n] in observations [..., *shape]."""
         logits: Tensor = self.layers(self.encoder(obs))
         return logits if self.legal is None else masked(logits, obs[..., self.legal])
 
     def act(self, obs: Tensor) -> Categorical:
-        """Distributions over actions [...]."""
+        """Return distributions over actions [...] in observations [..., *shape]."""
         return self.make(self(obs))
 
 
@@ -104,14 +104,14 @@ class Critic(nn.Module):
     def __init__(self, spaces: Spaces, options: ContinuousOptions) -> None:
         super().__init__()
         (size,) = squashed_action_distribution(spaces.actions).shape
-        self.encoder = encoder(spaces, options, omit=())
+        self.encoder = observation_encoder(spaces, options, omit=())
         self.count, self.layers = _critics(self.encoder.outputs + size, 1, options)
-        self.tower = DenseStack(self.layers, scalar=True)
+        self.stack = DenseStack(self.layers, scalar=True)
 
     def forward(self, obs: Tensor, a: Tensor, count: int | None = None) -> Tensor:
-        """Values [k, N] of actions [N, A] in [-1, 1], in observations [N, *shape], by the first `count` critics."""
+        """Return values [k, N] of actions [N, A] in observations [N, *shape], by the first k = `count` critics."""
         x = torch.cat([self.encoder(obs), a], -1)
-        return self.tower(x.expand(count or self.count, *x.shape))
+        return self.stack(x.expand(count or self.count, *x.shape))
 
 
 class DiscreteCritic(nn.Module):
@@ -119,12 +119,12 @@ class DiscreteCritic(nn.Module):
 
     def __init__(self, spaces: Spaces, options: ContinuousOptions) -> None:
         super().__init__()
-        n = discrete_actions(spaces)
-        self.encoder = encoder(spaces, options, omit=(ACTION_MASK,))
+        n = num_discrete_actions(spaces)
+        self.encoder = observation_encoder(spaces, options, omit=(ACTION_MASK,))
         self.count, self.layers = _critics(self.encoder.outputs, n, options)
 
     def forward(self, obs: Tensor) -> Tensor:
-        """Values [k, N, n] of all actions, illegal ones included, in observations [N, *shape]."""
+        """Return values [k, N, n] of all actions, illegal ones included, in observations [N, *shape]."""
         x = self.encoder(obs)
         q: Tensor = self.layers(x.expand(self.count, *x.shape))
         return q
@@ -139,11 +139,11 @@ class Temperature(nn.Module):
     def __init__(self, options: SACOptions) -> None:
         super().__init__()
         self.fixed = options.alpha is not None
-        first = options.initial_alpha if options.alpha is None else options.alpha
-        self.log_alpha = nn.Parameter(torch.tensor(math.log(first)))
+        alpha = options.initial_alpha if options.alpha is None else options.alpha
+        self.log_alpha = nn.Parameter(torch.tensor(math.log(alpha)))
 
     def forward(self) -> Tensor:
-        """alpha, a scalar, in units of reward per nat."""
+        """Return alpha, a scalar, in units of reward per nat."""
         return self.log_alpha.exp()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
@@ -153,7 +153,7 @@ class Temperature(nn.Module):
 
 
 class ActorAndCritic(nn.Module):
-    """The networks of DDPG and TD3, the parts by the names that their optimisers are known by."""
+    """The networks of DDPG and TD3, the parts by the names that their optimizers are known by."""
 
     def __init__(self, spaces: Spaces, options: DDPGOptions) -> None:
         super().__init__()
@@ -172,7 +172,7 @@ class SoftActorAndCritic(nn.Module):
 
 
 def _critics(inputs: int, outputs: int, options: ContinuousOptions) -> tuple[int, Dense]:
-    """How many critics, and the layers [k, N, inputs] -> [k, N, outputs] of all."""
+    """Return the number k of critics, and the layers [k, N, inputs] -> [k, N, outputs] of all."""
     hiddens = options.hiddens if options.critic_hiddens is None else options.critic_hiddens
     count = 2 if options.twin_q else 1
     return count, dense(inputs, hiddens, options.activation, outputs, partial(BatchedLinear, count))

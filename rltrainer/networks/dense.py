@@ -20,17 +20,17 @@ class Dense(nn.Sequential):
 
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__(*layers)
-        self.tower = DenseStack(*layers)
+        self.stack = DenseStack(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
-        return self.tower(x)
+        """Return outputs [..., outputs] of x [..., inputs]."""
+        return self.stack(x)
 
 
 def dense(
     inputs: int, hiddens: Sequence[int], activation: str, outputs: int | None = None, layer: MakeLayer = nn.Linear
 ) -> Dense:
-    """Layers [..., inputs] by `layer`, each followed by `activation`, and one of `outputs`, if any, that is not."""
+    """Make layers by `layer` of these widths, `activation` after each, and one of `outputs`, if any, without it."""
     layers: list[nn.Module] = []
     for width in hiddens:
         layers += [layer(inputs, width), ACTIVATIONS[activation]()]
@@ -39,5 +39,5 @@ def dense(
 
 
 def mlp(inputs: int, hiddens: Sequence[int], activation: str) -> Dense:
-    """Fully connected layers [..., inputs] -> [..., hiddens[-1]] with orthogonal weights, `activation` after each."""
+    """Make layers [..., inputs] -> [..., hiddens[-1]] with orthogonal weights, `activation` after each."""
     return dense(inputs, hiddens, activation, layer=lambda wide, out: orthogonal(nn.Linear(wide, out)))

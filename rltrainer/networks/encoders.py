@@ -1,4 +1,4 @@
-"""Encoders: what turns observations [..., *shape] into features [..., outputs]."""
+"""Observation encoders: what turns observations [..., *shape] into features [..., outputs]."""
 
 import math
 from collections.abc import Callable, Container, Hashable
@@ -12,16 +12,16 @@ from torch import Tensor, nn
 
 from rltrainer.api.options import Options
 from rltrainer.core.types import Spaces
-from rltrainer.envs.layout import ACTION_MASK, AVAIL_ACTIONS, Part, layout, unsupported
+from rltrainer.envs.layout import ACTION_MASK, AVAIL_ACTIONS, Part, layout, unsupported_space
 from rltrainer.errors import RunError
 from rltrainer.networks.layers import orthogonal
 from rltrainer.ops.normalization import ObservationNormalizer
 
-SMALLEST_IMAGE = 36
+MIN_IMAGE_SIDE = 36
 """Pixels of the shorter side below which Nature's convolutions have nothing left to see."""
-SMALLEST_GRID = 4
+MIN_PICTURE_SIDE = 4
 """Cells of the shorter side below which an array with three axes is no picture."""
-EVERYTHING = slice(None)
+ALL_ELEMENTS = slice(None)
 
 
 class Flatten(nn.Module):
@@ -32,7 +32,7 @@ class Flatten(nn.Module):
         self.shape, self.scale, self.outputs = shape, scale, math.prod(shape)
 
     def forward(self, obs: Tensor) -> Tensor:
-        """See the class."""
+        """Return features [..., outputs] of observations [..., *shape]."""
         x = obs if obs.dtype == torch.float32 else obs.float()
         if len(self.shape) != 1:
             x = x.reshape(*x.shape[: x.dim() - len(self.shape)], self.outputs)
@@ -50,7 +50,7 @@ class OneHot(nn.Module):
         self.register_buffer("first", torch.tensor(start), persistent=False)
 
     def forward(self, obs: Tensor) -> Tensor:
-        """See the class."""
+        """Return features [..., sum(sizes)] of observations [...], if `scalar`, or [..., k]."""
         index = (obs.unsqueeze(-1) if self.scalar else obs).long() - self.first
         parts = [nn.functional.one_hot(part, size) for part, size in zip(index.unbind(-1), self.sizes, strict=True)]
         return torch.cat(parts, -1).float()
@@ -75,17 +75,17 @@ class Convolutional(nn.Module):
         self.last = orthogonal(nn.Linear(size, outputs))
 
     def forward(self, obs: Tensor) -> Tensor:
-        """See the class."""
+        """Return features [..., outputs] of images [..., *shape]."""
         images = obs.reshape(-1, *self.shape)
         images = images.movedim(-1, -3) if self.channels_last else images
         images = images.to(torch.float32, memory_format=torch.channels_last)  # convolutions are faster so
-        seen = self.convolutions(images * self.scale if self.scale != 1.0 else images)
-        features: Tensor = self.last(seen.flatten(1)).relu()
+        maps = self.convolutions(images * self.scale if self.scale != 1.0 else images)
+        features: Tensor = self.last(maps.flatten(1)).relu()
         return features.reshape(*obs.shape[:-3], self.outputs)
 
 
 def nature(channels: int) -> nn.Module:
-    """Three convolutions, followed by a layer of 512: Mnih et al. 2015, doi 10.1038/nature14236, methods."""
+    """Make three convolutions, followed by a layer of 512: Mnih et al. 2015, doi 10.1038/nature14236, methods."""
     return nn.Sequential(
         *(orthogonal(nn.Conv2d(channels, 32, 8, 4)), nn.ReLU()),
         *(orthogonal(nn.Conv2d(32, 64, 4, 2)), nn.ReLU()),
@@ -94,7 +94,7 @@ def nature(channels: int) -> nn.Module:
 
 
 def minatar(channels: int) -> nn.Module:
-    """One convolution for small grids, followed by a layer of 128: Young and Tian 2019, arXiv 1903.03176."""
+    """Make one convolution for small grids, followed by a layer of 128: Young and Tian 2019, arXiv 1903.03176."""
     return nn.Sequential(orthogonal(nn.Conv2d(channels, 16, 3, 1)), nn.ReLU())
 
 
@@ -107,13 +107,14 @@ class Residual(nn.Module):
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
+        """Return x + f(x) of feature maps x [N, C, H, W]."""
         change: Tensor = self.second(self.first(x.relu()).relu())
         return x + change
 
 
 def resnet(channels: int) -> nn.Module:
-    """IMPALA's residual network, followed by a layer of 256: Espeholt et al. 2018, arXiv 1802.01561, figure 3, right.
+    """Make IMPALA's residual network, followed by a layer of 256: Espeholt et al. 2018, arXiv 1802.01561, figure 3,
+    right.
 
     The weights begin as PyTorch makes them: larger ones would add up over the residual blocks.
     """
@@ -125,52 +126,57 @@ def resnet(channels: int) -> nn.Module:
 
 
 class Normalized(nn.Module):
-    """An encoder of observations [..., *shape] that are normalised before."""
+    """An encoder of observations [..., *shape] that are normalized first."""
 
     def __init__(self, normalizer: ObservationNormalizer, encoder: Flatten | Convolutional) -> None:
         super().__init__()
         self.normalizer, self.encoder, self.outputs = normalizer, encoder, encoder.outputs
 
     def forward(self, obs: Tensor) -> Tensor:
-        """See the class."""
+        """Return features [..., outputs] of observations [..., *shape]."""
         features: Tensor = self.encoder(self.normalizer(obs.float()))
         return features
 
 
 class Composite(nn.Module):
-    """The parts [..., n] of one vector [..., N], each by its own encoder, side by side, without those in `omit`."""
+    """The parts [..., n] of flattened observations [..., N], each by its own encoder, side by side.
+
+    Parts whose path is in `omit` are left out; neighbors that are preprocessed alike are encoded as one vector.
+    """
 
     def __init__(self, parts: list[Part], options: Options, omit: Container[tuple[str, ...]]) -> None:
         super().__init__()
-        self.places: list[slice] = []
+        self.elements: list[slice] = []
         self.encoders = nn.ModuleList()
         self.outputs = 0
-        for likeness, group in groupby(parts, lambda part: None if part.path in omit else _likeness(part, options)):
-            if likeness is None:
+        for key, group in groupby(parts, lambda part: None if part.path in omit else merge_key(part, options)):
+            if key is None:
                 continue
             run = list(group)
-            where = slice(run[0].where.start, run[-1].where.stop)
-            encoder, outputs = _part(run[0].space, where, options)
-            self.places.append(where)
+            elements = slice(run[0].elements.start, run[-1].elements.stop)
+            encoder, outputs = part_encoder(run[0].space, elements, options)
+            self.elements.append(elements)
             self.encoders.append(encoder)
             self.outputs += outputs
 
     def forward(self, obs: Tensor) -> Tensor:
-        """See the class."""
-        features = [each(obs[..., where]) for each, where in zip(self.encoders, self.places, strict=True)]
+        """Return features [..., outputs] of flattened observations [..., N]."""
+        features = [encoder(obs[..., part]) for encoder, part in zip(self.encoders, self.elements, strict=True)]
         return features[0] if len(features) == 1 else torch.cat(features, -1)
 
 
 Encoder = Flatten | OneHot | Convolutional | Normalized | Composite
 
 
-def encoder(spaces: Spaces, options: Options, omit: tuple[str, ...] = (ACTION_MASK, AVAIL_ACTIONS)) -> Encoder:
-    """What turns the observations of an environment, as they are stored, into features.
+def observation_encoder(
+    spaces: Spaces, options: Options, omit: tuple[str, ...] = (ACTION_MASK, AVAIL_ACTIONS)
+) -> Encoder:
+    """Make the encoder of an environment's observations, as they are stored.
 
     Of a Dict the arrays named in `omit` are left out. Raises RunError, permanent, where nothing can read them.
     """
     if spaces.structure is None:
-        return encoder_of(spaces.observations, options)
+        return space_encoder(spaces.observations, options)
     composite = Composite(layout(spaces.structure), options, {(name,) for name in omit})
     if not composite.outputs:
         raise RunError(
@@ -181,47 +187,50 @@ def encoder(spaces: Spaces, options: Options, omit: tuple[str, ...] = (ACTION_MA
     return composite
 
 
-def encoder_of(space: Space[Any], options: Options, part: slice = EVERYTHING) -> Encoder:
-    """The encoder of observations [..., *shape] of one `space`, which lie at `part` of what is stored."""
+def space_encoder(space: Space[Any], options: Options, elements: slice = ALL_ELEMENTS) -> Encoder:
+    """Make the encoder of observations [..., *shape] of one `space`, which are these `elements` of what is stored."""
     match space:
-        case spaces.Box() if is_picture(space):
-            how = _treatment(space, options)
-            return _treated(_convolutional(space, options, how.scale), space.shape, how, part)
         case spaces.Box():
-            how = _treatment(space, options)
-            return _treated(Flatten(space.shape, how.scale), space.shape, how, part)
+            preprocessing = Preprocessing.of(space, options)
+            if is_picture(space):
+                return preprocessing.before(convolutional(space, options, preprocessing.scale), space.shape, elements)
+            return preprocessing.before(Flatten(space.shape, preprocessing.scale), space.shape, elements)
         case spaces.MultiBinary():
             return Flatten(space.shape)
         case spaces.Discrete():
             return OneHot([int(space.n)], [int(space.start)], scalar=True)
         case spaces.MultiDiscrete() if space.nvec.ndim == 1:
             return OneHot(space.nvec.tolist(), space.start.tolist(), scalar=False)
-    raise unsupported(space)
+    raise unsupported_space(space)
 
 
 def is_picture(space: Space[Any]) -> bool:
-    """Whether observations have three axes, two of them long enough to look for neighbours in."""
-    return isinstance(space, spaces.Box) and len(space.shape) == 3 and shorter_side(space.shape) >= SMALLEST_GRID
+    """Return whether observations have three axes, two of them long enough for convolutions."""
+    return isinstance(space, spaces.Box) and len(space.shape) == 3 and shorter_side(space.shape) >= MIN_PICTURE_SIDE
 
 
 def is_image(space: Space[Any]) -> bool:
-    """Whether Nature's convolutions can read the observations: pictures that are large enough."""
-    return is_picture(space) and shorter_side(space.shape or ()) >= SMALLEST_IMAGE
+    """Return whether Nature's convolutions can read the observations: pictures that are large enough."""
+    return is_picture(space) and shorter_side(space.shape or ()) >= MIN_IMAGE_SIDE
 
 
 def channels_last(shape: tuple[int, ...]) -> bool:
-    """Whether a picture [a, b, c] is [H, W, C] and not [C, H, W]: sides are alike, and longer than the channels are."""
+    """Return whether a picture [a, b, c] is [H, W, C] and not [C, H, W].
+
+    Sides are alike, and longer than the channels are many.
+    """
     if (shape[0] == shape[1]) != (shape[1] == shape[2]):
         return shape[0] == shape[1]
     return shape[2] <= shape[0]
 
 
 def shorter_side(shape: tuple[int, ...]) -> int:
-    """Of a picture [H, W, C] or [C, H, W], in pixels."""
+    """Return the shorter side of a picture [H, W, C] or [C, H, W], in pixels."""
     return min(shape[:2] if channels_last(shape) else shape[1:])
 
 
-def _convolutional(space: spaces.Box, options: Options, scale: float) -> Convolutional:
+def convolutional(space: spaces.Box, options: Options, scale: float) -> Convolutional:
+    """Make the convolutions that read a picture of this size, multiplied by `scale`."""
     if not is_image(space):
         return Convolutional(space.shape, minatar, 128, scale)
     if options.cnn == "resnet":
@@ -230,34 +239,38 @@ def _convolutional(space: spaces.Box, options: Options, scale: float) -> Convolu
 
 
 @dataclass(frozen=True)
-class Treatment:
-    """How numbers of unlike size are made alike: by a factor that is known, or by what is measured."""
+class Preprocessing:
+    """How observations are brought to one size: multiplied by a known scale, or normalized by running statistics."""
 
     scale: float = 1.0
-    measured: bool = False
+    normalizes: bool = False
+
+    @classmethod
+    def of(cls, space: Space[Any], options: Options) -> "Preprocessing":
+        """Return how observations of `space` are preprocessed: bytes and bits are of a known size."""
+        if not isinstance(space, spaces.Box) or space.dtype == "bool":
+            return cls()
+        if space.dtype == "uint8" and (is_picture(space) or not options.normalize_observations):
+            return cls(scale=1 / 255)
+        return cls(normalizes=options.normalize_observations)
+
+    def before(self, encoder: Flatten | Convolutional, shape: tuple[int, ...], elements: slice) -> Encoder:
+        """Return `encoder`, after a normalizer of these `elements`, of `shape`, where running statistics are used."""
+        return Normalized(ObservationNormalizer(shape, elements), encoder) if self.normalizes else encoder
 
 
-def _treatment(space: Space[Any], options: Options) -> Treatment:
-    if not isinstance(space, spaces.Box) or space.dtype == "bool":
-        return Treatment()
-    if space.dtype == "uint8" and (is_picture(space) or not options.normalize_observations):
-        return Treatment(scale=1 / 255)
-    return Treatment(measured=options.normalize_observations)
+def merge_key(part: Part, options: Options) -> Hashable:
+    """Return what neighboring parts must have in common to be encoded as one vector; a picture's is its own."""
+    return part.path if is_picture(part.space) else Preprocessing.of(part.space, options)
 
 
-def _treated(encoder: Flatten | Convolutional, shape: tuple[int, ...], how: Treatment, where: slice) -> Encoder:
-    return Normalized(ObservationNormalizer(shape, where), encoder) if how.measured else encoder
+def part_encoder(space: Space[Any], elements: slice, options: Options) -> tuple[nn.Module, int]:
+    """Make the encoder of some `elements` [..., n] of flattened observations: a picture, or vectors like `space`.
 
-
-def _likeness(part: Part, options: Options) -> Hashable:
-    """What neighbours must have in common to be read as one vector. A picture is like nothing else."""
-    return part.path if is_picture(part.space) else _treatment(part.space, options)
-
-
-def _part(space: Space[Any], where: slice, options: Options) -> tuple[nn.Module, int]:
-    """What reads the elements at `where` of a vector, [..., n]: a picture, or vectors like `space`. And its outputs."""
+    Also returns the number of its outputs.
+    """
     if is_picture(space):
-        picture = encoder_of(space, options, where)
+        picture = space_encoder(space, options, elements)
         return nn.Sequential(nn.Unflatten(-1, space.shape or ()), picture), picture.outputs
-    size, how = where.stop - where.start, _treatment(space, options)
-    return _treated(Flatten((size,), how.scale), (size,), how, where), size
+    size, preprocessing = elements.stop - elements.start, Preprocessing.of(space, options)
+    return preprocessing.before(Flatten((size,), preprocessing.scale), (size,), elements), size

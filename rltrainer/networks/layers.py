@@ -1,4 +1,4 @@
-"""What all networks are made of."""
+"""What all networks are made of: activation functions and the first weights of layers."""
 
 import math
 from collections.abc import Callable
@@ -18,7 +18,7 @@ Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
 
 def orthogonal(layer: Layer, gain: float = math.sqrt(2)) -> Layer:
-    """`layer` with orthogonal weights and no bias: Saxe et al. 2014, arXiv 1312.6120."""
+    """Set orthogonal weights, times `gain`, and no bias: Saxe et al. 2014, arXiv 1312.6120. Returns `layer`."""
     nn.init.orthogonal_(layer.weight, gain)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

@@ -1,4 +1,4 @@
-"""Networks as what they are handed on as: one vector for those who act, tensors by name for checkpoints."""
+"""Networks in the forms that they are handed on in: one vector for those who act, tensors by name for checkpoints."""
 
 from collections.abc import Iterable
 
@@ -13,13 +13,14 @@ WHOLE = "nets"
 
 
 class FlatParameters:
-    """All parameters of a module as views of one vector, and their gradients of another.
+    """All parameters of a module as views of one vector [P], and their gradients as views of another.
 
-    One vector means one kernel for each of the optimiser's steps, for the clipping and for sending weights, where a
+    One vector means one kernel for each of the optimizer's steps, for the clipping and for sending weights, where a
     small network would otherwise spend most of its time on a dozen each.
     """
 
     def __init__(self, module: nn.Module) -> None:
+        """Move the parameters and gradients of `module` into the vectors."""
         self.parameters = list(module.parameters())
         self.vector = nn.Parameter(torch.cat([p.detach().reshape(-1) for p in self.parameters]))
         self.gradient = torch.zeros_like(self.vector)
@@ -30,24 +31,27 @@ class FlatParameters:
             parameter.data = self.vector.data[begin:end].view_as(parameter)
             parameter.grad = self.gradient[begin:end].view_as(parameter)
             begin = end
-        self.identities = frozenset(map(id, self.parameters))
+        self.parameter_ids = frozenset(map(id, self.parameters))
         self.buffers = dict(module.named_buffers())
 
 
 def load_weights(flat: FlatParameters, weights: Weights) -> None:
-    """Fills the module that `flat` was made of with what `Learner.weights` gave."""
+    """Copy the learner's `weights` into the module that `flat` was made of."""
     flat.vector.data.copy_(torch.tensor(weights["parameters"]))
     for name, buffer in flat.buffers.items():
         buffer.copy_(torch.tensor(weights["buffers"][name]))
 
 
 def module_state(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by name, on the CPU."""
+    """Return copies of parameters and buffers by name, on the CPU."""
     return {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
 
 
 def target_state_from(policy: dict[str, Tensor], parts: Iterable[str]) -> dict[str, dict[str, Tensor]]:
-    """The tensors of some `parts` of a policy, as `state()` names them."""
+    """Return the state of target networks that begin as copies of some `parts` of a `policy`, each tensor by its name.
+
+    Parts and tensors are named as in a learner's state: a part that is all of the networks is called WHOLE.
+    """
     prefixes = {part: "" if part == WHOLE else f"{part}." for part in parts}
     return {
         part: {name.removeprefix(prefix): tensor for name, tensor in policy.items() if name.startswith(prefix)}
@@ -56,7 +60,7 @@ def target_state_from(policy: dict[str, Tensor], parts: Iterable[str]) -> dict[s
 
 
 def load_policy(nets: nn.Module, policy: dict[str, Tensor]) -> None:
-    """Fills `nets` with `policy`. Raises RunError, permanent, where they are of different shapes."""
+    """Copy the tensors of `policy` into `nets`. Raises RunError, permanent, where they are of different shapes."""
     try:
         nets.load_state_dict(policy)
     except RuntimeError as error:

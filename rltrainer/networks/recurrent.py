@@ -1,4 +1,4 @@
-"""Recurrent cells: what a policy remembers of an episode."""
+"""Recurrent layers: what a policy remembers of an episode."""
 
 from itertools import pairwise
 from typing import Literal
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from rltrainer.core.types import State
 
-NAMES = {"lstm": ("h", "c"), "gru": ("h",)}
+STATE_NAMES = {"lstm": ("h", "c"), "gru": ("h",)}
 
 
 class RecurrentCore(nn.Module):
@@ -17,7 +17,7 @@ class RecurrentCore(nn.Module):
 
     def __init__(self, inputs: int, size: int, kind: Literal["lstm", "gru"]) -> None:
         super().__init__()
-        self.names, self.size = NAMES[kind], size
+        self.state_names, self.size = STATE_NAMES[kind], size
         self.layer = (nn.LSTM if kind == "lstm" else nn.GRU)(inputs, size)
         for parameter in self.layer.parameters():
             if parameter.dim() > 1:
@@ -25,22 +25,22 @@ class RecurrentCore(nn.Module):
             else:
                 nn.init.zeros_(parameter)
 
-    def initial_state(self, width: int) -> State:
-        """The state {name: [B, H]} of `width` environments that begin an episode."""
+    def initial_state(self, num_envs: int) -> State:
+        """Return the state {name: [B, H]} of B = `num_envs` environments that begin an episode."""
         weight = next(self.parameters())
-        return {name: weight.new_zeros(width, self.size) for name in self.names}
+        return {name: weight.new_zeros(num_envs, self.size) for name in self.state_names}
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """Outputs [B, H] and the state after inputs [B, F]."""
+        """Return outputs [B, H] of inputs [B, F], and the state after them."""
         weights = self.layer.all_weights[0]
-        if len(self.names) == 1:
+        if len(self.state_names) == 1:
             h = torch.gru_cell(x, state["h"], *weights)
             return h, {"h": h}
         h, c = torch.lstm_cell(x, (state["h"], state["c"]), *weights)
         return h, {"h": h, "c": c}
 
     def forward(self, x: Tensor, state: State, begins: Tensor | None = None) -> Tensor:
-        """Outputs [T + 1, B, H] for inputs [T + 1, B, F], from the state before x[0].
+        """Unroll over inputs [T + 1, B, F], from the state before x[0]; return outputs [T + 1, B, H].
 
         The state of environment b is cleared before x[t + 1] where begins[t, b], [T, B] of bool; what begins after the
         last input is of no matter. The layer runs in one call between two steps at which any episode begins, which is
@@ -52,16 +52,16 @@ class RecurrentCore(nn.Module):
             if first and begins is not None:
                 goes_on = ~begins[first - 1].unsqueeze(-1)
                 state = {name: value * goes_on for name, value in state.items()}
-            y, state = self._run(x[first:last], state)
+            y, state = self._unroll(x[first:last], state)
             outputs.append(y)
         return torch.cat(outputs)
 
-    def _run(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """Outputs [L, B, H] for inputs [L, B, F] of episodes that go on."""
+    def _unroll(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Return outputs [L, B, H] of inputs [L, B, F] of episodes that go on, and the state after them."""
         if len(x) == 1:  # for a single step the layer's own call takes three times as long
             y, state = self.step(x[0], state)
             return y.unsqueeze(0), state
-        first = [state[name].unsqueeze(0) for name in self.names]
+        first = [state[name].unsqueeze(0) for name in self.state_names]
         y, last = self.layer(x, tuple(first) if len(first) > 1 else first[0])
         last = last if len(first) > 1 else (last,)
-        return y, {name: value.squeeze(0) for name, value in zip(self.names, last, strict=True)}
+        return y, {name: value.squeeze(0) for name, value in zip(self.state_names, last, strict=True)}

@@ -44,18 +44,18 @@ class ActionDistribution(Generic[D_co]):
 
     def to_single_env(self, action: NDArray[Any]) -> Any:
         """One action [*shape] as one environment takes it."""
-        return _first(self.to_env(action[None]))
+        return _of_single(self.to_env(action[None]))
 
 
-def _first(batch: Any) -> Any:
-    return tuple(_first(part) for part in batch) if isinstance(batch, tuple) else batch[0]
+def _of_single(batch: Any) -> Any:
+    return tuple(_of_single(part) for part in batch) if isinstance(batch, tuple) else batch[0]
 
 
 INTEGER, BIT, FLOAT = np.dtype(np.int64), np.dtype(np.int8), np.dtype(np.float32)
 
 
 def action_distribution(space: Space[Any]) -> ActionDistribution[Distribution]:
-    """The family for an action space. Raises RunError, permanent, for one that no algorithm here can act in."""
+    """Choose the distributions for an action space. Raises RunError, permanent, for a space that is not supported."""
     match space:
         case spaces.Discrete():
             start, dtype = space.start, space.dtype
@@ -83,7 +83,7 @@ def action_distribution(space: Space[Any]) -> ActionDistribution[Distribution]:
 
 
 def squashed_action_distribution(space: Space[Any]) -> ActionDistribution[SquashedGaussian]:
-    """The family for a Box of floats with bounds, whose actions are in [-1, 1] until the environment takes them.
+    """Choose the distributions for a bounded Box of floats. Actions are in [-1, 1] until the environment takes them.
 
     The network puts out means and log standard deviations. Raises RunError, permanent, for any other space.
     """
@@ -127,7 +127,8 @@ def _product(parts: list[ActionDistribution[Distribution]]) -> ActionDistributio
     def make(parameters: Tensor) -> Product:
         pieces = torch.split(parameters, sections, -1)
         own = [torch.cat(both, -1) for both in zip(pieces[: len(parts)], pieces[len(parts) :], strict=True)]
-        return Product([part.make(each) for part, each in zip(parts, own, strict=True)], shapes, sections[: len(parts)])
+        made = [part.make(each) for part, each in zip(parts, own, strict=True)]
+        return Product(parameters, made, shapes, sections[: len(parts)])
 
     def to_env(action: NDArray[Any]) -> tuple[Any, ...]:
         pieces = np.split(action, ends, -1)

@@ -1,4 +1,4 @@
-"""Distributions over actions, for many small calls: no argument checks, nothing computed before it is asked for.
+"""Distributions over actions, for many small calls: no argument checks, nothing computed before it is needed.
 
 Each is made from one tensor of parameters [..., P], so that a batch of old policies is one tensor too.
 """
@@ -23,200 +23,202 @@ LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
 class Distribution(Protocol):
     """A batch of distributions [...] over actions."""
 
+    parameters: Tensor
+    """What it was made of, [..., P]."""
+
     def sample(self, rng: torch.Generator) -> Tensor:
-        """Actions drawn with `rng`: [...] for one discrete action, else [..., A]."""
+        """Draw actions with `rng`: [...] for one discrete action, else [..., A]."""
 
     def mode(self) -> Tensor:
-        """The likeliest actions, shaped as `sample` shapes them."""
+        """Return the likeliest actions, shaped as `sample` shapes them."""
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """Log-probability, or log-density, of each action: [...], in nats."""
+        """Return the log-probability, or log-density, of each action: [...], in nats."""
 
     def entropy(self) -> Tensor:
-        """Entropy of each distribution: [...], in nats."""
+        """Return the entropy of each distribution: [...], in nats."""
 
     def kl(self, other: Self) -> Tensor:
-        """KL(self || other) of each pair: [...], in nats."""
+        """Return KL(self || other) of each pair: [...], in nats."""
 
-    def gradient(self, action: Tensor, by_logp: Tensor, by_entropy: Tensor | float) -> Tensor:
-        """The gradient [..., P], by the parameters, of a loss whose derivatives by `log_prob(action)` and `entropy()`
-        are `by_logp` [...] and `by_entropy`, [...] or one for all."""
+    def grad(self, action: Tensor, dlogp: Tensor, dentropy: Tensor | float) -> Tensor:
+        """Differentiate by the parameters, [..., P], a loss whose derivatives by `log_prob(action)` and `entropy()`
+        are `dlogp` [...] and `dentropy`, [...] or one for all."""
 
-    def kl_gradient(self, other: Self, by_kl: float) -> Tensor:
-        """The gradient [..., P], by the parameters of `other`, of a loss whose derivative by each `kl` is `by_kl`."""
+    def kl_grad(self, other: Self, dkl: float) -> Tensor:
+        """Differentiate by the parameters of `other`, [..., P], a loss whose derivative by each `kl` is `dkl`."""
 
 
 class Categorical:
-    """One of n actions, from unnormalised log-probabilities [..., n]."""
+    """One of n actions, from unnormalized log-probabilities [..., n]."""
 
     def __init__(self, logits: Tensor) -> None:
-        self.logits = logits
+        self.logits = self.parameters = logits
         self._logp: Tensor | None = None
 
     @property
     def logp(self) -> Tensor:
-        """Normalised log-probabilities [..., n]."""
-        if self._logp is None:
-            self._logp = self.logits.log_softmax(-1)
-        return self._logp
+        """Normalized log-probabilities [..., n]."""
+        known = self._logp
+        needs_graph = torch.is_grad_enabled() and self.logits.requires_grad
+        if known is None or (needs_graph and not known.requires_grad):
+            known = self._logp = self.logits.log_softmax(-1)
+        return known
 
     def sample(self, rng: torch.Generator) -> Tensor:
-        """By the Gumbel-max trick, which needs no normalisation: -log of an exponential is a Gumbel variate."""
+        """By the Gumbel-max trick, which needs no normalization: -log of an exponential is a Gumbel variate."""
         noise = torch.empty_like(self.logits, device=rng.device).exponential_(generator=rng)
         return (self.logits - noise.log_().to(self.logits.device)).argmax(-1)
 
     def mode(self) -> Tensor:
-        """See Distribution."""
+        """Return the likeliest actions."""
         return self.logits.argmax(-1)
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """See Distribution."""
+        """Return the log-probability of each action: [...], in nats."""
         return self.logp.gather(-1, action.long().unsqueeze(-1)).squeeze(-1)
 
     def entropy(self) -> Tensor:
-        """See Distribution."""
+        """Return the entropy of each distribution: [...], in nats."""
         return -self.expectation(self.logp)
 
     def kl(self, other: "Categorical") -> Tensor:
-        """See Distribution."""
+        """Return KL(self || other) of each pair: [...], in nats."""
         return self.expectation(self.logp - other.logp)
 
-    def gradient(self, action: Tensor, by_logp: Tensor, by_entropy: Tensor | float) -> Tensor:
-        """See Distribution: of log pi(a) by a logit, 1 - p where it is the action's, else -p; of H, -p (log p + H)."""
-        p, by_logp = self.logp.exp(), by_logp.unsqueeze(-1)
-        found = (p * -by_logp).scatter_add_(-1, action.long().unsqueeze(-1), by_logp)
-        if isinstance(by_entropy, Tensor) or by_entropy:
+    def grad(self, action: Tensor, dlogp: Tensor, dentropy: Tensor | float) -> Tensor:
+        """Differentiate: of log pi(a) by a logit, 1 - p where it is the action's, else -p; of H, -p (log p + H)."""
+        p, dlogp = self.logp.exp(), dlogp.unsqueeze(-1)
+        gradient = (p * -dlogp).scatter_add_(-1, action.long().unsqueeze(-1), dlogp)
+        if isinstance(dentropy, Tensor) or dentropy:
             plogp = p * self.logp
-            found -= torch.addcmul(plogp, p, plogp.sum(-1, keepdim=True), value=-1) * _each(by_entropy)
-        return found
+            gradient -= torch.addcmul(plogp, p, plogp.sum(-1, keepdim=True), value=-1) * _each(dentropy)
+        return gradient
 
-    def kl_gradient(self, other: "Categorical", by_kl: float) -> Tensor:
-        """See Distribution."""
-        return by_kl * (other.logp.exp() - self.logp.exp())
+    def kl_grad(self, other: "Categorical", dkl: float) -> Tensor:
+        """Differentiate, from the derivative by each `kl`, by the parameters of `other`: [..., P]."""
+        return dkl * (other.logp.exp() - self.logp.exp())
 
     def expectation(self, x: Tensor) -> Tensor:
         """The mean [...] of what is `x` [..., n] of each action."""
         return (self.logp.exp() * x).sum(-1)
-
-    def expectation_gradient(self, x: Tensor, by_expectation: float) -> Tensor:
-        """The gradient [..., n], by the logits, of a loss whose derivative by each `expectation(x)` is
-        `by_expectation`: p (x - E x)."""
-        return self.logp.exp() * (x - self.expectation(x).unsqueeze(-1)) * by_expectation
 
 
 class MultiCategorical:
     """Several independent choices, from their logits side by side [..., sum(sizes)]."""
 
     def __init__(self, logits: Tensor, sizes: list[int]) -> None:
+        self.parameters = logits
         self.parts = [Categorical(part) for part in torch.split(logits, sizes, -1)]
 
     def sample(self, rng: torch.Generator) -> Tensor:
-        """See Distribution."""
+        """Draw actions with `rng`."""
         return torch.stack([part.sample(rng) for part in self.parts], -1)
 
     def mode(self) -> Tensor:
-        """See Distribution."""
+        """Return the likeliest actions."""
         return torch.stack([part.mode() for part in self.parts], -1)
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """See Distribution."""
+        """Return the log-probability of each action: [...], in nats."""
         return torch.stack([p.log_prob(a) for p, a in zip(self.parts, action.unbind(-1), strict=True)]).sum(0)
 
     def entropy(self) -> Tensor:
-        """See Distribution."""
+        """Return the entropy of each distribution: [...], in nats."""
         return torch.stack([part.entropy() for part in self.parts]).sum(0)
 
     def kl(self, other: "MultiCategorical") -> Tensor:
-        """See Distribution."""
+        """Return KL(self || other) of each pair: [...], in nats."""
         return torch.stack([p.kl(q) for p, q in zip(self.parts, other.parts, strict=True)]).sum(0)
 
-    def gradient(self, action: Tensor, by_logp: Tensor, by_entropy: Tensor | float) -> Tensor:
-        """See Distribution."""
+    def grad(self, action: Tensor, dlogp: Tensor, dentropy: Tensor | float) -> Tensor:
+        """Differentiate, from the derivatives by log-probabilities and entropies: [..., P]."""
         pairs = zip(self.parts, action.unbind(-1), strict=True)
-        return torch.cat([part.gradient(a, by_logp, by_entropy) for part, a in pairs], -1)
+        return torch.cat([part.grad(a, dlogp, dentropy) for part, a in pairs], -1)
 
-    def kl_gradient(self, other: "MultiCategorical", by_kl: float) -> Tensor:
-        """See Distribution."""
-        return torch.cat([p.kl_gradient(q, by_kl) for p, q in zip(self.parts, other.parts, strict=True)], -1)
+    def kl_grad(self, other: "MultiCategorical", dkl: float) -> Tensor:
+        """Differentiate, from the derivative by each `kl`, by the parameters of `other`: [..., P]."""
+        return torch.cat([p.kl_grad(q, dkl) for p, q in zip(self.parts, other.parts, strict=True)], -1)
 
 
 class Bernoullis:
     """Several independent bits, from the logits [..., k] of their being 1."""
 
     def __init__(self, logits: Tensor) -> None:
-        self.logits = logits
+        self.logits = self.parameters = logits
 
     def sample(self, rng: torch.Generator) -> Tensor:
-        """See Distribution."""
+        """Draw actions with `rng`."""
         noise = torch.empty_like(self.logits, device=rng.device).uniform_(generator=rng)
         return (noise.to(self.logits.device) < self.logits.sigmoid()).to(torch.int8)
 
     def mode(self) -> Tensor:
-        """See Distribution."""
+        """Return the likeliest actions."""
         return (self.logits > 0).to(torch.int8)
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """See Distribution."""
+        """Return the log-probability of each action: [...], in nats."""
         return logsigmoid(self.logits * (2 * action - 1)).sum(-1)
 
     def entropy(self) -> Tensor:
-        """See Distribution."""
+        """Return the entropy of each distribution: [...], in nats."""
         return (self.logits.sigmoid() * -self.logits - logsigmoid(-self.logits)).sum(-1)
 
     def kl(self, other: "Bernoullis") -> Tensor:
-        """See Distribution."""
+        """Return KL(self || other) of each pair: [...], in nats."""
         shift = self.logits.sigmoid() * (self.logits - other.logits)
         return (shift + logsigmoid(-self.logits) - logsigmoid(-other.logits)).sum(-1)
 
-    def gradient(self, action: Tensor, by_logp: Tensor, by_entropy: Tensor | float) -> Tensor:
-        """See Distribution: of log pi(a) by a logit, a - p; of H, -logit p (1 - p)."""
+    def grad(self, action: Tensor, dlogp: Tensor, dentropy: Tensor | float) -> Tensor:
+        """Differentiate: of log pi(a) by a logit, a - p; of H, -logit p (1 - p)."""
         p = self.logits.sigmoid()
-        return by_logp.unsqueeze(-1) * (action - p) - _each(by_entropy) * (self.logits * p * (1 - p))
+        return dlogp.unsqueeze(-1) * (action - p) - _each(dentropy) * (self.logits * p * (1 - p))
 
-    def kl_gradient(self, other: "Bernoullis", by_kl: float) -> Tensor:
-        """See Distribution."""
-        return by_kl * (other.logits.sigmoid() - self.logits.sigmoid())
+    def kl_grad(self, other: "Bernoullis", dkl: float) -> Tensor:
+        """Differentiate, from the derivative by each `kl`, by the parameters of `other`: [..., P]."""
+        return dkl * (other.logits.sigmoid() - self.logits.sigmoid())
 
 
 class DiagonalGaussian:
     """Independent normal variates, from means and log standard deviations side by side [..., 2 A]."""
 
     def __init__(self, parameters: Tensor) -> None:
+        self.parameters = parameters
         self.mean, self.log_std = parameters.chunk(2, -1)
 
     def sample(self, rng: torch.Generator) -> Tensor:
-        """See Distribution."""
+        """Draw actions with `rng`."""
         return self.mean + standard_normal(self.mean.shape, rng, self.mean) * self.log_std.exp()
 
     def mode(self) -> Tensor:
-        """See Distribution."""
+        """Return the likeliest actions."""
         return self.mean
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """See Distribution."""
+        """Return the log-probability of each action: [...], in nats."""
         z = (action - self.mean) * (-self.log_std).exp()
         return (-0.5 * z.square() - self.log_std - 0.5 * LOG_TWO_PI).sum(-1)
 
     def entropy(self) -> Tensor:
-        """See Distribution."""
+        """Return the entropy of each distribution: [...], in nats."""
         return (self.log_std + 0.5 + 0.5 * LOG_TWO_PI).sum(-1)
 
     def kl(self, other: "DiagonalGaussian") -> Tensor:
-        """See Distribution."""
+        """Return KL(self || other) of each pair: [...], in nats."""
         spread = ((2 * self.log_std).exp() + (self.mean - other.mean).square()) * (-2 * other.log_std).exp()
         return (other.log_std - self.log_std + 0.5 * spread - 0.5).sum(-1)
 
-    def gradient(self, action: Tensor, by_logp: Tensor, by_entropy: Tensor | float) -> Tensor:
-        """See Distribution: with z = (a - mean) / std, of log pi(a), z / std and z^2 - 1; of H, 0 and 1."""
-        precision, by_logp = (-self.log_std).exp(), by_logp.unsqueeze(-1)
+    def grad(self, action: Tensor, dlogp: Tensor, dentropy: Tensor | float) -> Tensor:
+        """Differentiate: with z = (a - mean) / std, of log pi(a), z / std and z^2 - 1; of H, 0 and 1."""
+        precision, dlogp = (-self.log_std).exp(), dlogp.unsqueeze(-1)
         z = (action - self.mean) * precision
-        return torch.cat([by_logp * z * precision, by_logp * (z.square() - 1) + _each(by_entropy)], -1)
+        return torch.cat([dlogp * z * precision, dlogp * (z.square() - 1) + _each(dentropy)], -1)
 
-    def kl_gradient(self, other: "DiagonalGaussian", by_kl: float) -> Tensor:
-        """See Distribution."""
+    def kl_grad(self, other: "DiagonalGaussian", dkl: float) -> Tensor:
+        """Differentiate, from the derivative by each `kl`, by the parameters of `other`: [..., P]."""
         precision, apart = (-2 * other.log_std).exp(), other.mean - self.mean
         spread = ((2 * self.log_std).exp() + apart.square()) * precision
-        return by_kl * torch.cat([apart * precision, 1 - spread], -1)
+        return dkl * torch.cat([apart * precision, 1 - spread], -1)
 
 
 def _each(weight: Tensor | float) -> Tensor | float:
@@ -233,8 +235,9 @@ class SquashedGaussian:
     """
 
     def __init__(self, parameters: Tensor) -> None:
-        self.mean, self.unbounded = parameters.chunk(2, -1)
-        self.log_std = self.unbounded.clamp(LOG_STD_MIN, LOG_STD_MAX)
+        self.parameters = parameters
+        self.mean, log_std = parameters.chunk(2, -1)
+        self.log_std = log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
 
     def sample(self, rng: torch.Generator) -> Tensor:
         """Actions [..., A] drawn with `rng`."""
@@ -250,17 +253,6 @@ class SquashedGaussian:
         u = self.mean + noise * self.log_std.exp()
         return u.tanh(), self._log_density(noise, u)
 
-    def drawn_gradient(self, noise: Tensor, action: Tensor, by_action: Tensor, by_logp: Tensor | float) -> Tensor:
-        """The gradient [..., 2 A], by the parameters, of a loss whose derivatives by what `drawn` gave for `noise`,
-        `action` and the log-densities, are `by_action` [..., A] and `by_logp`, [...] or one for all.
-
-        With u for the action before the tanh, da/du is 1 - a^2 and dlog pi/du is 2 a.
-        """
-        by_logp = _each(by_logp)
-        by_u = by_action * (1 - action.square()) + 2 * action * by_logp
-        by_log_std = by_u * noise * self.log_std.exp() - by_logp
-        return torch.cat([by_u, by_log_std.masked_fill_(self.log_std != self.unbounded, 0.0)], -1)
-
     def log_prob(self, action: Tensor) -> Tensor:
         """Log-density [...] of actions [..., A], in nats. Those on the edge of the cube count as just inside it."""
         limit = 1 - torch.finfo(action.dtype).eps
@@ -269,10 +261,10 @@ class SquashedGaussian:
 
     def _log_density(self, z: Tensor, u: Tensor) -> Tensor:
         """Of tanh(u), where z is u in standard deviations from the mean: eq. 26."""
-        return (-0.5 * z.square() - self.log_std - 0.5 * LOG_TWO_PI - log_slope(u)).sum(-1)
+        return (-0.5 * z.square() - self.log_std - 0.5 * LOG_TWO_PI - log_tanh_grad(u)).sum(-1)
 
 
-def log_slope(u: Tensor) -> Tensor:
+def log_tanh_grad(u: Tensor) -> Tensor:
     """log(1 - tanh(u)^2), elementwise. With 1 - tanh(u)^2 = 4 / (e^u + e^-u)^2 nothing cancels, however large u is."""
     return 2 * (math.log(2) - u - softplus(-2 * u))
 
@@ -286,38 +278,43 @@ class Product:
     """Independent distributions, whose actions are floats side by side [..., A]."""
 
     def __init__(
-        self, parts: Sequence[Distribution], shapes: Sequence[tuple[int, ...]], outputs: Sequence[int]
+        self,
+        parameters: Tensor,
+        parts: Sequence[Distribution],
+        shapes: Sequence[tuple[int, ...]],
+        outputs: Sequence[int],
     ) -> None:
-        """`parts`, their actions' shapes, and how many of each one's parameters the network puts out."""
-        self.parts, self.shapes, self.outputs = parts, shapes, outputs
+        """All `parameters`, the `parts` made of them, their actions' shapes, and how many of each one's parameters the
+        network puts out."""
+        self.parameters, self.parts, self.shapes, self.outputs = parameters, parts, shapes, outputs
 
     def sample(self, rng: torch.Generator) -> Tensor:
-        """See Distribution."""
+        """Draw actions with `rng`."""
         return self._join([part.sample(rng) for part in self.parts])
 
     def mode(self) -> Tensor:
-        """See Distribution."""
+        """Return the likeliest actions."""
         return self._join([part.mode() for part in self.parts])
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """See Distribution."""
+        """Return the log-probability of each action: [...], in nats."""
         return torch.stack([p.log_prob(a) for p, a in self._each(action)]).sum(0)
 
     def entropy(self) -> Tensor:
-        """See Distribution."""
+        """Return the entropy of each distribution: [...], in nats."""
         return torch.stack([part.entropy() for part in self.parts]).sum(0)
 
     def kl(self, other: "Product") -> Tensor:
-        """See Distribution."""
+        """Return KL(self || other) of each pair: [...], in nats."""
         return torch.stack([p.kl(q) for p, q in zip(self.parts, other.parts, strict=True)]).sum(0)
 
-    def gradient(self, action: Tensor, by_logp: Tensor, by_entropy: Tensor | float) -> Tensor:
-        """See Distribution."""
-        return self._arranged([p.gradient(a, by_logp, by_entropy) for p, a in self._each(action)])
+    def grad(self, action: Tensor, dlogp: Tensor, dentropy: Tensor | float) -> Tensor:
+        """Differentiate, from the derivatives by log-probabilities and entropies: [..., P]."""
+        return self._in_order([p.grad(a, dlogp, dentropy) for p, a in self._each(action)])
 
-    def kl_gradient(self, other: "Product", by_kl: float) -> Tensor:
-        """See Distribution."""
-        return self._arranged([p.kl_gradient(q, by_kl) for p, q in zip(self.parts, other.parts, strict=True)])
+    def kl_grad(self, other: "Product", dkl: float) -> Tensor:
+        """Differentiate, from the derivative by each `kl`, by the parameters of `other`: [..., P]."""
+        return self._in_order([p.kl_grad(q, dkl) for p, q in zip(self.parts, other.parts, strict=True)])
 
     def _each(self, action: Tensor) -> Iterator[tuple[Distribution, Tensor]]:
         """The parts with their actions."""
@@ -325,8 +322,8 @@ class Product:
         actions = (piece if shape else piece.squeeze(-1) for piece, shape in zip(pieces, self.shapes, strict=True))
         return zip(self.parts, actions, strict=True)
 
-    def _arranged(self, gradients: list[Tensor]) -> Tensor:
-        """What the parts have of each parameter, in the order of `Family.make`: log standard deviations last."""
+    def _in_order(self, gradients: list[Tensor]) -> Tensor:
+        """Put the parts' gradients in the order of `ActionDistribution.make`: log standard deviations last."""
         pieces = [each.tensor_split([outputs], -1) for each, outputs in zip(gradients, self.outputs, strict=True)]
         return torch.cat([piece[i] for i in range(2) for piece in pieces], -1)
 

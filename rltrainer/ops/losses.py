@@ -1,7 +1,7 @@
-"""Losses, as free functions of vectors [N], and the slopes of some.
+"""Losses as free functions of vectors [N], and the derivatives of some in closed form.
 
-A slope is a loss's derivative by each of the numbers it is a function of. Where the slope is at hand, PyTorch need not
-find it, which on small networks takes longer than both.
+`*_grad` is the derivative by each of the numbers that the loss is a function of. With it at hand no graph is built,
+which on small networks takes longer than both.
 """
 
 import torch
@@ -22,8 +22,8 @@ def clipped_surrogate(ratio_t: Tensor, adv_t: Tensor, clip: float) -> Tensor:
     return -torch.minimum(ratio_t * adv_t, torch.add(adv_t, adv_t.abs(), alpha=clip)).mean()
 
 
-def clipped_surrogate_slope(ratio_t: Tensor, adv_t: Tensor, clip: float) -> Tensor:
-    """The derivative of `clipped_surrogate` by each log-probability of the policy that is learnt, [N].
+def clipped_surrogate_grad(ratio_t: Tensor, adv_t: Tensor, clip: float) -> Tensor:
+    """Derivative of `clipped_surrogate` by each log-probability of the policy that is learned, [N].
 
     It is -ratio A / N, and 0 where the clipped term is the smaller one.
     """
@@ -37,8 +37,8 @@ def value_loss(v_t: Tensor, target_t: Tensor) -> Tensor:
     return 0.5 * torch.nn.functional.mse_loss(v_t, target_t)
 
 
-def value_slope(v_t: Tensor, target_t: Tensor) -> Tensor:
-    """The derivative of `value_loss` by each value, [N], in units of return."""
+def value_loss_grad(v_t: Tensor, target_t: Tensor) -> Tensor:
+    """Derivative of `value_loss` by each value, [N], in units of return."""
     return (v_t - target_t).mul_(1 / len(v_t))
 
 
@@ -52,8 +52,8 @@ def clipped_value_loss(v_t: Tensor, v_old_t: Tensor, target_t: Tensor, clip: flo
     return 0.5 * torch.maximum((v_t - target_t).square(), (near_t - target_t).square()).mean()
 
 
-def clipped_value_slope(v_t: Tensor, v_old_t: Tensor, target_t: Tensor, clip: float) -> Tensor:
-    """The derivative of `clipped_value_loss` by each value, [N], in units of return.
+def clipped_value_loss_grad(v_t: Tensor, v_old_t: Tensor, target_t: Tensor, clip: float) -> Tensor:
+    """Derivative of `clipped_value_loss` by each value, [N], in units of return.
 
     It is that of `value_loss`, and 0 where the value has moved too far and the clipped error is the larger one.
     """
@@ -74,6 +74,6 @@ def huber(error: Tensor, delta: float = 1.0) -> Tensor:
     return torch.nn.functional.huber_loss(error, torch.zeros_like(error), reduction="none", delta=delta)
 
 
-def huber_slope(error: Tensor, delta: float = 1.0) -> Tensor:
-    """The derivative of each `huber`."""
+def huber_grad(error: Tensor, delta: float = 1.0) -> Tensor:
+    """Derivative of each `huber` by its error, of the same shape."""
     return error.clamp(-delta, delta)

@@ -22,7 +22,7 @@ class RunningMoments(nn.Module):
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
 
     def update(self, rows: Tensor) -> None:
-        """Takes in `rows` [N, *shape]; N may be 0."""
+        """Take in `rows` [N, *shape]; N may be 0."""
         if not len(rows):
             return
         rows = rows.double()
@@ -37,7 +37,7 @@ class RunningMoments(nn.Module):
 class ObservationNormalizer(RunningMoments):
     """(obs - mean) / deviation, clipped to +-10 deviations. Frozen between updates, so acting and learning agree.
 
-    Of observations of several parts it may normalise one, those elements of the last axis that are at `part`.
+    Of observations of several parts it may normalize one, those elements of the last axis that are at `part`.
     """
 
     scale: Tensor
@@ -50,14 +50,14 @@ class ObservationNormalizer(RunningMoments):
         self.register_buffer("shift", torch.zeros(shape))
 
     def update(self, rows: Tensor) -> None:
-        """Takes in whole observations: `rows` [N, *shape], or [N, all elements] where this normalises one part."""
+        """Take in whole observations: `rows` [N, *shape], or [N, all elements] where this normalizes one part."""
         super().update(rows[..., self.part].reshape(-1, *self.shape))
         scale = (self.var + 1e-8).rsqrt()
         self.scale.copy_(scale)
         self.shift.copy_(-self.mean * scale)
 
     def forward(self, obs: Tensor) -> Tensor:
-        """Observations [..., *shape], or the part of them that this normalises, normalised."""
+        """Observations [..., *shape], or the part of them that this normalizes, normalized."""
         return torch.addcmul(self.shift, obs, self.scale).clamp_(-10.0, 10.0)
 
 
@@ -68,7 +68,7 @@ class RewardNormalizer(RunningMoments):
         super().__init__(())
 
     def forward(self, r_t: Tensor, return_t: Tensor, valid_t: Tensor) -> Tensor:
-        """Takes in rewards, the discounted returns of the episodes so far, and the steps that count, all [T, B].
+        """Take in rewards, the discounted returns of the episodes so far, and the steps that count, all [T, B].
 
         Returns the rewards scaled and clipped to +-10 deviations.
         """
@@ -81,10 +81,10 @@ def discounted_so_far(r_t: NDArray[Any], done_t: NDArray[Any], gamma: float, car
 
     `r_t` and `done_t` are [T, B]; `carried` [B] is what earlier fragments left, and is brought up to date in place.
     """
-    found = np.empty_like(r_t)
+    returns_t = np.empty_like(r_t)
     for t in range(len(r_t)):
         carried *= gamma
         carried += r_t[t]
-        found[t] = carried
+        returns_t[t] = carried
         carried[done_t[t]] = 0.0
-    return found
+    return returns_t

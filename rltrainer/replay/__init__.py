@@ -1,1 +1,1 @@
-"""Past steps: where they are kept, and what is drawn from them."""
+"""Replay: where past steps are stored, and how transitions are drawn from them."""

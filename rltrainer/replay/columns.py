@@ -1,6 +1,6 @@
-"""Where a replay keeps what its batches are made of: a column [slots, ...] for each part of a step.
+"""Where replay stores what its batches are made of: a column [slots, ...] for each part of a step.
 
-Slots are in rows of `width` environments; the rows of a stream are a ring, in which one row follows another in time.
+Slots lie in rows of B environments; the rows of a stream are a ring buffer, in which one row follows another in time.
 """
 
 import logging
@@ -17,12 +17,12 @@ from rltrainer.replay.sum_tree import Indices
 
 log = logging.getLogger(__name__)
 
-SHARE = 0.5
+MAX_DEVICE_SHARE = 0.5
 """Of a device's free memory, what columns may take: networks, batches and their passes need the rest."""
-IMAGE, MOST_STACKED = 3, 16
-"""Axes of a stack of frames, and how many there are at most: a first axis that is longer is none of frames."""
-MOSTLY = 0.5
-"""Share of stacks that follow those before them, from which on keeping each frame once saves memory."""
+FRAME_STACK_AXES, MAX_FRAMES = 3, 16
+"""Axes of a stack of frames, and how many frames it has at most: a longer first axis is none of frames."""
+MIN_SHIFTED_SHARE = 0.5
+"""Share of stacks that are those before them moved on by one frame, above which storing single frames saves memory."""
 EMPTY = 255
 """In place of a number of rows: nothing was written yet."""
 
@@ -30,165 +30,168 @@ EMPTY = 255
 class Column(Protocol):
     """One part of each step."""
 
-    def write(self, slots: Indices, values: Array, known: NDArray[np.bool_]) -> None:
-        """Puts `values` [n, B, ...] into `slots` [n, B], rows that follow one another. Where an environment is `known`,
-        [B], its first observation is there already."""
+    def write(self, slots: Indices, values: Array, continues: NDArray[np.bool_]) -> None:
+        """Write `values` [n, B, ...] into `slots` [n, B], rows that follow one another.
+
+        Where an environment `continues`, [B] of bool, its first value is stored in its slot already.
+        """
 
     def at(self, index: Indices) -> Tensor:
-        """What lies at `index` [N]: [N, ...], where the column keeps it."""
+        """Return the values [N, ...] at slots `index` [N], on the column's device."""
 
     def state(self, first: int, rows: int) -> Any:
-        """Arrays that `load` goes on from, of so many rows from the slot `first` on, views where that can be."""
+        """Return arrays that `load` goes on from, of `rows` rows from slot `first` on, as views where that can be."""
 
     def load(self, first: int, rows: int, state: Any) -> None:
-        """Takes in the `state` of as many rows."""
+        """Write the `state` of as many rows."""
 
 
 class HostColumn:
     """A column in the machine's memory, which the system gives only as it is written."""
 
-    def __init__(self, slots: int, width: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self.width, self.values = width, np.zeros((slots, *shape), dtype)
+    def __init__(self, slots: int, num_envs: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.num_envs, self.values = num_envs, np.zeros((slots, *shape), dtype)
 
-    def write(self, slots: Indices, values: Array, known: NDArray[np.bool_]) -> None:
-        """See Column."""
+    def write(self, slots: Indices, values: Array, continues: NDArray[np.bool_]) -> None:
+        """Write `values` [n, B, ...] into `slots` [n, B]."""
         self.values[slots] = values
 
     def at(self, index: Indices) -> Tensor:
-        """See Column."""
+        """Return the values [N, ...] at `index` [N], on the CPU."""
         return torch.from_numpy(self.values.take(index, axis=0))
 
     def state(self, first: int, rows: int) -> Array:
-        """See Column."""
-        return self.values[first : first + rows * self.width].reshape(rows, self.width, *self.values.shape[1:])
+        """Return a view [rows, B, ...] of the rows from slot `first` on."""
+        return self.values[first : first + rows * self.num_envs].reshape(rows, self.num_envs, *self.values.shape[1:])
 
     def load(self, first: int, rows: int, state: Array) -> None:
-        """See Column."""
+        """Write the `state` [rows, B, ...] from slot `first` on."""
         self.state(first, rows)[:] = state
 
 
 class DeviceColumn:
-    """A column in the memory of a device, which batches are gathered in."""
+    """A column in the memory of a device, where batches are gathered."""
 
     def __init__(
-        self, slots: int, width: int, shape: tuple[int, ...], dtype: np.dtype[Any], device: torch.device
+        self, slots: int, num_envs: int, shape: tuple[int, ...], dtype: np.dtype[Any], device: torch.device
     ) -> None:
-        self.width = width
+        self.num_envs = num_envs
         self.values = torch.zeros(slots, *shape, dtype=torch.from_numpy(np.zeros(0, dtype)).dtype, device=device)
 
-    def write(self, slots: Indices, values: Array, known: NDArray[np.bool_]) -> None:
-        """See Column."""
+    def write(self, slots: Indices, values: Array, continues: NDArray[np.bool_]) -> None:
+        """Copy `values` [n, B, ...] to the device, into `slots` [n, B]."""
         device = self.values.device
-        given = torch.from_numpy(np.ascontiguousarray(values)).to(device)
-        self.values.index_copy_(0, torch.from_numpy(slots.reshape(-1)).to(device), given.flatten(0, 1))
+        rows = torch.from_numpy(np.ascontiguousarray(values)).to(device)
+        self.values.index_copy_(0, torch.from_numpy(slots.reshape(-1)).to(device), rows.flatten(0, 1))
 
     def at(self, index: Indices) -> Tensor:
-        """See Column."""
+        """Return the values [N, ...] at `index` [N], on the device."""
         return self.values.index_select(0, torch.from_numpy(index).to(self.values.device))
 
     def state(self, first: int, rows: int) -> Array:
-        """See Column."""
-        part = self.values[first : first + rows * self.width].cpu().numpy()
-        return part.reshape(rows, self.width, *part.shape[1:])
+        """Return a copy [rows, B, ...] of the rows from slot `first` on."""
+        values = self.values[first : first + rows * self.num_envs].cpu().numpy()
+        return values.reshape(rows, self.num_envs, *values.shape[1:])
 
     def load(self, first: int, rows: int, state: Array) -> None:
-        """See Column."""
-        given = torch.from_numpy(np.array(state)).to(self.values.device)
-        self.values[first : first + rows * self.width].copy_(given.flatten(0, 1))
+        """Copy the `state` [rows, B, ...] to the device, from slot `first` on."""
+        values = torch.from_numpy(np.array(state)).to(self.values.device)
+        self.values[first : first + rows * self.num_envs].copy_(values.flatten(0, 1))
 
 
 class FrameStackColumn:
-    """A column of stacks [S, ...] of an environment's last S frames, of which each frame is kept once.
+    """A column of stacks [S, ...] of an environment's last S frames, of which each frame is stored once.
 
-    A stack is the newest frames of its row and of those before it. Where it is not, as at the beginning of an episode,
-    and in the oldest row, it begins anew: what it shows before its newest frame is kept as it is.
+    A stack is put together from the newest frames of its row and of those before it. Where that would be another
+    stack, as at the beginning of an episode and in the oldest row, a run of stacks begins: the older frames of such a
+    first stack are stored beside it.
     """
 
     def __init__(self, frames: HostColumn | DeviceColumn, depth: int, rows: int) -> None:
-        """`frames` is the column [slots, ...] of newest frames; a stream has `rows` rows."""
-        self.frames, self.depth, self.width = frames, depth, frames.width
-        self.ring = rows * frames.width
-        self.since = np.full(len(frames.values), EMPTY, np.uint8)  # rows since a stack began anew, S - 1 at most
-        self.older: dict[int, Array] = {}  # what stacks that begin anew show before their newest frame, by slot
+        """`frames` is the column [slots, ...] of newest frames, `depth` is S; a stream has `rows` rows."""
+        self.frames, self.depth, self.num_envs = frames, depth, frames.num_envs
+        self.ring = rows * frames.num_envs
+        self.since_first = np.full(len(frames.values), EMPTY, np.uint8)  # rows since a run's first stack, below S
+        self.older_frames: dict[int, Array] = {}  # [S - 1, ...] of the first stack of each run, by its slot
 
-    def write(self, slots: Indices, values: Array, known: NDArray[np.bool_]) -> None:
-        """See Column."""
-        self._make_oldest(later(slots[-1], 1, self.ring, self.width))
-        goes_on = follows(values)
-        since = np.where(known, self.since[slots[0]], 0)
-        self._note(slots[0], values[0], since, (since > 0) | known)
+    def write(self, slots: Indices, values: Array, continues: NDArray[np.bool_]) -> None:
+        """Write stacks [n, B, S, ...] into `slots` [n, B]; where an environment `continues`, so does its run."""
+        self._begin_runs(advance(slots[-1], 1, self.ring, self.num_envs))
+        shifted = shifted_stacks(values)
+        since = np.where(continues, self.since_first[slots[0]], 0)
+        self._write_row(slots[0], values[0], since, (since > 0) | continues)
         for i in range(1, len(slots)):
-            since = np.where(goes_on[i - 1], np.minimum(since + 1, self.depth - 1), 0)
-            self._note(slots[i], values[i], since, since > 0)
-        self.frames.write(slots, values[:, :, -1], known)
+            since = np.where(shifted[i - 1], np.minimum(since + 1, self.depth - 1), 0)
+            self._write_row(slots[i], values[i], since, since > 0)
+        self.frames.write(slots, values[:, :, -1], continues)
 
-    def _note(self, row: Indices, stacks: Array, since: Array, kept: Array) -> None:
-        """Notes for a row of slots when their `stacks` [B, S, ...] began anew: now, unless they are `kept` up."""
-        self.since[row] = since
-        for slot, stack, keeps in zip(row.tolist(), stacks, kept.tolist(), strict=True):
-            if not keeps:
-                self.older[slot] = stack[:-1].copy()
-            elif self.since[slot]:
-                self.older.pop(slot, None)
+    def _write_row(self, row: Indices, stacks: Array, since: Array, in_run: Array) -> None:
+        """Write how many rows `since` [B] the runs of `stacks` [B, S, ...] began; now, unless they are `in_run` [B]."""
+        self.since_first[row] = since
+        for slot, stack, goes_on in zip(row.tolist(), stacks, in_run.tolist(), strict=True):
+            if not goes_on:
+                self.older_frames[slot] = stack[:-1].copy()
+            elif self.since_first[slot]:
+                self.older_frames.pop(slot, None)
 
-    def _make_oldest(self, row: Indices) -> None:
-        """Has the stacks of a row begin anew, for those before it will be written over."""
-        if self.since[row[0]] == EMPTY:
+    def _begin_runs(self, row: Indices) -> None:
+        """Let runs begin in `row` [B], which is to be the oldest: the frames before it will be written over."""
+        if self.since_first[row[0]] == EMPTY:
             return
         stacks = self.at(row).cpu().numpy()
-        self.older.update(zip(row.tolist(), stacks[:, :-1].copy(), strict=True))
+        self.older_frames.update(zip(row.tolist(), stacks[:, :-1].copy(), strict=True))
         for rows in range(self.depth - 1):
-            following = later(row, rows, self.ring, self.width)
-            filled = following[self.since[following] != EMPTY]
-            self.since[filled] = np.minimum(self.since[filled], rows)
+            later = advance(row, rows, self.ring, self.num_envs)
+            written = later[self.since_first[later] != EMPTY]
+            self.since_first[written] = np.minimum(self.since_first[written], rows)
 
     def at(self, index: Indices) -> Tensor:
-        """See Column."""
-        back = np.arange(1 - self.depth, 1)
-        slots = later(index[:, None], back, self.ring, self.width)
+        """Put together the stacks [N, S, ...] at `index` [N], on the device of the frames."""
+        ages = np.arange(1 - self.depth, 1)
+        slots = advance(index[:, None], ages, self.ring, self.num_envs)
         frames = self.frames.at(slots.reshape(-1))
         stacks = frames.view(*slots.shape, *frames.shape[1:])
-        since = self.since[index]
+        since = self.since_first[index]
         for i in np.flatnonzero(since < self.depth - 1).tolist():
             rows = int(since[i])
-            older = self.older[int(slots[i, -1 - rows])]
+            older = self.older_frames[int(slots[i, -1 - rows])]
             stacks[i, : len(older) - rows] = torch.from_numpy(older[rows:])
         return stacks
 
     def state(self, first: int, rows: int) -> dict[str, Array]:
-        """See Column."""
-        last = first + rows * self.width
-        began = sorted(slot for slot in self.older if first <= slot < last)
+        """Return frames, rows since the first stacks, and the first stacks' older frames, of rows from `first` on."""
+        last = first + rows * self.num_envs
+        began = sorted(slot for slot in self.older_frames if first <= slot < last)
         return {
             "frames": self.frames.state(first, rows),
-            "since": self.since[first:last],
+            "since": self.since_first[first:last],
             "began": np.array(began, np.int64) - first,
-            "older": np.stack([self.older[slot] for slot in began]),
+            "older": np.stack([self.older_frames[slot] for slot in began]),
         }
 
     def load(self, first: int, rows: int, state: dict[str, Array]) -> None:
-        """See Column."""
+        """Write the `state` of as many rows from slot `first` on."""
         self.frames.load(first, rows, state["frames"])
-        self.since[first : first + rows * self.width] = state["since"]
-        self.older.update(zip((state["began"] + first).tolist(), np.array(state["older"]), strict=True))
+        self.since_first[first : first + rows * self.num_envs] = state["since"]
+        self.older_frames.update(zip((state["began"] + first).tolist(), np.array(state["older"]), strict=True))
 
 
-def later(slots: Indices, rows: int | Indices, ring: int, width: int) -> Indices:
-    """The slots so many `rows` of `width` later, round the `ring` of as many slots that is their stream."""
+def advance(slots: Indices, rows: int | Indices, ring: int, num_envs: int) -> Indices:
+    """Return the slots `rows` rows of `num_envs` later, round the stream's ring buffer of `ring` slots."""
     stream = slots // ring * ring
-    moved: Indices = stream + (slots - stream + rows * width) % ring
-    return moved
+    advanced: Indices = stream + (slots - stream + rows * num_envs) % ring
+    return advanced
 
 
-def follows(values: Array) -> NDArray[np.bool_]:
-    """Where stacks [n, B, S, ...] are those of the row before, moved on by one frame: [n - 1, B]."""
-    same = values[1:, :, :-1] == values[:-1, :, 1:]
-    found: NDArray[np.bool_] = same.reshape(*same.shape[:2], -1).all(-1)
-    return found
+def shifted_stacks(values: Array) -> NDArray[np.bool_]:
+    """Return where stacks [n, B, S, ...] are those of the row before, moved on by one frame: [n - 1, B]."""
+    equal = values[1:, :, :-1] == values[:-1, :, 1:]
+    shifted: NDArray[np.bool_] = equal.reshape(*equal.shape[:2], -1).all(-1)
+    return shifted
 
 
-class Kind(NamedTuple):
-    """What a column is to keep."""
+class ColumnSpec(NamedTuple):
+    """What a column stores in each slot."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -196,39 +199,39 @@ class Kind(NamedTuple):
     """Frames that are stacked, each of `shape`; 0 where none are."""
 
     @property
-    def bytes(self) -> int:
-        """What one slot takes."""
+    def nbytes(self) -> int:
+        """Bytes of one slot."""
         return self.dtype.itemsize * math.prod(self.shape)
 
 
-def kind_of(values: Array) -> Kind:
-    """What suits values [n, B, ...] such as these: bytes that mostly follow one another as stacks do are stacks."""
+def spec_of(values: Array) -> ColumnSpec:
+    """Return what suits `values` [n, B, ...]: bytes of which most are shifted stacks are stored as single frames."""
     shape = values.shape[2:]
-    could_be = len(shape) == IMAGE and values.dtype == np.uint8 and 1 < shape[0] <= MOST_STACKED and len(values) > 1
-    if could_be and follows(values).mean() > MOSTLY:
-        return Kind(shape[1:], values.dtype, depth=shape[0])
-    return Kind(shape, values.dtype)
+    may_be_stacks = len(shape) == FRAME_STACK_AXES and values.dtype == np.uint8 and 1 < shape[0] <= MAX_FRAMES
+    if may_be_stacks and len(values) > 1 and shifted_stacks(values).mean() > MIN_SHIFTED_SHARE:
+        return ColumnSpec(shape[1:], values.dtype, depth=shape[0])
+    return ColumnSpec(shape, values.dtype)
 
 
-def kind_in(state: Any) -> Kind:
-    """What the `state` of a column was of."""
+def spec_of_state(state: Any) -> ColumnSpec:
+    """Return what the column stored that gave `state`."""
     if isinstance(state, dict):
-        return Kind(state["frames"].shape[2:], state["frames"].dtype, depth=state["older"].shape[1] + 1)
-    return Kind(state.shape[2:], state.dtype)
+        return ColumnSpec(state["frames"].shape[2:], state["frames"].dtype, depth=state["older"].shape[1] + 1)
+    return ColumnSpec(state.shape[2:], state.dtype)
 
 
 def make_columns(
-    kinds: dict[str, Kind], streams: int, rows: int, width: int, device: torch.device
+    specs: dict[str, ColumnSpec], streams: int, rows: int, num_envs: int, device: torch.device
 ) -> dict[str, Column]:
-    """Columns of all these kinds, empty, on `device` if it has room for them."""
-    slots = streams * rows * width
-    size = slots * sum(kind.bytes for kind in kinds.values())
-    if device != CPU and size > SHARE * torch.cuda.mem_get_info(device)[0]:
+    """Allocate columns by name, on `device` if it has room for all of them, else in the machine's memory."""
+    slots = streams * rows * num_envs
+    size = slots * sum(spec.nbytes for spec in specs.values())
+    if device != CPU and size > MAX_DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
         log.warning("replay is kept in the machine's memory: %.1f GB are too much for the GPU's", size / 1e9)
         device = CPU
     columns: dict[str, Column] = {}
-    for name, kind in kinds.items():
-        given = (slots, width, kind.shape, kind.dtype)
-        column = HostColumn(*given) if device == CPU else DeviceColumn(*given, device)
-        columns[name] = FrameStackColumn(column, kind.depth, rows) if kind.depth else column
+    for name, spec in specs.items():
+        values = (slots, num_envs, spec.shape, spec.dtype)
+        column = HostColumn(*values) if device == CPU else DeviceColumn(*values, device)
+        columns[name] = FrameStackColumn(column, spec.depth, rows) if spec.depth else column
     return columns

@@ -5,7 +5,7 @@ import logging
 import torch
 
 from rltrainer.api.options import Options, ReplayOptions
-from rltrainer.api.options.off_policy import ShardedReplayOptions
+from rltrainer.core.features import option
 from rltrainer.core.fragment import Fragment
 from rltrainer.core.types import CPU, Array
 from rltrainer.ops.schedules import at
@@ -16,13 +16,12 @@ log = logging.getLogger(__name__)
 
 
 def shard_count(options: Options) -> int:
-    """Shards that replay is split into, or 0 where it is not."""
-    workers = max(1, options.num_workers)
-    return min(options.replay_shards, workers) if isinstance(options, ShardedReplayOptions) else 0
+    """Return the number of shards that replay is split into, at most one a worker; 0 where it is not split."""
+    return int(min(option(options, "replay_shards", 0), max(1, options.num_workers)))
 
 
 def new_replay(options: ReplayOptions, device: torch.device = CPU) -> Replay:
-    """One buffer: all of replay, or one shard of it."""
+    """Make an empty buffer: all of replay, or one shard of it."""
     shards = shard_count(options) or 1
     return Replay(
         capacity=options.buffer_size // shards,
@@ -37,26 +36,26 @@ def new_replay(options: ReplayOptions, device: torch.device = CPU) -> Replay:
 
 
 def load_replay(options: ReplayOptions, state: Tree, device: torch.device = CPU) -> Replay:
-    """A buffer that goes on from `Replay.state()`, or an empty one where that was of other workers or another size."""
+    """Make a buffer that goes on from `Replay.state()`, or an empty one where that was of another size or workers."""
     replay = new_replay(options, device)
     try:
         replay.load(state)
     except ValueError as error:
         log.warning("the replay buffer begins empty: %s", error)
         return new_replay(options, device)
-    if replay.width not in (0, options.num_envs_per_worker):
-        log.warning("the replay buffer begins empty: it was filled by workers of %d environments", replay.width)
+    if replay.num_envs not in (0, options.num_envs_per_worker):
+        log.warning("the replay buffer begins empty: it was filled by workers of %d environments", replay.num_envs)
         return new_replay(options, device)
     return replay
 
 
 def beta_at(options: ReplayOptions, timesteps: int) -> float:
-    """The exponent of the importance weights, `timesteps` into the run."""
+    """Return the exponent of the importance weights, `timesteps` into the run."""
     return at(options.priority_beta_schedule, options.priority_beta, timesteps)
 
 
 class Shard:
-    """One buffer of several. Worker w fills stream w // n of shard w % n."""
+    """One buffer of several. Of n shards, worker w fills stream w // n of shard w % n."""
 
     def __init__(self, options: ReplayOptions, seed: int) -> None:
         self.options, self.shards = options, shard_count(options)
@@ -64,25 +63,25 @@ class Shard:
         self.rng = torch.Generator().manual_seed(seed)
 
     def add(self, worker: int, fragment: Fragment) -> None:
-        """Takes in a worker's fragment."""
+        """Store a worker's fragment."""
         self.replay.add(fragment, worker // self.shards, fragment.priorities)
 
     def draw(self, timesteps: int) -> Transitions | None:
-        """A batch for the learner, on the CPU; None while there is nothing to draw from."""
+        """Draw a batch for the learner, on the CPU; None while there is nothing to draw from."""
         if not len(self.replay):
             return None
         return self.replay.sample(self.options.batch_size, self.rng, beta_at(self.options, timesteps))
 
     def update_priorities(self, index: Array, td_error: Array) -> None:
-        """Takes the learner's temporal differences [N] as the priorities of the transitions that lie at `index` [N]."""
+        """Set the learner's |TD errors| [N] as the priorities of the transitions at `index` [N]."""
         if self.options.prioritized:
             self.replay.update_priorities(index, td_error)
 
     def state(self) -> Tree:
-        """Everything that sampling from it goes on from."""
+        """Return everything that sampling from it goes on from."""
         return {"rng": self.rng.get_state(), "buffer": self.replay.state()}
 
     def load(self, state: Tree) -> None:
-        """Goes on from `state()`."""
+        """Go on from `state()`."""
         self.rng.set_state(state["rng"])
         self.replay = load_replay(self.options, state["buffer"])

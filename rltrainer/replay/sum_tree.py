@@ -1,4 +1,4 @@
-"""Sampling in proportion to weights that change."""
+"""Sampling in proportion to weights that change: priorities, as a sum tree."""
 
 from itertools import pairwise
 
@@ -15,8 +15,8 @@ FANOUT = 32
 class SumTree:
     """`size` weights, all 0 at first, with the sum of every group of them, of every group of groups, and so on.
 
-    Changing or drawing k of n weights takes log n steps of k numbers each. A sum is always made anew from
-    what it is the sum of, so no error grows with time.
+    Changing or drawing k of n weights takes log n steps of k numbers each. A sum is always computed anew from what it
+    is the sum of, so no error grows with time.
     """
 
     def __init__(self, size: int) -> None:
@@ -35,20 +35,20 @@ class SumTree:
         return float(self.levels[-1].sum())
 
     def get(self, index: Indices) -> Floats:
-        """The weights [N] at `index` [N]."""
+        """Return the weights [N] at `index` [N]."""
         return self._flat[0][index]
 
     def set(self, index: Indices, weights: Floats) -> None:
-        """Puts `weights` [N], none below 0, at `index` [N]. Where an index stands twice, its last weight counts."""
+        """Set `weights` [N], none below 0, at `index` [N]. Where an index stands twice, its last weight counts."""
         self._flat[0][index] = weights
-        for below, above in zip(self.levels, self._flat[1:], strict=False):
+        for children, parents in zip(self.levels, self._flat[1:], strict=False):
             index = index // FANOUT
-            above[index] = below[index].sum(1)
+            parents[index] = children[index].sum(1)
 
     def sample(self, masses: Floats) -> Indices:
-        """Where the running sum of the weights passes each of `masses` [N], from 0 to below the total.
+        """Return the indices [N] where the running sum of the weights passes `masses` [N], from 0 to below the total.
 
-        Returns indices [N]. None has a weight of 0, however the sums were rounded, as long as the total is not 0.
+        None has a weight of 0, however the sums were rounded, as long as the total is not 0.
         """
         group = np.zeros(len(masses), np.int64)
         rows = np.arange(len(masses))
@@ -61,11 +61,11 @@ class SumTree:
         return group
 
     def weights(self) -> Floats:
-        """All weights [size]: a view, to be copied or written before the next change."""
+        """Return all weights [size]: a view, to be copied or written before the next change."""
         return self._flat[0][: self.size]
 
     def load(self, weights: Floats) -> None:
-        """Takes all weights [size] from `weights`."""
+        """Set all weights [size]."""
         self._flat[0][: self.size] = weights
         for below, above in pairwise(range(len(self.levels))):
             self._flat[above][: len(self.levels[below])] = self.levels[below].sum(1)

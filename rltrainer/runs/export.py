@@ -156,7 +156,7 @@ class ActingGraph(nn.Module):
         self.encoders = nn.ModuleList(_flat(part.space) for part in self.parts)
         for layer in self.modules():
             if isinstance(layer, NoisyLinear):
-                layer.quiet = True
+                layer.noise_enabled = False
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Compute the outputs, in the order of their names."""

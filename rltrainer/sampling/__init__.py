@@ -1,1 +1,1 @@
-"""The acting half: workers that step environments, and evaluators."""
+"""The acting half: workers that step environments into fragments, and the evaluator."""

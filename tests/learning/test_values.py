@@ -79,5 +79,5 @@ def test_critics_tell_the_end_from_a_cut(run: str, config: dict[str, Any], end: 
     backend, iterations = serial(plan)
     next(iterations)
     with torch.no_grad():
-        values = believed(backend.learner.nets, torch.tensor([[0.0], [1.0], [2.0]]))
+        values = believed(backend.learner.context.nets, torch.tensor([[0.0], [1.0], [2.0]]))
     torch.testing.assert_close(values, torch.tensor(worth), atol=0.1, rtol=0)

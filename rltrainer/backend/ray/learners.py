@@ -155,7 +155,7 @@ class LearnerActor:
     def state(self) -> Tree:
         """Return its parts of a checkpoint. Learners after the first leave out what all have in common."""
         tree = learner_state(self.learner)
-        if self.learner.rank == 0:
+        if self.learner.context.rank == 0:
             return tree
         return {"learner": {name: tree["learner"][name] for name in PER_LEARNER}, "replay": tree["replay"]}
 

@@ -18,7 +18,7 @@ def written(
     """A checkpoint whose weights and statistics are far from those that training begins with."""
     options = small(run, **config)
     plan = worker_config(env, run, **options)
-    nets = learner(plan).nets
+    nets = learner(plan).context.nets
     rng = torch.Generator().manual_seed(iteration)
     with torch.no_grad():
         for parameter in nets.parameters():

@@ -1,20 +1,14 @@
 """The policy-gradient algorithms' own mathematics: PG's baseline, APPO's ratio."""
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
 
-from rltrainer.algorithms import on_policy, ppo
-from rltrainer.algorithms.appo import RHO, judge, step
-from rltrainer.algorithms.impala import corrected
+from rltrainer.algorithms.appo import RHO, step, target_batch
 from rltrainer.algorithms.pg import returns
 from rltrainer.api.options.on_policy import APPOOptions
 from rltrainer.core.fragment import Batch, collate
-from rltrainer.learning.learner import Learner
-from rltrainer.ops import losses
+from rltrainer.learning.update_context import UpdateContext
 from rltrainer.sampling.worker import Worker
 from tests.unit.trainer.helpers import TASKS, learner, serial, small, worker_config
 
@@ -82,25 +76,25 @@ def test_fragments_with_nothing_to_learn_from_are_left_out(run: str) -> None:
     assert all(bool(p.isfinite().all()) for p in backend.learner.policy().values())
 
 
-def off_policy(**config: object) -> tuple[Learner, Batch, APPOOptions]:
+def off_policy(**config: object) -> tuple[UpdateContext, Batch, APPOOptions]:
     """A learner of APPO whose target is not its policy, and a batch that was sampled with neither."""
     plan = worker_config(run="APPO", **small("APPO", **config))
-    subject = learner(plan)
+    subject = learner(plan).context
     rng = torch.Generator().manual_seed(0)
 
     def shaken(vector: Tensor) -> None:
         vector.data += 0.3 * torch.randn(vector.shape, generator=rng)
 
-    fragment, _ = Worker(plan, 0).sample(subject.weights(0))
-    shaken(subject.flats[""].vector)
-    shaken(subject.target_flats[""].vector)
+    fragment, _ = Worker(plan, 0).sample(learner(plan).weights(0))
+    shaken(subject.groups.flats[""].vector)
+    shaken(subject.groups.target_flats[""].vector)
     return subject, collate([fragment], torch.device("cpu")), plan.options  # type: ignore[return-value]
 
 
 def test_appos_ratio_is_that_of_the_policy_to_the_larger_of_targets_and_workers() -> None:
     """pi / max(target, worker / RHO), section 3.1 of IMPACT, from probabilities."""
     subject, batch, cfg = off_policy(normalize_advantages=False, clip=100.0)
-    columns = judge(subject, batch, cfg)
+    columns = target_batch(subject, batch, cfg)
     with torch.no_grad():
         policy = subject.nets(columns["obs"])[0].softmax(-1)
         target = subject.targets[""](columns["obs"])[0].softmax(-1)
@@ -115,12 +109,12 @@ def test_appos_ratio_is_that_of_the_policy_to_the_larger_of_targets_and_workers(
 
 def test_appos_values_are_judged_by_the_target_network() -> None:
     subject, batch, cfg = off_policy()
-    before = judge(subject, batch, cfg)
-    subject.flats[""].vector.data.zero_()
-    after = judge(subject, batch, cfg)
+    before = target_batch(subject, batch, cfg)
+    subject.groups.flats[""].vector.data.zero_()
+    after = target_batch(subject, batch, cfg)
     assert all(torch.equal(before[name], after[name]) for name in before)
-    subject.target_flats[""].vector.data.zero_()
-    flat = judge(subject, batch, cfg)
+    subject.groups.target_flats[""].vector.data.zero_()
+    flat = target_batch(subject, batch, cfg)
     assert flat["share"].tolist() == pytest.approx(
         (batch.extras["logp"][batch.valid].exp() * 2).clamp(max=RHO).tolist()
     )
@@ -131,7 +125,7 @@ def test_appos_values_are_judged_by_the_target_network() -> None:
 def test_appos_target_is_renewed_every_so_many_steps_of_the_optimiser() -> None:
     """32 steps of experience in minibatches of 16, twice: 4 steps in each update."""
     subject, batch, cfg = off_policy(target_update_freq=8, minibatch_size=16)
-    target = subject.target_flats[""].vector
+    target = subject.groups.target_flats[""].vector
 
     def renewed() -> bool:
         target.data.fill_(0.01)
@@ -139,113 +133,3 @@ def test_appos_target_is_renewed_every_so_many_steps_of_the_optimiser() -> None:
         return not bool((target == 0.01).all())
 
     assert [renewed() for _ in range(6)] == [False, False, True, False, True, False]
-
-
-# --- the gradients that are followed, against autograd's of the losses that the papers give
-
-
-def shaken(run: str, env: str, **config: Any) -> tuple[Learner, Batch]:
-    """A learner whose networks are no longer those that sampled, and what these sampled. It keeps its weights."""
-    plan = worker_config(run=run, env=env, **small(run, grad_clip=0.0, **config))
-    subject = learner(plan)
-    fragment, _ = Worker(plan, 0).sample(subject.weights(0))
-    for i, flat in enumerate((*subject.flats.values(), *subject.target_flats.values())):
-        flat.vector.data += 0.3 * torch.randn(flat.vector.shape, generator=torch.Generator().manual_seed(i))
-    subject.withhold = True
-    return subject, collate([fragment], torch.device("cpu"))
-
-
-def followed(subject: Learner, step: Callable[[], object], loss: Callable[[], Tensor]) -> None:
-    with subject.tape.recording():
-        step()
-    found = subject.flats[""].gradient.clone()
-    subject.flats[""].gradient.zero_()
-    loss().backward()  # type: ignore[no-untyped-call]
-    torch.testing.assert_close(found, subject.flats[""].gradient, rtol=1e-4, atol=1e-6)
-    assert found.abs().max() > 0
-
-
-ENVIRONMENTS = ["CartPole-v1", "Pendulum-v1", "Acrobot-v1"]
-PENALTIES: list[dict[str, Any]] = [
-    {},
-    {"entropy_coeff": 0.1, "vf_clip": 0.3, "vf_share_layers": True},
-    {"entropy_coeff": 0.05, "normalize_advantages": False, "kl_coeff": 0.4, "vf_coeff": 0.7},
-    {"recurrent": "lstm", "entropy_coeff": 0.02},
-]
-
-
-@pytest.mark.parametrize("env", ENVIRONMENTS)
-@pytest.mark.parametrize("config", PENALTIES)
-def test_ppo_follows_equation_9(env: str, config: dict[str, Any]) -> None:
-    subject, batch = shaken("PPO", env, **config)
-    cfg: Any = subject.options
-    columns = on_policy.evaluate(subject.nets, batch, cfg)
-    rows = on_policy.whole(columns)
-    old = subject.nets.action_distribution.make(rows["parameters"] + 0.2 * torch.randn(rows["parameters"].shape))
-    rows["logp"] = old.log_prob(rows["a"])
-
-    def loss() -> Tensor:
-        parameters, v = on_policy.predict(subject.nets, rows)
-        dist = subject.nets.action_distribution.make(parameters)
-        ratio = (dist.log_prob(rows["a"]) - rows["logp"]).exp()
-        adv = losses.standardize(rows["adv"]) if cfg.normalize_advantages else rows["adv"]
-        policy = torch.minimum(ratio * adv, ratio.clamp(1 - cfg.clip, 1 + cfg.clip) * adv).mean()
-        value = 0.5 * (v - rows["target"]).square()
-        if cfg.vf_clip is not None:
-            held = rows["v"] + (v - rows["v"]).clamp(-cfg.vf_clip, cfg.vf_clip)
-            value = torch.maximum(value, 0.5 * (held - rows["target"]).square())
-        kl = subject.nets.action_distribution.make(rows["parameters"]).kl(dist).mean()
-        bonus = cfg.entropy_coeff * dist.entropy().mean()
-        total: Tensor = -policy + cfg.vf_coeff * value.mean() - bonus + cfg.kl_coeff * kl
-        return total
-
-    weights = (cfg.clip, cfg.entropy_coeff, cfg.kl_coeff)
-    followed(subject, lambda: ppo.step(subject, rows, cfg, *weights), loss)
-    found = ppo.step(subject, rows, cfg, *weights)
-    seen = {**found, "v_old": rows["v"], "old": rows["parameters"], "target": rows["target"]}
-    torch.testing.assert_close(ppo.judged(subject.nets, seen, cfg, *weights)["loss"], loss().detach())
-
-
-@pytest.mark.parametrize("env", ENVIRONMENTS)
-@pytest.mark.parametrize("run", ["A2C", "IMPALA"])
-@pytest.mark.parametrize("config", [{}, {"entropy_coeff": 0.1, "vf_coeff": 0.7, "vf_share_layers": True}])
-def test_actor_critics_follow_their_three_losses(run: str, env: str, config: dict[str, Any]) -> None:
-    subject, batch = shaken(run, env, **config)
-    cfg: Any = subject.options
-
-    def loss() -> Tensor:
-        parameters, v = subject.nets(batch.obs)
-        dist = subject.nets.action_distribution.make(parameters[:-1])
-        logp, valid = dist.log_prob(batch.a), batch.valid
-        if run == "A2C":
-            adv = on_policy.advantages(batch, v.detach(), cfg)
-            target = adv + v[:-1].detach()
-        else:
-            target, adv = corrected(batch, logp, v, cfg)
-        value = 0.5 * (v[:-1] - target)[valid].square().mean()
-        policy = -(logp * adv)[valid].mean()
-        total: Tensor = policy + cfg.vf_coeff * value - cfg.entropy_coeff * dist.entropy()[valid].mean()
-        return total
-
-    followed(subject, lambda: subject.algorithm.update(subject, batch, cfg), loss)
-
-
-@pytest.mark.parametrize("env", ENVIRONMENTS)
-@pytest.mark.parametrize("kl_coeff", [0.0, 0.4])
-def test_appo_follows_equation_2(env: str, kl_coeff: float) -> None:
-    subject, batch = shaken("APPO", env, entropy_coeff=0.1)
-    cfg: Any = subject.options
-    rows = judge(subject, batch, cfg)
-
-    def loss() -> Tensor:
-        parameters, v = subject.nets(rows["obs"])
-        dist = subject.nets.action_distribution.make(parameters)
-        ratio = rows["share"] * (dist.log_prob(rows["a"]) - rows["behaviour"]).exp()
-        adv = losses.standardize(rows["adv"]) if cfg.normalize_advantages else rows["adv"]
-        policy = torch.minimum(ratio * adv, ratio.clamp(1 - cfg.clip, 1 + cfg.clip) * adv).mean()
-        value = 0.5 * (v - rows["target"]).square().mean()
-        kl = subject.nets.action_distribution.make(rows["parameters"]).kl(dist).mean()
-        total: Tensor = -policy + cfg.vf_coeff * value - cfg.entropy_coeff * dist.entropy().mean() + kl_coeff * kl
-        return total
-
-    followed(subject, lambda: step(subject, rows, cfg, cfg.entropy_coeff, kl_coeff), loss)

@@ -22,7 +22,8 @@ SEEN: list[dict[str, Any]] = []
 
 def spying(learner: Any, batch: Any, cfg: Any) -> dict[str, float]:
     SEEN.append(cfg.custom)
-    return PPO.update(learner, batch, cfg)  # type: ignore[return-value]
+    metrics: dict[str, float] = PPO.update(learner, batch, cfg)
+    return metrics
 
 
 class MyOptions(PPOOptions):
@@ -144,7 +145,7 @@ def test_minibatches_of_sequences_hold_every_valid_step_once() -> None:
 def test_numbers_that_are_none_end_the_run_in_words() -> None:
     backend = SerialBackend(worker_config(**quick()), nothing)
     fragments, _ = backend.sample(backend.weights(0))
-    backend.learner.flats[""].vector.data.fill_(float("nan"))
+    backend.learner.context.groups.flats[""].vector.data.fill_(float("nan"))
     with pytest.raises(RunError, match=r"training diverged: .* A smaller lr") as caught:
         backend.update_from_fragments(fragments, 0)
     assert caught.value.reason == "Diverged"

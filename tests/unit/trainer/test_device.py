@@ -15,9 +15,8 @@ from rltrainer.backend.base import make_learner
 from rltrainer.backend.open import open_backend
 from rltrainer.backend.ray.settings import CURRENT as RAY
 from rltrainer.backend.serial import SerialBackend
+from rltrainer.core.algorithm import LearnerAPI, Losses
 from rltrainer.core.types import Metrics
-from rltrainer.learning.learner import Learner
-from rltrainer.replay.buffer import Replay
 from rltrainer.runs import train
 from rltrainer.runs.folder import MARK
 from rltrainer.storage import checkpoint as ckpt
@@ -101,17 +100,20 @@ def test_recordings_follow_what_changes(run: str, least: int, config: dict[str, 
 
 
 def test_what_cannot_be_recorded_is_done_without(caplog: pytest.LogCaptureFixture) -> None:
-    def step(learner: Learner, given: dict[str, Tensor], options: Any) -> dict[str, Tensor]:
-        v = learner.nets(given["obs"])[1].mean()
-        return {"norm": learner.minimise(v.square()) * v.item()}
+    def loss(v: Tensor, batch: dict[str, Tensor], options: Any) -> Losses:
+        return {"loss": v.square()}
+
+    def step(learner: LearnerAPI, batch: dict[str, Tensor], options: Any) -> dict[str, Tensor]:
+        v = learner.nets(batch["obs"])[1].mean()
+        return {"norm": learner.minimize(loss, v, batch)["grad_norm"] * v.item()}
 
     plan = worker_config(lr=LR)
     obs = torch.ones(3, 4)
     alone = make_learner(plan)
-    expected = [alone.recorded(step, {"obs": obs}) for _ in range(4)]
+    expected = [alone.context.recorded(step, {"obs": obs}) for _ in range(4)]
     with SimulatedDevice():
         learner = make_learner(plan, DEVICE)
-        found = [learner.recorded(step, {"obs": obs.to(DEVICE)}) for _ in range(4)]
+        found = [learner.context.recorded(step, {"obs": obs.to(DEVICE)}) for _ in range(4)]
         assert equal([{"norm": each["norm"].cpu()} for each in found], expected)
         assert equal(learner.policy(), alone.policy())
     assert caplog.text.count("updates go on without CUDA graphs") == 1
@@ -244,8 +246,8 @@ def test_replay_lies_on_the_device_where_there_is_room(caplog: pytest.LogCapture
         with SimulatedDevice(memory) as device:
             learning = SerialBackend(plan, nothing, DEVICE)
             learning.update_from_fragments(learning.sample(learning.weights(0))[0], 0)
-            assert isinstance(learning.learner.replay, Replay)
+            assert learning.learner.feed is not None
             device.waits.clear()
-            assert learning.learner.replay.sample(4, torch.Generator(), 0.0).obs.device == place
+            assert learning.learner.feed.replay.sample(4, torch.Generator(), 0.0).obs.device == place
             assert not device.waits
             assert ("too much for the GPU" in caplog.text) == (place == CPU)

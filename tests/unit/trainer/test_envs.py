@@ -17,7 +17,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from rltrainer.envs import vectorize
 from rltrainer.envs.source import EnvSource
-from rltrainer.envs.vectorize import SerialVectorEnv, Subprocesses, choice, quicker
+from rltrainer.envs.vectorize import SerialVectorEnv, SubprocessVectorEnv, faster_mode, mode_for
 from rltrainer.errors import RunError
 from rltrainer.sampling.worker import Worker
 from tests.unit.trainer.helpers import TOYS, learner, worker_config
@@ -93,7 +93,7 @@ def test_what_a_script_registers_is_known_in_other_processes() -> None:
 
 
 @pytest.mark.parametrize("how", ["auto", "sync", "subprocess"])
-def test_an_environments_own_vector_comes_first(how: vectorize.How) -> None:
+def test_an_environments_own_vector_comes_first(how: vectorize.VectorMode) -> None:
     assert type(EnvSource("CartPole-v1").vector(2, how)).__name__ == "CartPoleVectorEnv"
     assert type(EnvSource(__name__ + ":Own").vector(2, how)) is SyncVectorEnv
 
@@ -144,7 +144,7 @@ def test_observations_of_several_parts_become_one_vector(name: str) -> None:
 def test_processes_are_for_steps_that_take_clearly_longer_than_pipes(
     step: float, num_envs: int, cpus: int, expected: str
 ) -> None:
-    assert choice(step, num_envs, cpus) == expected
+    assert mode_for(step, num_envs, cpus) == expected
 
 
 def test_auto_measures_a_step_and_says_what_it_chose(caplog: pytest.LogCaptureFixture) -> None:
@@ -154,8 +154,8 @@ def test_auto_measures_a_step_and_says_what_it_chose(caplog: pytest.LogCaptureFi
             return super().step(action)
 
     with caplog.at_level(logging.INFO):
-        assert quicker(Sleepy, 8, 8) == "subprocess"
-        assert quicker(Countdown, 8, 8) == "sync"
+        assert faster_mode(Sleepy, 8, 8) == "subprocess"
+        assert faster_mode(Countdown, 8, 8) == "sync"
     slow, quick = (record.getMessage() for record in caplog.records)
     assert int(slow.removeprefix("a step of one environment takes ").split()[0]) >= 10_000
     assert slow.endswith("us: 8 are stepped each in a process of its own")
@@ -170,17 +170,17 @@ def test_auto_does_not_measure_where_processes_are_out_of_the_question(num_envs:
         made.append(Countdown())
         return made[-1]
 
-    assert quicker(make, num_envs, cpus) == "sync"
+    assert faster_mode(make, num_envs, cpus) == "sync"
     assert not made
 
 
 def test_auto_leaves_faults_to_the_run() -> None:
-    assert quicker(lambda: Faulty(at=1), 8, 8) == "sync"
+    assert faster_mode(lambda: Faulty(at=1), 8, 8) == "sync"
 
 
 def test_processes_take_no_signals_of_the_group_and_see_one_thread() -> None:
     envs = EnvSource(TOYS + "Threads").vector(2, "subprocess")
-    assert isinstance(envs, Subprocesses)
+    assert isinstance(envs, SubprocessVectorEnv)
     groups = {os.getpgid(process.pid or 0) for process in envs.processes}
     assert os.getpgid(0) not in groups
     assert envs.get_attr("threads") == (os.environ.get("OMP_NUM_THREADS", "1"),) * 2
@@ -224,11 +224,11 @@ def test_processes_are_faster_where_steps_are_slow() -> None:
 
 BROUGHT = [
     ("ale_py", "ALE/Pong-v5", (4, 84, 84), "AtariVectorEnv"),
-    ("minatar", "MinAtar/Breakout-v1", (10, 10, 4), "Sequential"),
-    ("Box2D", "LunarLander-v3", (8,), "Sequential"),
-    ("mujoco", "HalfCheetah-v5", (17,), "Sequential"),
-    ("envpool", "envpool:Pong-v5", (4, 84, 84), "Pool"),
-    ("envpool", "envpool:HalfCheetah-v4", (17,), "Pool"),
+    ("minatar", "MinAtar/Breakout-v1", (10, 10, 4), "SerialVectorEnv"),
+    ("Box2D", "LunarLander-v3", (8,), "SerialVectorEnv"),
+    ("mujoco", "HalfCheetah-v5", (17,), "SerialVectorEnv"),
+    ("envpool", "envpool:Pong-v5", (4, 84, 84), "EnvPoolVectorEnv"),
+    ("envpool", "envpool:HalfCheetah-v4", (17,), "EnvPoolVectorEnv"),
 ]
 
 

@@ -24,7 +24,7 @@ from rltrainer.runs.context import RunContext
 from rltrainer.runs.folder import MARK
 from rltrainer.runs.interrupt import Interrupt
 from rltrainer.runs.run import Run
-from rltrainer.sampling.evaluator import STEPS, Evaluator
+from rltrainer.sampling.evaluator import UNROLL_LENGTH, Evaluator
 from rltrainer.sampling.worker import WorkerConfig
 from rltrainer.seeding import Role, derived_seed
 from rltrainer.storage import checkpoint as ckpt
@@ -69,7 +69,7 @@ def test_each_environment_contributes_as_many_episodes_as_was_fixed_beforehand(e
 
 
 def test_episodes_go_on_for_longer_than_one_look_at_them() -> None:
-    length = 2 * STEPS + 7
+    length = 2 * UNROLL_LENGTH + 7
     (report,) = evaluated(worker_config(TOYS + "Countdown", env_config={"length": length}), 18)
     assert report == EpisodeReport(18 * length, [float(length)] * 18, [length] * 18)
 
@@ -105,8 +105,8 @@ def counting(*, deterministic: bool) -> Algorithm:
         context.state = {"count": context.state["count"] + 1}
         return right
 
-    def initial_state(nets: Any, width: int) -> State:
-        return {"count": torch.zeros(width, 1)}
+    def initial_state(nets: Any, num_envs: int) -> State:
+        return {"count": torch.zeros(num_envs, 1)}
 
     def refuse(*arguments: Any) -> Any:
         raise AssertionError("the other way of acting was asked for")

@@ -175,11 +175,11 @@ def test_shards_share_workers_and_capacity_and_are_drawn_from_in_turn(shards: in
     steps = sum(iteration.timesteps for iteration in done)
     options = backend.worker_config.options
     assert isinstance(options, ReplayOptions)
-    assert backend.learner.counters["updates"] == pytest.approx((steps - 40) * options.updates_per_step, abs=9)
+    assert backend.learner.context.counters["updates"] == pytest.approx((steps - 40) * options.updates_per_step, abs=9)
     assert len(backend.shards) == shards
     assert [len(shard.replay) > 0 for shard in backend.shards] == [True] * shards
     assert sum(shard.replay.capacity for shard in backend.shards) == 600
-    assert backend.next_shard == backend.learner.counters["updates"] % shards
+    assert backend.next_shard == backend.learner.context.counters["updates"] % shards
 
 
 @pytest.mark.parametrize(("shards", "workers"), [(1, 1), (1, 3), (2, 3), (3, 4), (4, 2)])

@@ -189,7 +189,7 @@ def outputs_of(found: Policy, obs: torch.Tensor, memory: dict[str, Any]) -> dict
     if found.run in ("DDPG", "TD3", "ApexDDPG"):
         return {}
     if found.algorithm.replays and found.run != "SAC":
-        with nets.quiet():
+        with nets.without_noise():
             return {"q": nets(obs).numpy()}
     if found.run in ("PG", "SAC"):
         raw = nets(obs)
@@ -228,8 +228,8 @@ CONTRARY = Algorithm(
     **{
         **vars(PPO),
         "name": "CONTRARY",
-        "best": contrary,
-        "memory": lambda nets, width: {"steps": torch.zeros(width, 1)},
+        "greedy_action": contrary,
+        "initial_state": lambda nets, width: {"steps": torch.zeros(width, 1)},
     }
 )
 
@@ -237,7 +237,7 @@ CONTRARY = Algorithm(
 def test_an_algorithm_of_ones_own_is_exported_by_how_it_acts(tmp_path: Path) -> None:
     plan = worker_config()
     identity = {"run": HERE + "CONTRARY", "env": "CartPole-v1", "env_config": {}, "config": {}, "seed": 0}
-    tree = {"policy": module_state(learner(plan).nets), "run": {"spec": identity}}
+    tree = {"policy": module_state(learner(plan).context.nets), "run": {"spec": identity}}
     folder = checkpoint.write(tmp_path, tree, 1, 10, {})
     session = onnxruntime.InferenceSession(export(folder, "onnx", tmp_path))
     obs = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)

@@ -274,7 +274,7 @@ def test_a_lost_fragment_leaves_all_learners_as_they_were(group: Any, caplog: py
         raise ObjectLostError("00", None, "")
 
     def lose(actor: Any) -> None:
-        if actor.learner.rank == 1:
+        if actor.learner.context.rank == 1:
             vars(ray_learners)["ray"] = SimpleNamespace(get=gone)
 
     two.on_each(lose)
@@ -350,9 +350,9 @@ def test_bfloat16_learns_nearly_what_float32_does(env: str, run: str, extra: dic
         assert np.isfinite(list(done[-1].metrics.values())).all()
         tree = backend.state(workers=False)
         assert {value.dtype for value in tree["policy"].values()} <= {torch.float32, torch.float64}
-        learned.append(backend.learner.flats[plan.algorithm.acts].vector.detach())
+        learned.append(backend.learner.context.groups.flats[plan.algorithm.acts].vector.detach())
     exact, rough = learned
-    first = make_learner(plan).flats[plan.algorithm.acts].vector.detach()
+    first = make_learner(plan).context.groups.flats[plan.algorithm.acts].vector.detach()
     assert not torch.equal(exact, rough), "the option does something"
     assert (rough - exact).norm() < (exact - first).norm(), "and it is nearer to float32 than to where both began"
 
@@ -368,7 +368,7 @@ def test_in_bfloat16_outputs_are_float32_and_no_step_is_missed() -> None:
             parameters, v = learner.nets(batch.obs)
             values.append(v.detach())
             assert parameters.dtype == v.dtype == torch.float32
-            learner.minimise(v.square().mean() + 1)
+            learner.minimize(lambda v, batch, options: {"loss": v.square().mean() + 1}, v, batch)
         return {}
 
     plan = worker_config(**SMALL, lr=0.1, precision="bfloat16")

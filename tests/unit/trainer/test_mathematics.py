@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rltrainer.algorithms.ppo import adapted, distance
+from rltrainer.algorithms.ppo import adapted, policy_shift
 from rltrainer.errors import RunError
 from rltrainer.ops import losses
 from rltrainer.ops.action_spaces import action_distribution
@@ -189,25 +189,25 @@ def test_the_estimate_of_the_divergence_is_right_on_average() -> None:
     """Weighted by the old policy's probabilities, the estimate is the KL divergence itself."""
     old, new = Categorical(LOGITS[:1]), Categorical(OTHER[:1])
     log_ratio = (new.logp - old.logp)[0]
-    estimates = torch.stack([distance(each, each.exp(), 0.2)[0] for each in torch.split(log_ratio, 1)])
+    estimates = torch.stack([policy_shift(each, 0.2)[0] for each in torch.split(log_ratio, 1)])
     torch.testing.assert_close((old.logp[0].exp() * estimates).sum(), old.kl(new)[0])
 
 
 def test_the_clipped_share_by_hand() -> None:
     ratio = torch.tensor([1.0, 1.1, 1.3, 0.7])
-    assert distance(ratio.log(), ratio, 0.2)[1].item() == 0.5
+    assert policy_shift(ratio.log(), 0.2)[1].item() == 0.5
 
 
 @settings(deadline=None)
 @given(st.integers(0, 2**31), st.floats(0.05, 2.0))
-def test_slopes_are_autograds(seed: int, clip: float) -> None:
+def test_derivatives_of_losses_are_autograds(seed: int, clip: float) -> None:
     rng = torch.Generator().manual_seed(seed)
     log_ratio, adv, v, old, target = torch.randn(5, 9, generator=rng, dtype=torch.float64)
     log_ratio.requires_grad_()
     (expected,) = torch.autograd.grad(losses.clipped_surrogate(log_ratio.exp(), adv, clip), log_ratio)
-    torch.testing.assert_close(losses.clipped_surrogate_slope(log_ratio.exp().detach(), adv, clip), expected)
+    torch.testing.assert_close(losses.clipped_surrogate_grad(log_ratio.exp().detach(), adv, clip), expected)
     v.requires_grad_()
     (expected,) = torch.autograd.grad(losses.value_loss(v, target), v)
-    torch.testing.assert_close(losses.value_slope(v.detach(), target), expected)
+    torch.testing.assert_close(losses.value_loss_grad(v.detach(), target), expected)
     (expected,) = torch.autograd.grad(losses.clipped_value_loss(v, old, target, clip), v)
-    torch.testing.assert_close(losses.clipped_value_slope(v.detach(), old, target, clip), expected)
+    torch.testing.assert_close(losses.clipped_value_loss_grad(v.detach(), old, target, clip), expected)

@@ -11,9 +11,9 @@ from torch import Tensor
 from rltrainer.api.options import Options, PPOOptions
 from rltrainer.core.optimizer import SWEEP, Adam
 from rltrainer.core.types import Spaces
-from rltrainer.envs.layout import ACTION_MASK, AVAIL_ACTIONS, find, layout
+from rltrainer.envs.layout import ACTION_MASK, AVAIL_ACTIONS, find_part, layout
 from rltrainer.errors import RunError
-from rltrainer.networks import ActorCritic, PolicyNetwork, RecurrentCore, encoder, is_image, orthogonal
+from rltrainer.networks import ActorCritic, PolicyNetwork, RecurrentCore, is_image, observation_encoder, orthogonal
 from rltrainer.networks.encoders import Convolutional, OneHot, channels_last, is_picture, minatar, nature, resnet
 from rltrainer.networks.parameters import FlatParameters
 from rltrainer.ops.normalization import ObservationNormalizer
@@ -79,19 +79,19 @@ def test_the_layout_is_that_of_gymnasiums_flatten() -> None:
     assert by_path["picture",].of(flat).tolist() == sample["picture"].reshape(-1).tolist()
     assert by_path["speed",].of(flat).tolist() == sample["speed"].reshape(-1).tolist()
     assert by_path["switches",].of(flat).tolist() == sample["switches"].tolist()
-    assert by_path["switches",].where.stop == len(flat)
+    assert by_path["switches",].elements.stop == len(flat)
 
 
 def test_a_part_is_found_at_the_top_of_a_dict_only() -> None:
     mask = spaces.MultiBinary(2)
-    found = find(spaces.Dict({"a": VECTOR, ACTION_MASK: mask}), ACTION_MASK)
+    found = find_part(spaces.Dict({"a": VECTOR, ACTION_MASK: mask}), ACTION_MASK)
     assert found is not None
-    assert (found.space, found.where) == (mask, slice(4, 6))
-    assert find(spaces.Dict({"a": spaces.Dict({ACTION_MASK: mask})}), ACTION_MASK) is None
-    assert find(spaces.Tuple([mask]), ACTION_MASK) is None
-    assert find(None, ACTION_MASK) is None
+    assert (found.space, found.elements) == (mask, slice(4, 6))
+    assert find_part(spaces.Dict({"a": spaces.Dict({ACTION_MASK: mask})}), ACTION_MASK) is None
+    assert find_part(spaces.Tuple([mask]), ACTION_MASK) is None
+    assert find_part(None, ACTION_MASK) is None
     with pytest.raises(RunError, match="action_mask in the observation space must be one array"):
-        find(spaces.Dict({ACTION_MASK: spaces.Tuple([mask, mask])}), ACTION_MASK)
+        find_part(spaces.Dict({ACTION_MASK: spaces.Tuple([mask, mask])}), ACTION_MASK)
 
 
 def test_a_leaf_that_has_no_fixed_size_is_named() -> None:
@@ -122,7 +122,7 @@ def test_every_supported_observation_gives_actions_and_values(space: Any, shared
 @pytest.mark.parametrize("space", SPACES, ids=lambda space: str(space)[:40])
 def test_every_parameter_of_every_encoder_learns(space: Any, cnn: Literal["nature", "resnet"]) -> None:
     torch.manual_seed(0)
-    nets = encoder(seen(space), Options(cnn=cnn, normalize_observations=True))
+    nets = observation_encoder(seen(space), Options(cnn=cnn, normalize_observations=True))
     features = nets(observations(space, 4))
     assert features.shape == (4, nets.outputs)
     assert features.dtype == torch.float32
@@ -137,7 +137,7 @@ def test_every_parameter_of_every_encoder_learns(space: Any, cnn: Literal["natur
 def test_pictures_are_told_apart(shape: tuple[int, ...], cnn: Literal["nature", "resnet"]) -> None:
     torch.manual_seed(0)
     space = spaces.Box(0, 255, shape, np.uint8)
-    seer = encoder(seen(space), Options(cnn=cnn))
+    seer = observation_encoder(seen(space), Options(cnn=cnn))
     nets = torch.nn.Sequential(seer, torch.nn.Linear(seer.outputs, 2))
     optimizer = torch.optim.Adam(nets.parameters(), lr=1e-3)
     batch, answers = observations(space, 8), torch.arange(8) % 2
@@ -151,7 +151,7 @@ def test_pictures_are_told_apart(shape: tuple[int, ...], cnn: Literal["nature", 
 
 def test_an_observation_space_that_is_not_supported_is_named() -> None:
     with pytest.raises(RunError, match=r"Graph.*not supported: use Box"):
-        encoder(seen(spaces.Graph(VECTOR, None)), Options())
+        observation_encoder(seen(spaces.Graph(VECTOR, None)), Options())
 
 
 @pytest.mark.parametrize(
@@ -196,10 +196,10 @@ def test_the_residual_network_is_that_of_the_paper() -> None:
 
 
 def test_bytes_are_scaled_and_bits_are_not() -> None:
-    assert encoder(seen(spaces.Box(0, 255, (2,), np.uint8)), Options())(
+    assert observation_encoder(seen(spaces.Box(0, 255, (2,), np.uint8)), Options())(
         torch.tensor([[255, 51]], dtype=torch.uint8)
     ).tolist() == [[1.0, pytest.approx(0.2)]]
-    bits = encoder(seen(spaces.Box(0, 1, (10, 10, 4), np.bool_)), Options())
+    bits = observation_encoder(seen(spaces.Box(0, 1, (10, 10, 4), np.bool_)), Options())
     assert isinstance(bits, Convolutional)
     assert bits.scale == 1.0
 
@@ -211,8 +211,8 @@ def test_one_hot_of_several_numbers() -> None:
 
 def test_a_picture_in_a_dict_is_read_as_it_is_alone() -> None:
     torch.manual_seed(0)
-    alone = encoder(seen(IMAGE), Options())
-    mixed = encoder(seen(MIXED), Options())
+    alone = observation_encoder(seen(IMAGE), Options())
+    mixed = observation_encoder(seen(MIXED), Options())
     assert mixed.outputs == 3 + 2 + 5 + 512 + 4 + 2
     picture = next(each for each in mixed.modules() if isinstance(each, Convolutional))
     picture.load_state_dict(alone.state_dict())
@@ -229,16 +229,16 @@ MASKED = spaces.Dict({ACTION_MASK: spaces.MultiBinary(3), AVAIL_ACTIONS: spaces.
 
 def test_masks_and_descriptions_of_actions_are_no_features() -> None:
     flat = observations(MASKED, 2)
-    assert encoder(seen(MASKED), Options())(flat).tolist() == flat[:, -4:].tolist()
-    assert encoder(seen(MASKED), Options(), omit=(ACTION_MASK,)).outputs == 6 + 4
+    assert observation_encoder(seen(MASKED), Options())(flat).tolist() == flat[:, -4:].tolist()
+    assert observation_encoder(seen(MASKED), Options(), omit=(ACTION_MASK,)).outputs == 6 + 4
     with pytest.raises(RunError, match="nothing to observe beside action_mask"):
-        encoder(seen(spaces.Dict({ACTION_MASK: spaces.MultiBinary(3)})), Options())
+        observation_encoder(seen(spaces.Dict({ACTION_MASK: spaces.MultiBinary(3)})), Options())
 
 
 @pytest.mark.parametrize("normalized", [False, True])
 def test_neighbours_of_what_is_left_out_are_read_without_it(normalized: bool) -> None:
     space = spaces.Dict({"a": VECTOR, ACTION_MASK: spaces.MultiBinary(3), "b": VECTOR})
-    nets = encoder(seen(space), Options(normalize_observations=normalized))
+    nets = observation_encoder(seen(space), Options(normalize_observations=normalized))
     flat = observations(space, 5)
     assert torch.equal(nets(flat), torch.cat([flat[:, :4], flat[:, 7:]], -1)), "statistics of nothing change nothing"
 
@@ -252,17 +252,17 @@ def normalizers(nets: torch.nn.Module) -> list[ObservationNormalizer]:
 
 def test_normalised_observations_have_mean_0_and_deviation_1() -> None:
     rows = torch.randn(500, 2, 3) * 7 + 3
-    nets = encoder(seen(spaces.Box(-99, 99, (2, 3))), Options(normalize_observations=True))
+    nets = observation_encoder(seen(spaces.Box(-99, 99, (2, 3))), Options(normalize_observations=True))
     (normalizer,) = normalizers(nets)
     normalizer.update(rows)
     features = nets(rows)
     torch.testing.assert_close(features.mean(0), torch.zeros(6), atol=1e-4, rtol=0)
     torch.testing.assert_close(features.std(0, correction=0), torch.ones(6), atol=1e-2, rtol=0)
-    assert not normalizers(encoder(seen(VECTOR), Options()))
+    assert not normalizers(observation_encoder(seen(VECTOR), Options()))
 
 
 def test_of_several_parts_the_measured_ones_are_normalised_each_from_its_place() -> None:
-    nets = encoder(seen(MIXED), Options(normalize_observations=True))
+    nets = observation_encoder(seen(MIXED), Options(normalize_observations=True))
     rows = observations(MIXED, 200)
     for each in normalizers(nets):
         each.update(rows)
@@ -278,12 +278,12 @@ def test_of_several_parts_the_measured_ones_are_normalised_each_from_its_place()
 @pytest.mark.parametrize(("dtype", "count"), [(np.uint8, 0), (np.bool_, 0), (np.float32, 1)])
 def test_pictures_of_floats_are_normalised_and_those_of_bytes_are_not(dtype: Any, count: int) -> None:
     space = spaces.Box(0, 1, (10, 10, 4), dtype)
-    assert len(normalizers(encoder(seen(space), Options(normalize_observations=True)))) == count
+    assert len(normalizers(observation_encoder(seen(space), Options(normalize_observations=True)))) == count
 
 
 def test_a_float_picture_in_a_dict_learns_its_statistics_in_its_own_shape() -> None:
     space = spaces.Dict({"a": VECTOR, "b": spaces.Box(0, 9, (6, 5, 2), np.float32)})
-    nets = encoder(seen(space), Options(normalize_observations=True))
+    nets = observation_encoder(seen(space), Options(normalize_observations=True))
     rows = observations(space, 50)
     for each in normalizers(nets):
         each.update(rows)

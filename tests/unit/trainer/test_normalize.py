@@ -66,7 +66,7 @@ def test_rewards_are_scaled_by_what_all_workers_earned() -> None:
     """The returns so far travel with the fragments, and what they are measured by stays with the learner."""
     backend, iterations = serial(worker_config(**quick(normalize_rewards=True, num_workers=2)))
     done = [next(iterations) for _ in range(3)]
-    normalizer = backend.learner.reward_normalizer
+    normalizer = backend.learner.statistics.rewards
     assert normalizer is not None
     assert normalizer.count.item() == sum(iteration.timesteps for iteration in done)
     assert normalizer.mean.item() > 1, "CartPole pays 1 a step"

@@ -28,7 +28,7 @@ from rltrainer.networks.continuous import (
     Temperature,
 )
 from rltrainer.networks.dense import dense
-from rltrainer.networks.noisy import NoisyLinear, quieted
+from rltrainer.networks.noisy import NoisyLinear, without_noise
 from rltrainer.networks.q_network import QNetwork
 from rltrainer.ops.distributions import LOG_STD_MAX, LOG_STD_MIN
 
@@ -121,7 +121,7 @@ def test_quiet_layers_use_their_mean_weights_and_then_their_noise_again() -> Non
     layer.resample(generator())
     x = torch.ones(3)
     noisy = layer(x)
-    with quieted([layer]), quieted([layer]):
+    with without_noise([layer]), without_noise([layer]):
         assert torch.equal(layer(x), nn.functional.linear(x, layer.weight, layer.bias))
     assert torch.equal(layer(x), noisy)
 
@@ -285,7 +285,7 @@ def test_noise_is_drawn_for_every_layer_and_kept_out_of_quiet_values() -> None:
     layers = [m for m in nets.modules() if isinstance(m, NoisyLinear)]
     assert all(layer.noise_in.all() and layer.noise_out.all() for layer in layers)
     assert not any(isinstance(m, nn.Linear) for m in nets.modules())
-    with nets.quiet():
+    with nets.without_noise():
         assert torch.equal(nets(obs), mean)
     assert torch.equal(nets(obs), loud)
     assert torch.equal(twin(obs), mean)  # a target has noise of its own
@@ -297,7 +297,7 @@ def test_without_noise_nothing_is_drawn() -> None:
     nets, obs, rng = q_network(), observations(PLAIN), generator()
     before = nets(obs)
     nets.resample(rng)
-    with nets.quiet():
+    with nets.without_noise():
         assert torch.equal(nets(obs), before)
     assert torch.equal(rng.get_state(), generator().get_state())
 

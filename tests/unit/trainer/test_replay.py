@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rltrainer.core.fragment import Fragment
 from rltrainer.core.types import Array
 from rltrainer.replay.buffer import Replay, Transitions
-from rltrainer.replay.columns import FrameStackColumn, HostColumn, Kind, kind_of
+from rltrainer.replay.columns import ColumnSpec, FrameStackColumn, HostColumn, spec_of
 from rltrainer.replay.sum_tree import SumTree
 from rltrainer.storage import checkpoint
 from tests.unit.trainer.helpers import equal
@@ -47,7 +47,7 @@ class World:
     """Environments whose observations are numbered, so that none is like another, and the episodes that they had."""
 
     random: np.random.Generator
-    width: int
+    num_envs: int
     counter: int = 0
     episodes: list[list[Step]] = field(default_factory=list)
     rows: list[list[Step | None]] = field(default_factory=list)
@@ -69,13 +69,13 @@ class World:
         for step in self.rows[-1] if self.rows else []:
             if step is not None:
                 step.lost = True
-        self.now = [self._fresh() for _ in range(self.width)]
-        self.current = [self._episode() for _ in range(self.width)]
-        self.ended = [False] * self.width
+        self.now = [self._fresh() for _ in range(self.num_envs)]
+        self.current = [self._episode() for _ in range(self.num_envs)]
+        self.ended = [False] * self.num_envs
 
     def fragment(self, steps: int) -> Fragment:
         """The next steps."""
-        b = self.width
+        b = self.num_envs
         flags: dict[str, Any] = {name: np.zeros((steps, b), np.bool_) for name in ("terminated", "truncated", "valid")}
         r = self.random.normal(size=(steps, b)).astype(np.float32)
         obs = np.zeros((steps + 1, b, 2), np.float32)
@@ -133,19 +133,19 @@ def check(drawn: Transitions, worlds: list[World], n_step: int) -> None:
 @settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 2**31),
-    width=st.integers(1, 3),
+    num_envs=st.integers(1, 3),
     streams=st.integers(1, 3),
     rows=st.integers(4, 30),
     n_step=st.integers(1, 5),
     prioritized=st.booleans(),
 )
 def test_every_transition_is_one_of_the_episodes(
-    seed: int, width: int, streams: int, rows: int, n_step: int, prioritized: bool
+    seed: int, num_envs: int, streams: int, rows: int, n_step: int, prioritized: bool
 ) -> None:
     """Through ends, new episodes, wraps, workers replaced and fragments of all lengths, stream by stream."""
     random, draws = np.random.default_rng(seed), rng(seed)
-    worlds = [World(random, width) for _ in range(streams)]
-    replay = make(rows * width * streams, n_step, prioritized, streams)
+    worlds = [World(random, num_envs) for _ in range(streams)]
+    replay = make(rows * num_envs * streams, n_step, prioritized, streams)
     for _ in range(25):
         stream = int(random.integers(streams))
         world = worlds[stream]
@@ -153,7 +153,7 @@ def test_every_transition_is_one_of_the_episodes(
             world.replace_worker()
         steps = int(random.integers(1, rows + 1))
         fragment = world.fragment(steps)
-        fragment.extras["world"] = np.full((steps, width), stream)
+        fragment.extras["world"] = np.full((steps, num_envs), stream)
         replay.add(fragment, stream)
         expected = {(i, step.obs) for i, x in enumerate(worlds) for step in x.kept(rows)}
         assert len(replay) == len(expected)
@@ -258,7 +258,7 @@ def test_the_whole_capacity_is_used() -> None:
     assert set(everything(replay)) == {6, 7, 8}
 
 
-def prioritised(alpha: float = 0.5) -> Replay:
+def prioritized_by_hand(alpha: float = 0.5) -> Replay:
     """Four steps of |TD error| 0, 1, 4 and 9, and one that is not valid."""
     replay = make(20, prioritized=True, alpha=alpha)
     errors = np.array([0.0, 1.0, 4.0, 9.0, 50.0])[:, None]
@@ -268,7 +268,7 @@ def prioritised(alpha: float = 0.5) -> Replay:
 
 def test_priorities_decide_how_often_a_step_is_drawn() -> None:
     """Eq. 1: (p + 1e-6)^.5 is 0.001, 1, 2, 3 of 6.001."""
-    drawn = prioritised().sample(6001, rng(), beta=0.0)
+    drawn = prioritized_by_hand().sample(6001, rng(), beta=0.0)
     counts = np.bincount(drawn.obs.int().numpy(), minlength=5)
     assert counts.tolist() == pytest.approx(
         [1, 1000, 2000, 3000, 0], abs=2
@@ -278,7 +278,7 @@ def test_priorities_decide_how_often_a_step_is_drawn() -> None:
 
 def test_importance_weights_are_those_of_the_paper() -> None:
     """Algorithm 1, lines 9 and 10, with N the steps that can be drawn."""
-    replay, beta = prioritised(), 0.7
+    replay, beta = prioritized_by_hand(), 0.7
     drawn = replay.sample(8, rng(), beta)
     p = np.sqrt(np.array([0.0, 1.0, 4.0, 9.0]) + 1e-6)
     weights = (len(replay) * p / p.sum()) ** -beta
@@ -296,19 +296,19 @@ def test_an_unbiased_mean_needs_the_whole_weights() -> None:
 
 
 def test_new_steps_come_in_with_the_largest_priority_so_far() -> None:
-    replay = prioritised()
-    assert replay.largest == pytest.approx(3.0)  # the step that is not valid does not count
+    replay = prioritized_by_hand()
+    assert replay.max_priority == pytest.approx(3.0)  # the step that is not valid does not count
     replay.add(fragment([5, 6], terminated=[0], valid=[1]))
     assert replay.tree is not None
     assert replay.tree.get(np.array([3, 4, 5])).tolist() == pytest.approx([3.0, 0.0, 3.0])
 
 
-def test_reprioritised_steps_are_drawn_accordingly() -> None:
-    replay = prioritised()
+def test_steps_of_new_priorities_are_drawn_accordingly() -> None:
+    replay = prioritized_by_hand()
     replay.update_priorities(np.array([0, 3, 4]), np.array([16.0, 0.0, 100.0], np.float32))
     counts = np.bincount(replay.sample(7000, rng(), 0).obs.int().numpy(), minlength=5)
     assert counts.tolist() == pytest.approx([4000, 1000, 2000, 1, 0], abs=2)
-    assert replay.largest == pytest.approx(4.0)
+    assert replay.max_priority == pytest.approx(4.0)
 
 
 def test_rows_written_over_lose_their_priority() -> None:
@@ -366,7 +366,7 @@ def test_an_empty_replay_can_be_restored() -> None:
     assert len(restored) == 0
 
 
-def test_a_uniform_replay_becomes_prioritised_with_equal_chances() -> None:
+def test_a_uniform_replay_becomes_prioritized_with_equal_chances() -> None:
     world, restored = World(np.random.default_rng(0), 2), make(40, prioritized=True)
     plain = make(40)
     plain.add(world.fragment(10))
@@ -445,13 +445,13 @@ class Screens:
     """Environments that show their last frames, all of them black before an episode begins; some cut, some lost."""
 
     random: np.random.Generator
-    width: int
+    num_envs: int
     stacks: Array = field(init=False)
     over: NDArray[np.bool_] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.stacks = np.zeros((self.width, STACK, SIDE, SIDE), np.uint8)
-        self.over = np.ones(self.width, np.bool_)
+        self.stacks = np.zeros((self.num_envs, STACK, SIDE, SIDE), np.uint8)
+        self.over = np.ones(self.num_envs, np.bool_)
         self.show()
 
     def show(self) -> None:
@@ -460,7 +460,7 @@ class Screens:
         self.stacks[self.over, :-1] = 0
 
     def frames(self) -> Array:
-        return self.random.integers(0, 3, (self.width, SIDE, SIDE), np.uint8)
+        return self.random.integers(0, 3, (self.num_envs, SIDE, SIDE), np.uint8)
 
     def fragment(self, steps: int) -> Fragment:
         if self.random.random() < 0.1:  # another worker took over
@@ -469,11 +469,11 @@ class Screens:
         obs, ended, valid = [self.stacks], [], []
         for _ in range(steps):
             valid.append(~self.over)
-            self.over = ~self.over & (self.random.random(self.width) < 0.15)
+            self.over = ~self.over & (self.random.random(self.num_envs) < 0.15)
             ended.append(self.over)
             self.show() if self.random.random() < 0.97 else self.shake()
             obs.append(self.stacks)
-        shape = (steps, self.width)
+        shape = (steps, self.num_envs)
         a, r = self.random.integers(0, 9, shape), self.random.random(shape).astype(np.float32)
         cut = np.zeros(shape, np.bool_)
         return Fragment(np.array(obs), a, r, np.array(ended) & np.array(valid), cut, np.array(valid))
@@ -483,9 +483,9 @@ class Screens:
         self.stacks = self.random.integers(0, 3, self.stacks.shape, np.uint8)
 
 
-def whole(values: Array) -> Kind:
+def whole(values: Array) -> ColumnSpec:
     """Each observation is kept as it is."""
-    return Kind(values.shape[2:], values.dtype)
+    return ColumnSpec(values.shape[2:], values.dtype)
 
 
 @pytest.mark.parametrize("prioritized", [False, True])
@@ -502,7 +502,7 @@ def test_stacks_are_put_together_again_from_single_frames(
             fragment = screens[stream].fragment(steps)
             replay.add(fragment, stream)
             with monkeypatch.context() as patched:
-                patched.setattr("rltrainer.replay.buffer.kind_of", whole)
+                patched.setattr("rltrainer.replay.buffer.spec_of", whole)
                 other.add(fragment, stream)
         if turn == 60:
             before = replay.state()
@@ -521,7 +521,7 @@ def test_stacks_are_put_together_again_from_single_frames(
 
 def test_images_that_are_no_stacks_are_kept_whole() -> None:
     images = np.random.default_rng(0).integers(0, 255, (9, 2, 3, 5, 5), np.uint8)
-    assert kind_of(images) == Kind((3, 5, 5), images.dtype)
-    assert kind_of(images[..., 0]) == Kind((3, 5), images.dtype)
-    assert kind_of(np.zeros((9, 2, 84, 84, 3), np.uint8)).depth == 0, "not that many frames"
-    assert kind_of(np.zeros((9, 2, 4, 84, 84), np.float32)).depth == 0
+    assert spec_of(images) == ColumnSpec((3, 5, 5), images.dtype)
+    assert spec_of(images[..., 0]) == ColumnSpec((3, 5), images.dtype)
+    assert spec_of(np.zeros((9, 2, 84, 84, 3), np.uint8)).depth == 0, "not that many frames"
+    assert spec_of(np.zeros((9, 2, 4, 84, 84), np.float32)).depth == 0

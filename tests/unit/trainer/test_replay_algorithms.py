@@ -1,7 +1,6 @@
 """The mathematics of DQN, Ape-X, DDPG, TD3 and SAC, against the papers' formulas and slow transcriptions."""
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +12,8 @@ from torch import Tensor, nn
 from rltrainer.algorithms import ddpg, dqn, sac
 from rltrainer.api.options.off_policy import ApexDQNOptions, DDPGOptions, DQNOptions, SACOptions
 from rltrainer.core.algorithm import ActContext
-from rltrainer.learning.learner import Learner
+from rltrainer.learning.update_context import UpdateContext
+from rltrainer.networks.parameters import module_state
 from rltrainer.ops.distributions import Categorical, SquashedGaussian, masked
 from rltrainer.ops.exploration import standard_normal
 from rltrainer.replay.buffer import Transitions
@@ -36,11 +36,11 @@ def batch(obs: Tensor, a: Tensor, rng: torch.Generator) -> Transitions:
     )
 
 
-def cartpole(run: str = "DQN", **config: Any) -> tuple[Learner, Transitions]:
+def cartpole(run: str = "DQN", **config: Any) -> tuple[UpdateContext, Transitions]:
     """A learner whose networks and targets differ, and a batch."""
-    subject = learner(worker_config(run=run, **small(run, **config)))
+    subject = learner(worker_config(run=run, **small(run, **config))).context
     rng = torch.Generator().manual_seed(1)
-    for flat in (*subject.flats.values(), *subject.target_flats.values()):
+    for flat in (*subject.groups.flats.values(), *subject.groups.target_flats.values()):
         flat.vector.data += torch.randn(flat.vector.shape, generator=rng)
     a = torch.randint(2, (32,), generator=rng)
     return subject, batch(torch.randn(32, 4, generator=rng), a, rng)
@@ -54,73 +54,23 @@ def test_the_goal_of_q_learning(double_q: bool) -> None:
     target: Any = subject.targets[""]
     cfg = DQNOptions(double_q=double_q)
     with torch.no_grad():
-        errors = dqn.mean_errors(nets, target, x, cfg, nets(x.obs))
+        y = dqn.td_target(nets, target, x, cfg)
         differ = 0
         for i in range(len(x.r)):
             values, own = target(x.next_obs[i : i + 1])[0], nets(x.next_obs[i : i + 1])[0]
             best = int(own.argmax()) if double_q else int(values.argmax())
             differ += int(own.argmax() != values.argmax())
-            error = nets(x.obs[i : i + 1])[0, x.a[i]] - (x.r[i] + x.discount[i] * values[best])
-            assert errors[i].item() == pytest.approx(error.item(), abs=1e-5)
+            assert y[i].item() == pytest.approx((x.r[i] + x.discount[i] * values[best]).item(), abs=1e-5)
     assert differ > 3, "the two choose differently"
-
-
-def follows(subject: Learner, part: str, step: Callable[[], object], loss: Callable[[], Tensor]) -> None:
-    """The gradient that `step` follows is autograd's of `loss`."""
-    with subject.tape.recording():
-        step()
-    found = subject.flats[part].gradient.clone()
-    subject.flats[part].gradient.zero_()
-    loss().backward(inputs=subject.flats[part].parameters)  # type: ignore[no-untyped-call]
-    assert found.abs().max() > 0
-    torch.testing.assert_close(found, subject.flats[part].gradient, rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize("config", [{}, {"dueling": True}, {"double_q": False}, {"noisy": True}])
-def test_dqn_follows_hubers_loss(config: dict[str, Any]) -> None:
-    subject, x = cartpole(grad_clip=0.0, **config)
-    subject.withhold = True
-    x.weight = torch.rand(32, generator=torch.Generator().manual_seed(2))
-    cfg: Any = subject.options
-    y = subject.nets(x.obs)[torch.arange(32), x.a].detach()
-    with torch.no_grad():
-        y -= dqn.mean_errors(subject.nets, subject.targets[""], x, cfg, subject.nets(x.obs))
-
-    def loss() -> Tensor:
-        q = subject.nets(x.obs)[torch.arange(32), x.a]
-        return (x.weight * nn.functional.smooth_l1_loss(q, y, reduction="none")).mean()
-
-    follows(subject, "", lambda: dqn.descend_mean(subject, x, cfg), loss)
-
-
-@pytest.mark.parametrize("run", ["DDPG", "TD3"])
-def test_critics_and_policies_follow_their_losses(run: str) -> None:
-    plan = worker_config(env="Pendulum-v1", run=run, **small(run, grad_clip=0.0, policy_delay=1))
-    subject, rng = learner(plan), torch.Generator().manual_seed(1)
-    subject.withhold = True
-    x = batch(torch.randn(32, 3, generator=rng), torch.rand(32, 1, generator=rng) * 2 - 1, rng)
-    x.weight = torch.rand(32, generator=rng)
-    nets: Any = subject.nets
-    cfg: Any = subject.options
-    y = torch.randn(32, generator=rng)
-
-    def of_critic() -> Tensor:
-        total: Tensor = (x.weight * (nets.critic(x.obs, x.a) - y).square()).mean(1).sum()
-        return total
-
-    def of_policy() -> Tensor:
-        total: Tensor = -nets.critic(x.obs, nets.policy(x.obs))[0].mean()
-        return total
-
-    follows(subject, "critic", lambda: ddpg.fit_critic(subject, x, nets.critic(x.obs, x.a), y), of_critic)
-    follows(subject, "policy", lambda: ddpg.update(subject, x, cfg), of_policy)
 
 
 def test_distributions_lose_the_cross_entropy_with_the_projected_goal() -> None:
     """And their priority, its excess over the goal's own entropy, is a KL divergence: 0 where the goal is met."""
     subject, x = cartpole(num_atoms=11, v_min=-5.0, v_max=5.0)
     nets: Any = subject.nets
-    losses, excess = dqn.distribution_errors(nets, subject.targets[""], x, DQNOptions(num_atoms=11, v_min=-5, v_max=5))
+    logits = nets.logits(x.obs)[torch.arange(32), x.a]
+    p = dqn.projected_target(nets, subject.targets[""], x, DQNOptions(num_atoms=11, v_min=-5, v_max=5))
+    losses, excess = dqn.cross_entropy(logits, p), dqn.kl_from_target(logits, p)
     assert (excess >= 0).all()
     assert (losses > excess).any()
     terminated = x.discount == 0
@@ -200,11 +150,13 @@ def test_first_priorities_are_those_of_a_slow_n_step_difference(end: str) -> Non
             assert fragment.priorities[t, b] == pytest.approx(expected, abs=1e-5)
 
 
-def pendulum(run: str, **config: Any) -> tuple[Learner, Transitions]:
-    subject = learner(worker_config("Pendulum-v1", run, **small(run, **config)))
+def pendulum(run: str, **config: Any) -> tuple[UpdateContext, Transitions]:
+    subject = learner(worker_config("Pendulum-v1", run, **small(run, **config))).context
     rng = torch.Generator().manual_seed(1)
     for part in ("policy", "critic"):
-        subject.flats[part].vector.data += 0.3 * torch.randn(subject.flats[part].vector.shape, generator=rng)
+        subject.groups.flats[part].vector.data += 0.3 * torch.randn(
+            subject.groups.flats[part].vector.shape, generator=rng
+        )
     a = torch.rand(4096, 1, generator=rng) * 2 - 1
     return subject, batch(torch.randn(4096, 3, generator=rng), a, rng)
 
@@ -261,9 +213,9 @@ def test_ddpgs_goal_is_the_targets_value_of_the_targets_action() -> None:
 def test_policy_and_targets_wait_for_the_critic(delay: int, freq: int, policy_steps: int, target_steps: int) -> None:
     subject, x = pendulum("TD3", policy_delay=delay, target_update_freq=freq, tau=0.5)
     flats = (
-        subject.flats["policy"].vector,
-        subject.target_flats["critic"].vector,
-        subject.target_flats["policy"].vector,
+        subject.groups.flats["policy"].vector,
+        subject.groups.target_flats["critic"].vector,
+        subject.groups.target_flats["policy"].vector,
     )
     changes = [0, 0, 0]
     for _ in range(6):
@@ -317,7 +269,7 @@ class Table(nn.Module):
 
 
 def test_sacs_expectation_over_discrete_actions_is_the_sum() -> None:
-    q, logp = sac.expectation(Table(), Categorical(LOGITS), torch.zeros(2, 1), torch.Generator())
+    q, logp = sac.soft_value(Table(), Categorical(LOGITS), torch.zeros(2, 1), torch.Generator())
     p = LOGITS.softmax(-1)
     smaller = [[1.0, 0.0, 3.0], [0.0, 1.0, 1.0]]
     for i in range(2):
@@ -327,7 +279,7 @@ def test_sacs_expectation_over_discrete_actions_is_the_sum() -> None:
 
 def test_sacs_sum_is_the_mean_of_draws() -> None:
     dist = Categorical(LOGITS)
-    q, logp = sac.expectation(Table(), dist, torch.zeros(2, 1), torch.Generator())
+    q, logp = sac.soft_value(Table(), dist, torch.zeros(2, 1), torch.Generator())
     rng = torch.Generator().manual_seed(0)
     draws = torch.stack([dist.sample(rng) for _ in range(5000)])
     smaller = Table.q.min(0).values
@@ -347,32 +299,8 @@ def test_sacs_goal_counts_the_entropy() -> None:
         a, logp = dist.drawn(standard_normal(dist.mean.shape, rng, dist.mean))
         y = x.r + x.discount * (subject.targets["critic"](x.next_obs, a).min(0).values - 0.3 * logp)
         errors = (nets.critic(x.obs, x.a) - y).abs().mean(0)
-    subject.algorithm.update(subject, x, subject.options)
-    assert x.td_error is not None
-    torch.testing.assert_close(x.td_error, errors)
-
-
-@pytest.mark.parametrize("make", [cartpole, pendulum])
-def test_sacs_policy_follows_its_loss(make: Callable[..., tuple[Learner, Transitions]]) -> None:
-    """alpha log pi - min Q, by autograd through both networks."""
-    subject, x = make("SAC")
-    subject.withhold = True
-    nets: Any = subject.nets
-    alpha, rng = nets.alpha().detach(), torch.Generator()
-    rng.set_state(subject.rng.get_state())
-
-    def loss() -> Tensor:
-        dist = nets.policy.act(x.obs)
-        if isinstance(dist, Categorical):
-            q = nets.critic(x.obs).min(0).values
-            expected: Tensor = (dist.logp.exp() * (alpha * dist.logp - q)).sum(-1).mean()
-            return expected
-        _, noise = (standard_normal(dist.mean.shape, rng, dist.mean) for _ in range(2))  # the first is the goal's
-        a, logp = dist.drawn(noise)
-        found: Tensor = (alpha * logp - nets.critic(x.obs, a).min(0).values).mean()
-        return found
-
-    follows(subject, "policy", lambda: subject.algorithm.update(subject, x, subject.options), loss)
+    _, td_error = subject.algorithm.update(subject, x, subject.options)
+    torch.testing.assert_close(td_error, errors)
 
 
 def test_the_temperature_moves_towards_the_entropy_aimed_at() -> None:
@@ -390,7 +318,7 @@ def test_a_temperature_that_is_given_is_not_the_checkpoints() -> None:
     saved, _ = pendulum("SAC", initial_alpha=0.7)
     for config, alpha in (({"alpha": 0.1}, 0.1), ({"initial_alpha": 0.2}, 0.7)):
         subject, _ = pendulum("SAC", **config)
-        subject.load(saved.policy(), saved.state())
+        subject.load(module_state(saved.nets), saved.state())
         assert subject.nets.alpha().item() == pytest.approx(alpha)
 
 
@@ -413,21 +341,18 @@ def test_priorities_are_the_errors_of_the_last_update(run: str, env: str) -> Non
     plan = worker_config(
         env, run, **small(run, prioritized=True, learning_starts=0, batch_size=8, updates_per_step=1 / 16)
     )
-    drawn: list[Transitions] = []
+    last: dict[int, float] = {}
 
-    def spy(subject: Learner, x: Transitions, cfg: Any) -> Any:
-        drawn.append(x)
-        return plan.algorithm.update(subject, x, cfg)
+    def spy(context: UpdateContext, x: Transitions, cfg: Any) -> Any:
+        metrics, td_error = plan.algorithm.update(context, x, cfg)
+        last.update(zip(x.index.tolist(), td_error.tolist(), strict=True))
+        return metrics, td_error
 
     subject = learner(replace(plan, algorithm=replace(plan.algorithm, update=spy)))
     subject.update_from_fragments([Worker(plan, 0).sample(subject.weights(0))[0]], 0)
-    last: dict[int, float] = {}
-    for x in drawn:
-        assert x.td_error is not None
-        last.update(zip(x.index.tolist(), x.td_error.tolist(), strict=True))
     assert last
-    assert subject.replay is not None
-    assert subject.replay.tree is not None
-    held = subject.replay.tree.get(np.array(list(last)))
+    assert subject.feed is not None
+    assert subject.feed.replay.tree is not None
+    held = subject.feed.replay.tree.get(np.array(list(last)))
     alpha, epsilon = plan.options.priority_alpha, plan.options.priority_epsilon  # type: ignore[attr-defined]
     assert held == pytest.approx([(error + epsilon) ** alpha for error in last.values()], rel=1e-4)

@@ -13,7 +13,7 @@ from rltrainer.api.options import PPOOptions
 from rltrainer.core.fragment import Fragment, collate
 from rltrainer.core.types import EpisodeReport
 from rltrainer.envs.source import EnvSource
-from rltrainer.envs.vectorize import Subprocesses
+from rltrainer.envs.vectorize import SubprocessVectorEnv
 from rltrainer.errors import RunError
 from rltrainer.sampling.worker import Worker, WorkerConfig
 from tests.unit.trainer.helpers import TOYS, learner, worker_config
@@ -160,7 +160,7 @@ def test_what_an_environment_raised_elsewhere_comes_with_its_traceback() -> None
     (note,) = caught.value.__cause__.__notes__
     assert note.startswith("in the process of environment ")
     assert "toy_envs.py" in note
-    assert isinstance(worker.envs, Subprocesses)
+    assert isinstance(worker.envs, SubprocessVectorEnv)
     assert not any(process.is_alive() for process in worker.envs.processes)
 
 

@@ -1,0 +1,61 @@
+"""Environments that cannot be had: errors that name the environment, and the package that would bring it."""
+
+import importlib
+from types import ModuleType
+
+from rltrainer.errors import RunError
+
+EXTRAS = {
+    "ale_py": "atari",
+    "envpool": "envpool",
+    "gymnasium.envs.box2d": "box2d",
+    "gymnasium.envs.mujoco": "mujoco",
+    "minatar": "minatar",
+}
+"""The extra of this package that installs what the environments of a module need."""
+
+
+def extra_of(module: str) -> str | None:
+    """Return the extra that installs what environments of `module`, or of an entry point in it, need; None if none."""
+    return next((extra for prefix, extra in EXTRAS.items() if (module + ".").startswith(prefix + ".")), None)
+
+
+def import_for(env: str, module: str) -> ModuleType:
+    """Import the module that brings environment `env`. Raises RunError, permanent, where that fails."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        extra = extra_of(module)
+        if extra is not None:
+            raise missing_extra(env, extra) from None
+        if error.name and (module + ".").startswith(error.name + "."):
+            raise not_found(env, f"there is no module {error.name}") from None
+        raise failed(env, f"importing {module}", error) from error
+    except Exception as error:
+        raise failed(env, f"importing {module}", error) from error
+
+
+def missing_extra(env: str, extra: str) -> RunError:
+    """Return the error for an environment whose package is not installed."""
+    return RunError(
+        "EnvironmentNotFound",
+        f'environment "{env}" needs a package that is not installed: pip install "rl-kubernetes[{extra}]"',
+        permanent=True,
+    )
+
+
+def not_found(env: str, why: str) -> RunError:
+    """Return the error for a name that no environment has."""
+    return RunError(
+        "EnvironmentNotFound",
+        f'environment "{env}" not found: {why.rstrip(".")}. '
+        "Use a Gymnasium id such as CartPole-v1, or package.module:Class with the package in the image",
+        permanent=True,
+    )
+
+
+def failed(env: str, doing: str, error: Exception) -> RunError:
+    """Return the error for an environment that raised `error` before it took its first step."""
+    return RunError(
+        "EnvironmentFailed", f"environment {env} failed in {doing}: {type(error).__name__}: {error}", permanent=True
+    )
