@@ -23,12 +23,16 @@ Quantity = Annotated[
 """An amount as Kubernetes writes it: 4, "500m", 16Gi."""
 Name = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=MAX_NAME)]
 S3Uri = Annotated[str, Field(pattern=r"^s3://[a-z0-9][-a-z0-9.]{1,61}[a-z0-9](/.*)?$", max_length=1024)]
-Text = Annotated[str, Field(max_length=4096)]
+MAX_TEXT = 4096
+"""Characters of a text in a status."""
+Text = Annotated[str, Field(max_length=MAX_TEXT)]
 Natural = Annotated[int, Field(ge=0, le=2**63 - 1)]
 
 OPEN: JsonDict = {"x-kubernetes-preserve-unknown-fields": True}
 """Marks an object whose fields are not ours to know."""
 
+REWARD_WINDOW = 100
+"""Episodes that the mean return of training is taken over."""
 EVALUATED = "evaluation/episode_reward_mean"
 """What an evaluation is judged by: one name in result.json's flat form, in TensorBoard, and in the document."""
 

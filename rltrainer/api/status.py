@@ -9,7 +9,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from rltrainer.api.base import OPEN, Model, Natural, Text
+from rltrainer.api.base import MAX_TEXT, OPEN, Model, Natural, Text
+
+LISTED_RETURNS = 100
+"""Returns that a rollout's report lists one by one."""
 
 
 class CheckpointRef(Model):
@@ -28,6 +31,11 @@ class Problem(Model):
         description="CamelCase, for machines."
     )
     message: Text = Field(description="What was wrong, where, and what to do.")
+
+    @classmethod
+    def of(cls, reason: str, message: str) -> "Problem":
+        """Make one of a message of any length: it is cut to what a status holds."""
+        return cls(reason=reason, message=message[:MAX_TEXT])
 
 
 class SyncStatus(Model):
@@ -174,7 +182,7 @@ class RolloutResults(Model):
         None, description="Mean and standard error, rounded for display."
     )
     episode_len_mean: float | None = Field(None, description="Mean length of an episode, in steps.")
-    returns: Annotated[list[float], Field(max_length=100)] = Field(
+    returns: Annotated[list[float], Field(max_length=LISTED_RETURNS)] = Field(
         default_factory=list, description="Returns of the first 100 episodes."
     )
     checkpoint: Text | None = Field(None, description="The checkpoint that was run.")

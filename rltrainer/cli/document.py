@@ -15,8 +15,8 @@ from rltrainer.api.documents import Experiment
 from rltrainer.cli.common import UsageError, as_json
 from rltrainer.rllib_compat.environments import environment
 from rltrainer.rllib_compat.judging import stops
+from rltrainer.storage.paths import LOCAL_DIR
 
-LOCAL_DIR = "~/rltrainer_results"
 EXPORTS = ("model", "checkpoint", "onnx")
 SCHEDULERS = ("FIFO", "MedianStopping", "AsyncHyperBand", "HyperBand", "PBT")
 SEARCHERS = ("HyperOpt", "Optuna")

@@ -103,7 +103,7 @@ class Report:
     def fail(self, reason: str, message: str, permanent: bool) -> None:
         """Reports an error that no retry helps."""
         if permanent:
-            self.now = self.now.model_copy(update={"error": Problem(reason=reason, message=message[:4096])})
+            self.now = self.now.model_copy(update={"error": Problem.of(reason, message)})
         self.close()
 
     def close(self) -> bool:

@@ -52,5 +52,5 @@ def apply(arguments: argparse.Namespace, used: bool) -> None:
         raise UsageError(
             "--ray-address joins a cluster as it is: the other --ray options are for one that is begun here"
         )
-    if settings.given and not used:
+    if settings.configured and not used:
         raise UsageError("the --ray options need a run that uses Ray: set num_workers in --config, or search")

@@ -13,7 +13,7 @@ from rltrainer.cli.document import EXPORTS, SCHEDULER_NAMES, Job, jobs
 from rltrainer.errors import Interrupted, RunError
 from rltrainer.reporting.status import EXPERIMENT, Reporter, Target, earlier
 from rltrainer.runs.interrupt import Interrupt
-from rltrainer.storage.paths import pid_file
+from rltrainer.storage.paths import LOCAL_DIR, pid_file
 
 
 def arguments(sub: argparse.ArgumentParser) -> None:
@@ -89,7 +89,7 @@ def _checkpoint_arguments(group: argparse._ArgumentGroup) -> None:
 
 
 def _place_arguments(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--local-dir", metavar="DIR", help="where runs are kept (~/rltrainer_results)")
+    group.add_argument("--local-dir", metavar="DIR", help=f"where runs are kept ({LOCAL_DIR})")
     group.add_argument(
         "--upload-dir", metavar="URI", help="s3://bucket/… that results are synced to; AWS_ENDPOINT_URL names a server"
     )
@@ -167,6 +167,6 @@ def report_invalid(message: str) -> None:
     """Tells Kubernetes, where there is one, that the document cannot be run."""
     target = Target.from_environment(*EXPERIMENT)
     if target:
-        problem = Problem(reason="InvalidOption", message=message[:4096])
+        problem = Problem.of("InvalidOption", message)
         report = earlier(target).model_copy(update={"error": problem})
         Reporter(target, lambda: report).close()

@@ -28,8 +28,10 @@ class Sampler(Protocol):
     num_workers: int
 
     def weights(self, timesteps: int) -> Any:
-        """Return a reference to the learner's weights, `timesteps` into the run. It is sent once, however many
-        workers read it."""
+        """Return a reference to the learner's weights, `timesteps` into the run.
+
+        They are sent once, however many workers read them.
+        """
 
     def sample(self, weights: Any) -> tuple[Sequence[Any], list[EpisodeReport]]:
         """Sample a fragment with every worker. Returns references in the workers' order, and the reports."""
@@ -44,7 +46,7 @@ class Sampler(Protocol):
         """Wait until a request is met, and return all that are. A lost worker's request is submitted again to its
         replacement."""
 
-    def apply(self, gradient: Any, timesteps: int) -> Metrics:
+    def apply_gradient(self, gradient: Any, timesteps: int) -> Metrics:
         """Take one step of the learner's optimizer along a worker's gradient, `timesteps` into the run."""
 
     def store(self, done: Completed) -> None:

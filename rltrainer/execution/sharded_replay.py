@@ -1,7 +1,7 @@
 """Many workers fill sharded replay buffers while the learner draws from them: Horgan et al. 2018, arXiv 1803.00933.
 
 The paper lets both sides run free. Here they are coupled: workers are at most their requests in flight ahead of
-`updates_per_step`, so that what is learnt in so many steps does not depend on how fast the machine samples.
+`updates_per_step`, so that what is learned in so many steps does not depend on how fast the machine samples.
 """
 
 from collections.abc import Iterator
@@ -13,17 +13,17 @@ from rltrainer.core.execution import Iteration, Sampler, in_iterations
 
 @in_iterations
 def sharded_replay(backend: Sampler, options: ApexDQNOptions | ApexDDPGOptions, timesteps: int) -> Iterator[Iteration]:
-    """Iterations without end, from `timesteps` on."""
+    """Iterate without end, from `timesteps` on."""
     weights, due = backend.weights(timesteps), 0.0
     for worker in list(range(backend.num_workers)) * options.requests_in_flight:
         backend.submit(worker, "sample", weights)
     while True:
-        begun = perf_counter()
+        started = perf_counter()
         iteration = Iteration([], {}, 0.0, 0.0)
-        for done in backend.poll():
-            backend.store(done)
-            backend.submit(done.worker, "sample", weights)
-            iteration.reports.append(done.report)
+        for completed in backend.poll():
+            backend.store(completed)
+            backend.submit(completed.worker, "sample", weights)
+            iteration.reports.append(completed.report)
         timesteps += iteration.timesteps
         due += iteration.timesteps * options.updates_per_step
         sampled = perf_counter()
@@ -31,5 +31,5 @@ def sharded_replay(backend: Sampler, options: ApexDQNOptions | ApexDDPGOptions, 
         while due >= 1:  # an update that nothing is there for is left out: it would wear out what comes first
             iteration.metrics, due = backend.update_from_replay(timesteps) or iteration.metrics, due - 1
         weights = backend.weights(timesteps)
-        iteration.sample_time_s, iteration.learn_time_s = sampled - begun, perf_counter() - sampled
+        iteration.sample_time_s, iteration.learn_time_s = sampled - started, perf_counter() - sampled
         yield iteration

@@ -99,7 +99,7 @@ class Learner:
         rows = fragment.obs[:-1][fragment.valid] if self.statistics.observations else None
         return Gradient(flat.gradient.cpu().numpy().copy(), rows), metrics
 
-    def apply(self, gradient: Gradient, timesteps: int) -> None:
+    def apply_gradient(self, gradient: Gradient, timesteps: int) -> None:
         """Take one step of the optimizer along a gradient computed elsewhere."""
         self.context.set_time(timesteps)
         self.context.groups.flats[""].gradient.copy_(torch.tensor(gradient.vector))

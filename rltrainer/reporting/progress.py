@@ -6,14 +6,11 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
-from rltrainer.api.base import EVALUATED
+from rltrainer.api.base import EVALUATED, REWARD_WINDOW
 from rltrainer.api.experiment import Stop
 from rltrainer.core.execution import Iteration
 from rltrainer.core.types import EpisodeReport
 from rltrainer.reporting.rows import Row
-
-WINDOW = 100
-"""Episodes that the mean return is taken over."""
 
 
 class Progress:
@@ -26,11 +23,11 @@ class Progress:
         self.time_total_s = 0.0
         self.best_reward: float | None = None
         self.evaluation_reward_mean: float | None = None
-        self.returns: deque[float] = deque(maxlen=WINDOW)
-        self.lengths: deque[int] = deque(maxlen=WINDOW)
+        self.returns: deque[float] = deque(maxlen=REWARD_WINDOW)
+        self.lengths: deque[int] = deque(maxlen=REWARD_WINDOW)
 
     def add(self, iteration: Iteration, seconds: float) -> Row:
-        """Counts one iteration that took `seconds`; returns its row, with RLlib's names."""
+        """Count one iteration that took `seconds`; return its row, with RLlib's names."""
         steps = sum(report.timesteps for report in iteration.reports)
         returns = [value for report in iteration.reports for value in report.returns]
         self.training_iteration += 1
@@ -41,7 +38,7 @@ class Progress:
         self.returns.extend(returns)
         self.lengths.extend(length for report in iteration.reports for length in report.lengths)
         mean = self.reward_mean()
-        if mean is not None and len(self.returns) == WINDOW:
+        if mean is not None and len(self.returns) == REWARD_WINDOW:
             self.best_reward = mean if self.best_reward is None else max(mean, self.best_reward)
         return {
             **self.metrics(),
@@ -61,7 +58,7 @@ class Progress:
         }
 
     def evaluated(self, report: EpisodeReport) -> Row:
-        """Counts an evaluation of the policy as it is after the newest iteration; returns its part of the row."""
+        """Count an evaluation of the policy as it is after the newest iteration; return its part of the row."""
         self.evaluation_reward_mean = fmean(report.returns)
         return {
             "episode_reward_mean": self.evaluation_reward_mean,
@@ -72,11 +69,11 @@ class Progress:
         }
 
     def reward_mean(self) -> float | None:
-        """Mean return of the last 100 episodes, or of as many as there are."""
+        """Return the mean return of the last REWARD_WINDOW episodes, or of as many as there are."""
         return fmean(self.returns) if self.returns else None
 
     def metrics(self) -> dict[str, float | None]:
-        """What checkpoints are ranked by; an evaluation is there only where it was of this very policy."""
+        """Return what checkpoints are ranked by; an evaluation is in it only where it was of this very policy."""
         evaluation = {} if self.evaluation_reward_mean is None else {EVALUATED: self.evaluation_reward_mean}
         return {
             "episode_reward_mean": self.reward_mean(),
@@ -84,12 +81,27 @@ class Progress:
             **evaluation,
         }
 
+    def report(self) -> dict[str, Any]:
+        """Return how far the run has come, as its status says it."""
+        mean = self.reward_mean()
+        return {
+            "iteration": self.training_iteration,
+            "timesteps_total": self.timesteps_total,
+            "episodes_total": self.episodes_total,
+            "episode_reward_mean": mean,
+            "best_reward": self.best_reward,
+            "reward": None if mean is None else f"{mean:.1f}",
+            "time_total_s": round(self.time_total_s, 3),
+        }
+
     def stopped_by(self, stop: Stop) -> str | None:
-        """The first stop condition that holds, in words, or None. A mean return counts once it is over 100 episodes,
-        and that of an evaluation as soon as it is there."""
+        """Return the first stop condition that holds, in words, or None.
+
+        A mean return counts once it is over REWARD_WINDOW episodes, and that of an evaluation as soon as it is there.
+        """
         evaluated = self.evaluation_reward_mean
-        now: Mapping[str, float] = {
-            "episode_reward_mean": fmean(self.returns) if len(self.returns) == WINDOW else -math.inf,
+        values: Mapping[str, float] = {
+            "episode_reward_mean": fmean(self.returns) if len(self.returns) == REWARD_WINDOW else -math.inf,
             EVALUATED: -math.inf if evaluated is None else evaluated,
             "timesteps_total": self.timesteps_total,
             "training_iteration": self.training_iteration,
@@ -97,25 +109,25 @@ class Progress:
             "time_total_s": self.time_total_s,
         }
         for name, limit in stop.model_dump(by_alias=True, exclude_none=True).items():
-            if now[name] >= limit:
+            if values[name] >= limit:
                 return f"{name} >= {limit:g}"
         return None
 
     def state(self) -> dict[str, Any]:
-        """As a checkpoint keeps it."""
+        """Return everything, as a checkpoint keeps it."""
         return {name: list(value) if isinstance(value, deque) else value for name, value in vars(self).items()}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Goes on from `state()`."""
+        """Go on from `state()`."""
         for name, value in state.items():
-            setattr(self, name, deque(value, WINDOW) if isinstance(value, list) else value)
+            setattr(self, name, deque(value, REWARD_WINDOW) if isinstance(value, list) else value)
 
-    def judge_by(self, state: dict[str, Any]) -> None:
-        """Takes the recent episodes of another run's `state()`, for a policy that has taken its place."""
-        self.returns, self.lengths = deque(state["returns"], WINDOW), deque(state["lengths"], WINDOW)
+    def adopt_returns(self, state: dict[str, Any]) -> None:
+        """Take the recent episodes of another run's `state()`, whose policy this run has taken over."""
+        self.returns, self.lengths = deque(state["returns"], REWARD_WINDOW), deque(state["lengths"], REWARD_WINDOW)
         self.evaluation_reward_mean = None
 
 
 def finite(value: float) -> float | None:
-    """`value`, or None for what JSON has no number for."""
+    """Return `value`, or None for what JSON has no number for."""
     return value if math.isfinite(value) else None

@@ -21,13 +21,15 @@ from rltrainer.storage.paths import LOG, PARAMS, RESULTS, TABLE
 
 log = logging.getLogger(__name__)
 
-PLAIN = str | bool | int | float
-JUDGED = ("episode_reward_mean", "timesteps_total")
+ROW_LOG_INTERVAL_S = 1.0
+"""Seconds between log lines of rows, at least."""
+Plain = str | bool | int | float
+HPARAM_METRICS = ("episode_reward_mean", "timesteps_total")
 """What TensorBoard's table of hyperparameters shows beside them."""
 
 
 def keep_until(folder: Path, iteration: int) -> None:
-    """Cuts result.json back to the rows up to `iteration`, so that a restored run writes each row once."""
+    """Cut result.json back to the rows up to `iteration`, so that a restored run writes each row once."""
     path = folder / RESULTS
     if not path.exists():
         return
@@ -45,14 +47,14 @@ def _iteration(line: str) -> float:
 
 
 def write_params(folder: Path, params: dict[str, Any]) -> None:
-    """Writes params.json: the document as it was run, with every option and the seed."""
+    """Write params.json: the document as it was run, with every option and the seed."""
     part = folder / (PARAMS + ".part")
     part.write_text(json.dumps(params, indent=1) + "\n")
     part.rename(folder / PARAMS)
 
 
 class Results:
-    """Writes the rows of a run, wherever people look for them."""
+    """The rows of a run, wherever people look for them."""
 
     def __init__(self, folder: Path, iteration: int, stop: Stop, terminal: bool) -> None:
         self.folder, self.stop = folder, stop
@@ -60,12 +62,14 @@ class Results:
         self._rows = (folder / RESULTS).open("a")
         self._table = Table(folder / TABLE, folder / RESULTS)
         self._board = SummaryWriter(str(folder), purge_step=iteration + 1 if iteration else None, flush_secs=10)
-        self._spoken = float("-inf")
+        self._last_logged = float("-inf")
         self._bar = progress_bar(stop) if terminal else None
 
     def write(self, row: Row, last: bool) -> None:
-        """One row to result.json, progress.csv and TensorBoard; a line for people once a second, for the last, and
-        for those with an evaluation."""
+        """Write one row to result.json, progress.csv and TensorBoard.
+
+        It is logged too, for people, where a second has passed, it is the last, or it has an evaluation.
+        """
         self._rows.write(json.dumps(row) + "\n")
         self._rows.flush()
         flat, step = flattened(row), int(row["training_iteration"])
@@ -74,26 +78,26 @@ class Results:
         if self._bar is not None:
             self._bar.update(row["timesteps_total"] - self._bar.n)
             self._bar.set_postfix_str(summary(row))
-        if last or "evaluation" in row or monotonic() - self._spoken >= 1.0:
-            self._spoken = monotonic()
+        if last or "evaluation" in row or monotonic() - self._last_logged >= ROW_LOG_INTERVAL_S:
+            self._last_logged = monotonic()
             log.info("iteration %4d  %9s steps  %s", step, f"{row['timesteps_total']:,}", summary(row))
 
     def hyperparameters(self, options: Row) -> None:
-        """Tells TensorBoard the options of this run, for its table of hyperparameters."""
-        set_ones = {name: value for name, value in options.items() if value is not None}
-        plain = {name: value if isinstance(value, PLAIN) else json.dumps(value) for name, value in set_ones.items()}
-        experiment, begun, _ = hparams(plain, dict.fromkeys(JUDGED))  # how it ends is not known yet
-        for each in (experiment, begun):
+        """Write the options of this run for TensorBoard's table of hyperparameters."""
+        present = {name: value for name, value in options.items() if value is not None}
+        plain = {name: value if isinstance(value, Plain) else json.dumps(value) for name, value in present.items()}
+        experiment, start, _ = hparams(plain, dict.fromkeys(HPARAM_METRICS))  # how it ends is not known yet
+        for each in (experiment, start):
             self._board.file_writer.add_summary(each)
 
     def files(self) -> list[Path]:
-        """The files that storage is to have a copy of."""
+        """Return the files that storage is to have a copy of."""
         events = self.folder.glob("events.out.tfevents.*")
         named = [self.folder / name for name in (RESULTS, TABLE, PARAMS, LOG)]
         return [path for path in (*named, *events) if path.exists()]
 
     def close(self) -> None:
-        """Writes what is still to be written."""
+        """Write what is still to be written."""
         self._rows.close()
         self._table.close()
         self._board.close()
@@ -112,17 +116,17 @@ class Table:
         self.columns: dict[str, None] = {}
         self._file: TextIO | None = None
         if rows.stat().st_size:
-            self._anew()
+            self._rewrite()
 
     def write(self, flat: Row) -> None:
-        """One row, flattened, which result.json has already."""
+        """Write one row, flattened, which result.json has already."""
         if self._file is None or not flat.keys() <= self.columns.keys():
-            self._anew()
+            self._rewrite()
         else:
             csv.writer(self._file).writerow([flat.get(name, "") for name in self.columns])
             self._file.flush()
 
-    def _anew(self) -> None:
+    def _rewrite(self) -> None:
         self.close()
         rows = [flattened(json.loads(line)) for line in self.rows.read_text().splitlines()]
         self.columns = dict.fromkeys(name for row in rows for name in row)
@@ -135,13 +139,13 @@ class Table:
         part.rename(self.path)
 
     def close(self) -> None:
-        """Ends writing."""
+        """End writing."""
         if self._file is not None:
             self._file.close()
 
 
 def summary_of(flat: Row) -> Summary:
-    """The numbers of a flattened row as TensorBoard takes them, in one piece: one each takes ten times as long."""
+    """Make one summary of all numbers of a flattened row: one each would take TensorBoard ten times as long."""
     return Summary(
         value=[
             Summary.Value(tag=name, simple_value=value)
@@ -152,14 +156,14 @@ def summary_of(flat: Row) -> Summary:
 
 
 def summary(row: Row) -> str:
-    """What people watch, in a line."""
+    """Say what people watch, in a line."""
     mean, learner = row["episode_reward_mean"], row["info"]["learner"]
     parts = ["reward       -" if mean is None else f"reward {mean:7.2f}"]
     if mean is not None:
         parts.append(f"({row['episode_reward_min']:g} to {row['episode_reward_max']:g})")
     if evaluation := row.get("evaluation"):
-        found = "evaluation {episode_reward_mean:.2f} ({episode_reward_min:g} to {episode_reward_max:g})"
-        parts.append(found.format(**evaluation))
+        template = "evaluation {episode_reward_mean:.2f} ({episode_reward_min:g} to {episode_reward_max:g})"
+        parts.append(template.format(**evaluation))
     if row["timesteps_per_second"]:
         parts.append(f"{row['timesteps_per_second']:,.0f} steps/s")
     parts += [f"{name} {learner[name]:.3f}" for name in ("entropy", "kl") if learner.get(name) is not None]
@@ -167,7 +171,7 @@ def summary(row: Row) -> str:
 
 
 def progress_bar(stop: Stop) -> "tqdm[Any]":
-    """A bar of environment steps; it has an end where the document gives one."""
+    """Make a bar of environment steps; it has an end where the document gives one."""
     return tqdm(total=stop.timesteps_total, unit=" steps", unit_scale=True, dynamic_ncols=True, leave=False)
 
 
@@ -175,16 +179,18 @@ class TerminalHandler(logging.StreamHandler[Any]):
     """Log lines that do not tear a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Writes one line above the bar, if there is one."""
+        """Write one line above the bar, if there is one."""
         tqdm.write(self.format(record), file=sys.stderr)
 
 
-def log_to(folder: Path | None, terminal: bool, speak: bool = True) -> list[logging.Handler]:
-    """Sends the package's log to the terminal if it is to `speak`, and to train.log in `folder`; returns what to take
-    away again."""
+def log_to(folder: Path | None, terminal: bool, console: bool = True) -> list[logging.Handler]:
+    """Send the package's log to standard error, if `console`, and to train.log in `folder`.
+
+    Returns what `stop_logging` takes away again.
+    """
     stamped = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s")
     handlers: list[logging.Handler] = []
-    if speak:
+    if console:
         handlers.append(TerminalHandler() if terminal else logging.StreamHandler(sys.stderr))
         handlers[0].setFormatter(logging.Formatter("%(message)s") if terminal else stamped)
     if folder is not None:
@@ -200,12 +206,12 @@ def log_to(folder: Path | None, terminal: bool, speak: bool = True) -> list[logg
 
 
 def stop_logging(handlers: list[logging.Handler]) -> None:
-    """Undoes `log_to`."""
+    """Undo `log_to`."""
     for handler in handlers:
         logging.getLogger("rltrainer").removeHandler(handler)
         handler.close()
 
 
 def on_terminal() -> bool:
-    """Whether somebody watches: standard error is a terminal, and no CI says otherwise."""
+    """Return whether somebody watches: standard error is a terminal, and no CI says otherwise."""
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"

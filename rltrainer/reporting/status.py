@@ -1,4 +1,4 @@
-"""What the run tells Kubernetes: its own resource's status, by server-side apply, from a thread of its own."""
+"""A run's report to Kubernetes: its own resource's status, by server-side apply, from a thread of its own."""
 
 import json
 import logging
@@ -16,10 +16,12 @@ from rltrainer.api.status import RolloutResults, TrainingStatus
 log = logging.getLogger(__name__)
 
 FIELD_MANAGER = "rltrainer"
-EVERY = 5.0
+REPORT_INTERVAL_S = 5.0
 """Seconds between reports, at least."""
 FINAL_PATIENCE = 60.0
 """Seconds that the last report is tried for."""
+RETRY_INTERVAL_S = 2.0
+"""Seconds between tries of the last report."""
 
 Body = dict[str, Any]
 
@@ -37,13 +39,13 @@ class Target:
     uid: str | None
 
     def body(self, report: Body) -> Body:
-        """What is applied. With the uid in it, the API server refuses it for another resource of the same name."""
+        """Return what is applied. By the uid in it, the API server refuses it for another resource of the same name."""
         metadata = {"name": self.name, "namespace": self.namespace, **({"uid": self.uid} if self.uid else {})}
         return {"apiVersion": API_VERSION, "kind": self.kind, "metadata": metadata, "status": {self.field: report}}
 
     @classmethod
     def from_environment(cls, kind: str, plural: str, field: str) -> "Target | None":
-        """The resource that the operator names in the environment, or None outside a cluster."""
+        """Return the resource that the operator names in the environment, or None outside a cluster."""
         name, namespace = os.environ.get("RLTRAINER_NAME"), os.environ.get("RLTRAINER_NAMESPACE")
         if not name or not namespace:
             return None
@@ -56,24 +58,24 @@ ROLLOUT = ("RLRollout", "rlrollouts", "results")
 
 
 class Client(Protocol):
-    """Reads and applies a status. Raises an exception that says why it cannot."""
+    """What reads and applies a status. Methods raise an exception that says why they cannot."""
 
     def apply(self, target: Target, body: Body) -> None:
-        """Applies `body` to `target`'s status."""
+        """Apply `body` to `target`'s status."""
 
     def read(self, target: Target) -> Body:
-        """`target` as the API server has it."""
+        """Return `target` as the API server has it."""
 
 
 class KubernetesClient:
-    """Talks to the API server with the pod's own ServiceAccount, made when first needed."""
+    """The API server, reached with the pod's own ServiceAccount when it is first needed."""
 
     def __init__(self) -> None:
         self._api: Any = None
 
     @property
     def api(self) -> Any:
-        """The API of custom resources."""
+        """Kubernetes' client of custom resources."""
         from kubernetes import client, config  # noqa: PLC0415 - a second's import, and only clusters have a use for it
 
         if self._api is None:
@@ -83,7 +85,7 @@ class KubernetesClient:
         return self._api
 
     def apply(self, target: Target, body: Body) -> None:
-        """See Client."""
+        """Apply the status as the field manager of the trainer, whoever had these fields before."""
         self.api.patch_namespaced_custom_object_status(
             GROUP,
             VERSION,
@@ -98,19 +100,19 @@ class KubernetesClient:
         )
 
     def read(self, target: Target) -> Body:
-        """See Client."""
-        found: Body = self.api.get_namespaced_custom_object_status(
+        """Read the resource with its status."""
+        resource: Body = self.api.get_namespaced_custom_object_status(
             GROUP, VERSION, target.namespace, target.plural, target.name, _request_timeout=10
         )
-        return found
+        return resource
 
 
 def earlier(target: Target, client: Client | None = None) -> TrainingStatus:
-    """What an earlier attempt reported last, so that a new one's first report does not go back to nothing."""
+    """Return what an earlier attempt reported last, so that a new one's first report does not go back to nothing."""
     try:
-        found = (client or KubernetesClient()).read(target)
-        if target.uid in (None, found["metadata"]["uid"]):
-            report = TrainingStatus.model_validate(found.get("status", {}).get("training") or {})
+        resource = (client or KubernetesClient()).read(target)
+        if target.uid in (None, resource["metadata"]["uid"]):
+            report = TrainingStatus.model_validate(resource.get("status", {}).get("training") or {})
             return report.model_copy(update={"error": None, "sync": None, "stopped_by": None, "updated_at": None})
     except Exception as error:
         log.warning("earlier status of %s not read: %s", target.name, brief(error))
@@ -118,24 +120,24 @@ def earlier(target: Target, client: Client | None = None) -> TrainingStatus:
 
 
 class Reporter:
-    """Sends what `snapshot` returns, when it has changed and not more often than every few seconds."""
+    """A thread that sends what `snapshot` returns, when it has changed and not more often than every few seconds."""
 
     def __init__(
         self, target: Target, snapshot: Callable[[], TrainingStatus | RolloutResults], client: Client | None = None
     ) -> None:
         self.target, self.snapshot, self.client = target, snapshot, client or KubernetesClient()
         self._sent: str | None = None
-        self._complained = False
+        self._warned = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="status", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
-        while not self._stop.wait(EVERY):
+        while not self._stop.wait(REPORT_INTERVAL_S):
             self._send()
 
     def _send(self) -> bool:
-        """Sends the present state if it is news; whether the API server knows it now."""
+        """Send the present report if it has changed; return whether the API server has it now."""
         report = self.snapshot().model_dump(by_alias=True, exclude_none=True, mode="json", exclude={"updated_at"})
         content = json.dumps(report, sort_keys=True)
         if content == self._sent:
@@ -145,25 +147,25 @@ class Reporter:
         try:
             self.client.apply(self.target, self.target.body(report))
         except Exception as error:
-            if not self._complained:
+            if not self._warned:
                 log.warning("status of %s not reported, and is tried again: %s", self.target.name, brief(error))
-            self._complained = True
+            self._warned = True
             return False
-        self._sent, self._complained = content, False
+        self._sent, self._warned = content, False
         return True
 
     def close(self) -> bool:
-        """Sends the last report, for up to a minute; whether it arrived."""
+        """Send the last report, for up to FINAL_PATIENCE; return whether it arrived."""
         self._stop.set()
         self._thread.join()
         end = monotonic() + FINAL_PATIENCE
         while not (arrived := self._send()) and monotonic() < end:
-            sleep(2)
+            sleep(RETRY_INTERVAL_S)
         return arrived
 
 
 def brief(error: Exception) -> str:
-    """An exception in one line; the API server's own message where it has one."""
+    """Describe an exception in one line; by the API server's own message where it has one."""
     try:
         return str(json.loads(getattr(error, "body", None) or "")["message"])
     except (ValueError, KeyError, TypeError):

@@ -3,7 +3,7 @@
 import difflib
 from typing import Any
 
-from rltrainer.api.base import EVALUATED, DocumentError
+from rltrainer.api.base import EVALUATED, REWARD_WINDOW, DocumentError
 from rltrainer.api.options import OptionError
 from rltrainer.rllib_compat.config import Outcome
 
@@ -37,8 +37,6 @@ METRICS = {
 STOPS = frozenset(METRICS.values()) - {"episode_len_mean"}
 GREEDY_EPISODES = 20
 """Episodes of an evaluation that stands for RLlib's means over the workers that hardly explore."""
-WINDOW = 100
-"""Episodes that the means of training are of."""
 
 
 def stops(given: Settings, where: str) -> Settings:
@@ -57,15 +55,15 @@ def evaluation(outcome: Outcome, stop: Settings, notes: list[str], where: str) -
     """How the policy is judged apart from training, and in `stop` by what. Raises OptionError."""
     given = outcome.apart
     asked = asked_evaluation(given, where)
-    window = given.get("metrics_smoothing_episodes", WINDOW)
-    if REWARD not in stop or not (outcome.judged_greedily or window < WINDOW):
+    window = given.get("metrics_smoothing_episodes", REWARD_WINDOW)
+    if REWARD not in stop or not (outcome.judged_greedily or window < REWARD_WINDOW):
         return asked
     if outcome.judged_greedily:
         asked = asked or {"interval": 1, "episodes": GREEDY_EPISODES, "deterministic": True}
         why = "RLlib's mean is of the workers that hardly explore"
     else:
         asked = asked or {"interval": 1, "episodes": window, "deterministic": False}
-        why = f"RLlib's mean is of {window} episodes, and that of training here of {WINDOW}"
+        why = f"RLlib's mean is of {window} episodes, and that of training here of {REWARD_WINDOW}"
     stop[EVALUATED] = stop.pop(REWARD)
     notes.append(f"stop.{REWARD} is stop.{EVALUATED} here, of {asked['episodes']} episodes: {why}")
     return asked

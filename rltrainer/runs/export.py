@@ -1,4 +1,4 @@
-"""Takes a policy out of a checkpoint: as an ONNX graph, as its weights alone, or as the checkpoint itself."""
+"""A policy taken out of a checkpoint: as an ONNX graph, as its weights alone, or as the checkpoint itself."""
 
 import json
 import logging
@@ -41,13 +41,15 @@ ONNX, MODEL = "policy.onnx", "model"
 """What the export is called in the folder that it goes to."""
 MODEL_FORMAT = 1
 
-Named = dict[str, Tensor]
+Tensors = dict[str, Tensor]
+"""Tensors by name."""
 
 
 def export(folder: Path, form: str, out: Path) -> Path:
-    """Writes the policy of the checkpoint in `folder` as `form`, one of FORMATS, below `out`; returns what it wrote.
+    """Write the policy of the checkpoint in `folder` as `form`, one of FORMATS, below `out`; return what was written.
 
-    Raises RunError where the checkpoint is broken, the form is not known or a package is missing."""
+    Raises RunError where the checkpoint is broken, the form is not known or a package is missing.
+    """
     if form not in FORMATS:
         raise RunError("InvalidOption", f'there is no export format "{form}": use {", ".join(FORMATS)}', permanent=True)
     try:
@@ -58,15 +60,15 @@ def export(folder: Path, form: str, out: Path) -> Path:
 
 
 def load_model(folder: Path) -> Policy:
-    """The policy that was exported to `folder` as `model`."""
-    told = json.loads((folder / "model.json").read_text())
-    found, _ = policy.build(told, told["timesteps_total"])
-    found.nets.load_state_dict(load_file(folder / "model.safetensors"))
-    return found
+    """Read the policy that was exported to `folder` as `model`."""
+    description = json.loads((folder / "model.json").read_text())
+    exported, _ = policy.build(description, description["timesteps_total"])
+    exported.nets.load_state_dict(load_file(folder / "model.safetensors"))
+    return exported
 
 
 def _checkpoint(folder: Path, out: Path) -> Path:
-    """The whole checkpoint, which training can go on from."""
+    """Copy the whole checkpoint, which training can go on from."""
     try:
         manifest = checkpoint.verify(folder)
     except checkpoint.CorruptCheckpointError as error:
@@ -79,46 +81,46 @@ def _checkpoint(folder: Path, out: Path) -> Path:
 
 
 def _model(folder: Path, out: Path) -> Path:
-    """The weights of the part that acts, and in JSON what builds its network: see load_model."""
-    found, target = policy.load(folder), out / MODEL
-    weights = {name: tensor.contiguous() for name, tensor in found.nets.state_dict().items()}
-    network = type(found.nets)
-    told = {
+    """Write the weights of the part that acts, and in JSON what `load_model` builds its network from."""
+    trained, target = policy.load(folder), out / MODEL
+    weights = {name: tensor.contiguous() for name, tensor in trained.nets.state_dict().items()}
+    network = type(trained.nets)
+    description = {
         "format": MODEL_FORMAT,
         "rltrainer": __version__,
         "read_with": f"{load_model.__module__}.{load_model.__name__}",
-        "run": found.run,
-        "env": found.source.name,
-        "env_config": found.source.config,
-        "config": found.options.model_dump(by_alias=True, mode="json"),
-        "timesteps_total": found.timesteps,
-        "observation_space": str(found.observed),
-        "action_space": str(found.spaces.actions),
+        "run": trained.run,
+        "env": trained.source.name,
+        "env_config": trained.source.config,
+        "config": trained.options.model_dump(by_alias=True, mode="json"),
+        "timesteps_total": trained.timesteps,
+        "observation_space": str(trained.observed),
+        "action_space": str(trained.spaces.actions),
         "network": f"{network.__module__}.{network.__qualname__}",
         "weights": {name: list(tensor.shape) for name, tensor in weights.items()},
     }
     target.mkdir(exist_ok=True)
     save_file(weights, target / "model.safetensors")
-    (target / "model.json").write_text(json.dumps(told, indent=1) + "\n")
+    (target / "model.json").write_text(json.dumps(description, indent=1) + "\n")
     return target
 
 
 def _onnx(folder: Path, out: Path) -> Path:
-    """The best actions as a graph, and what the policy puts out for them: see Acting."""
+    """Write the best actions, and what the policy puts out for them, as the graph of `ActingGraph`."""
     _check_onnx()
-    acting = Acting(policy.load(folder)).eval()
-    given = acting.example(batch=2)
-    batched = tuple({0: "batch"} for _ in given)
+    acting = ActingGraph(policy.load(folder)).eval()
+    inputs = acting.example(batch=2)
+    batched = tuple({0: "batch"} for _ in inputs)
     with torch.no_grad():
-        outputs = list(acting.named(*given.values()))
+        outputs = list(acting.named(*inputs.values()))
     with _silent():
         try:
             program = torch.onnx.export(
                 acting,
-                tuple(given.values()),
+                tuple(inputs.values()),
                 dynamo=True,
                 dynamic_shapes=(batched,),
-                input_names=list(given),
+                input_names=list(inputs),
                 output_names=outputs,
                 verbose=False,
             )
@@ -136,20 +138,20 @@ def _onnx(folder: Path, out: Path) -> Path:
 FORMATS: Mapping[str, Callable[[Path, Path], Path]] = {"onnx": _onnx, "model": _model, "checkpoint": _checkpoint}
 
 
-class Acting(nn.Module):
+class ActingGraph(nn.Module):
     """A policy's best actions as a graph of arrays.
 
     Inputs: `obs` [B, *shape] as the environment gives it, of a Dict or Tuple each part as `obs.<its path>`; of a
     recurrent policy also its state, zeros where an episode begins, each array as `<name>_in`.
-    Outputs: `action` as the environment takes it, of a Tuple each part as `action_<its position>`; what the policy says
-    of all actions, as `logits`, `mean` and `log_std`, or `q`; and the new state as `<name>_out`.
+    Outputs: `action` as the environment takes it, of a Tuple each part as `action_<its position>`; what the policy puts
+    out for all actions, as `logits`, `mean` and `log_std`, or `q`; and the new state as `<name>_out`.
     """
 
-    def __init__(self, found: Policy) -> None:
+    def __init__(self, trained: Policy) -> None:
         super().__init__()
-        self.policy, self.nets = found, found.nets
-        self.state = list(found.algorithm.initial_state(found.nets, 1))
-        structure = found.spaces.structure
+        self.policy, self.nets = trained, trained.nets
+        self.state = list(trained.algorithm.initial_state(trained.nets, 1))
+        structure = trained.spaces.structure
         self.parts = [] if structure is None else layout(structure)
         self.encoders = nn.ModuleList(_flat(part.space) for part in self.parts)
         for layer in self.modules():
@@ -157,50 +159,50 @@ class Acting(nn.Module):
                 layer.noise_enabled = False
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """See the class."""
+        """Compute the outputs, in the order of their names."""
         return tuple(self.named(*inputs).values())
 
-    def named(self, *inputs: Tensor) -> Named:
-        """The outputs by name."""
+    def named(self, *inputs: Tensor) -> Tensors:
+        """Compute the outputs by name."""
         count = len(inputs) - len(self.state)
         state = dict(zip(self.state, inputs[count:], strict=True))
-        action, said, state = decide(self.policy, self._observation(inputs[:count]), state)
+        action, outputs, state = decide(self.policy, self._observation(inputs[:count]), state)
         squashed = self.policy.action_distribution.make is SquashedGaussian
         actions = dict(as_taken(self.policy.spaces.actions, action, squashed))
-        return {**actions, **said, **{f"{name}_out": value for name, value in state.items()}}
+        return {**actions, **outputs, **{f"{name}_out": value for name, value in state.items()}}
 
     def _observation(self, inputs: tuple[Tensor, ...]) -> Tensor:
         if not self.parts:
             return inputs[0]
         return torch.cat([encoder(part) for encoder, part in zip(self.encoders, inputs, strict=True)], -1)
 
-    def example(self, batch: int) -> Named:
-        """Inputs by name, all zeros."""
+    def example(self, batch: int) -> Tensors:
+        """Make inputs by name, all zeros."""
         whole = [Part((), self.policy.spaces.observations, slice(None))]
-        given = {
-            ".".join(("obs", *part.path)): torch.as_tensor(_first(part.space))
+        observations = {
+            ".".join(("obs", *part.path)): torch.as_tensor(_first_point(part.space))
             .expand(batch, *_shape(part.space))
             .clone()
             for part in self.parts or whole
         }
-        memory = self.policy.algorithm.initial_state(self.nets, batch)
-        return {**given, **{f"{name}_in": value for name, value in memory.items()}}
+        state = self.policy.algorithm.initial_state(self.nets, batch)
+        return {**observations, **{f"{name}_in": value for name, value in state.items()}}
 
     def about(self) -> dict[str, str]:
-        """What it is a policy of."""
-        found = self.policy
+        """Say what it is a policy of."""
+        trained = self.policy
         return {
             "rltrainer": __version__,
-            "run": found.run,
-            "env": found.source.name,
-            "env_config": json.dumps(found.source.config),
-            "timesteps_total": str(found.timesteps),
+            "run": trained.run,
+            "env": trained.source.name,
+            "env_config": json.dumps(trained.source.config),
+            "timesteps_total": str(trained.timesteps),
         }
 
 
-def decide(found: Policy, obs: Tensor, state: State) -> tuple[Tensor, Named, State]:
-    """The best actions, what the policy says of all actions, and the state after them."""
-    algorithm, nets = found.algorithm, found.nets
+def decide(trained: Policy, obs: Tensor, state: State) -> tuple[Tensor, Tensors, State]:
+    """Return the best actions, what the policy puts out for all actions, and the state after them."""
+    algorithm, nets = trained.algorithm, trained.nets
     if algorithm.greedy_action is on_policy.mode:
         dist, state = nets.step(obs, state)  # type: ignore[operator]
         return dist.mode(), parameters(dist), state
@@ -210,12 +212,12 @@ def decide(found: Policy, obs: Tensor, state: State) -> tuple[Tensor, Named, Sta
     if algorithm.greedy_action is dqn.greedy:
         q = nets(obs)
         return nets.argmax(q, obs), {"q": q}, state  # type: ignore[operator]
-    context = ActContext(found.options, torch.Generator(), obs.shape[0], timesteps=found.timesteps, state=state)
+    context = ActContext(trained.options, torch.Generator(), obs.shape[0], timesteps=trained.timesteps, state=state)
     return algorithm.greedy_action(nets, obs, context), {}, context.state
 
 
-def parameters(dist: Any) -> Named:
-    """What a distribution was made from, by name."""
+def parameters(dist: Any) -> Tensors:
+    """Return what a distribution was made from, by name."""
     match dist:
         case Categorical() | Bernoullis():
             return {"logits": dist.logits}
@@ -229,7 +231,7 @@ def parameters(dist: Any) -> Named:
 
 
 def as_taken(space: Space[Any], action: Tensor, squashed: bool, name: str = "action") -> Iterator[tuple[str, Tensor]]:
-    """Actions [B, ...] as the environment takes them, by name: what a Family's `to_env` does, as a graph."""
+    """Convert actions [B, ...] to what the environment takes, by name: `ActionDistribution.to_env` as a graph."""
     match space:
         case spaces.Discrete() | spaces.MultiDiscrete():
             yield name, action.long() + torch.as_tensor(space.start)
@@ -242,14 +244,14 @@ def as_taken(space: Space[Any], action: Tensor, squashed: bool, name: str = "act
                 scaled = (high + low) / 2 + (high - low) / 2 * scaled
             yield name, scaled.clamp(low, high)
         case spaces.Tuple():
-            families = [action_distribution(part) for part in space.spaces]
-            columns = torch.split(action, [math.prod(each.shape) for each in families], -1)
+            distributions = [action_distribution(part) for part in space.spaces]
+            columns = torch.split(action, [math.prod(each.shape) for each in distributions], -1)
             for i, (part, column) in enumerate(zip(space.spaces, columns, strict=True)):
-                yield from as_taken(part, column.reshape(-1, *families[i].shape), squashed, f"{name}_{i}")
+                yield from as_taken(part, column.reshape(-1, *distributions[i].shape), squashed, f"{name}_{i}")
 
 
 def _flat(space: Space[Any]) -> nn.Module:
-    """What makes a part of an observation the vector that Gymnasium's `flatten` makes it."""
+    """Make the module that flattens a part of an observation as Gymnasium's `flatten` does."""
     match space:
         case spaces.Discrete():
             return OneHot([int(space.n)], [int(space.start)], scalar=True)
@@ -263,7 +265,7 @@ class _Floats(nn.Module):
     """Arrays [B, ...] as vectors [B, n]."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
+        """Flatten all but the batch."""
         return x.float().flatten(1) if x.dim() > 1 else x.float().unsqueeze(-1)
 
 
@@ -271,8 +273,8 @@ def _shape(space: Space[Any]) -> tuple[int, ...]:
     return space.shape or ()
 
 
-def _first(space: Space[Any]) -> Any:
-    """A point of the space in the type that observations are stored in."""
+def _first_point(space: Space[Any]) -> Any:
+    """Return a point of the space in the type that observations are stored in."""
     start = getattr(space, "start", 0)
     return start + torch.zeros(_shape(space)).numpy().astype(observation_dtype(space))
 
@@ -290,7 +292,7 @@ def _check_onnx() -> None:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Without what PyTorch's exporter says of itself."""
+    """Silence what PyTorch's exporter logs and warns of."""
     log = logging.getLogger("torch.onnx")
     level = log.level
     log.setLevel(logging.ERROR)

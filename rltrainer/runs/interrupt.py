@@ -23,53 +23,53 @@ class Interrupt:
     def __init__(self) -> None:
         self.signum: int | None = None
         self._since = 0.0
-        self._asked = threading.Event()
+        self._requested = threading.Event()
 
     def ask(self, signum: int, frame: FrameType | None = None) -> None:
-        """A signal's handler."""
+        """Handle a signal: the run is to end."""
         if self.signum is not None:
             if signum == signal.SIGINT:
                 os._exit(128 + signum)
             return
         self.signum, self._since = signum, monotonic()
-        self._asked.set()
+        self._requested.set()
 
     def check(self) -> None:
-        """Raises Interrupted once the grace of an iteration under way is over."""
+        """Raise Interrupted once the grace of an iteration under way is over."""
         if self.signum is not None and monotonic() - self._since > GRACE:
             raise Interrupted(self.signum)
 
     def stop_here(self) -> None:
-        """Raises Interrupted if the run was asked to end: for places where nothing is under way."""
+        """Raise Interrupted if the run was asked to end: for places where nothing is under way."""
         if self.signum is not None:
             raise Interrupted(self.signum)
 
     def sleep(self, seconds: float) -> None:
-        """Waits; raises Interrupted as soon as the run is asked to end."""
-        self._asked.wait(seconds)
+        """Wait; raise Interrupted as soon as the run is asked to end."""
+        self._requested.wait(seconds)
         self.stop_here()
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Answers SIGTERM and SIGINT within the block, where this is the main thread: others get no signals."""
+        """Answer SIGTERM and SIGINT within the block, where this is the main thread: others get no signals."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {signum: signal.signal(signum, self.ask) for signum in (signal.SIGTERM, signal.SIGINT)}
+        earlier = {signum: signal.signal(signum, self.ask) for signum in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield
         finally:
-            for signum, handler in before.items():
+            for signum, handler in earlier.items():
                 signal.signal(signum, handler)
 
     def install(self) -> None:
-        """Answers SIGTERM and SIGINT from now on; also takes them back from a library with handlers of its own."""
+        """Answer SIGTERM and SIGINT from now on; also take them back from a library with handlers of its own."""
         if threading.current_thread() is threading.main_thread():
             for signum in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(signum, self.ask)
 
     def close(self) -> None:
-        """Everything is kept: from here on, until the process is gone, a SIGTERM does no harm and changes nothing.
+        """Ignore SIGTERM until the process is gone: everything is kept.
 
         Python gives the signals back to the system before it ends, and a SIGTERM then would change the exit code.
         """

@@ -26,7 +26,7 @@ from rltrainer.storage.checkpoint import CorruptCheckpointError
 
 log = logging.getLogger(__name__)
 
-EXPLORING = (
+EXPLORATION_OPTIONS = (
     "epsilon_base",
     "epsilon_schedule",
     "exploration_noise",
@@ -34,7 +34,7 @@ EXPLORING = (
     "exploration_theta",
     "learning_starts",
 )
-"""Options that say how actions explore. All others belong to the networks, which are given, or to learning."""
+"""Options that say how actions explore. All others belong to networks that are trained already, or to learning."""
 
 
 @dataclass(frozen=True)
@@ -59,45 +59,48 @@ class Policy:
         return self.spaces.structure or self.spaces.observations
 
     def context(self, seed: int) -> ActContext:
-        """One that begins an episode."""
+        """Make the context of an episode that begins."""
         rng = torch.Generator().manual_seed(derived_seed(seed, Role.ACTIONS))
-        memory = self.algorithm.initial_state(self.nets, 1)
-        return ActContext(self.options, rng, num_envs=1, timesteps=self.timesteps, state=memory)
+        state = self.algorithm.initial_state(self.nets, 1)
+        return ActContext(self.options, rng, num_envs=1, timesteps=self.timesteps, state=state)
 
     @torch.inference_mode()
     def act(self, obs: Any, context: ActContext, deterministic: bool) -> np.ndarray[Any, Any]:
-        """The action for one observation, as the network gives it: the best, or one that explores."""
+        """Return the action for one observation, as the network puts it out: the best, or one that explores."""
         batch = torch.as_tensor(np.asarray(obs, observation_dtype(self.spaces.observations))[None])
         if deterministic:
             return np.asarray(self.algorithm.greedy_action(self.nets, batch, context)[0].numpy())
         return np.asarray(self.algorithm.act(self.nets, batch, context)[0][0].numpy())
 
     def evaluate(self, episodes: int, seed: int, deterministic: bool) -> EpisodeReport:
-        """Returns and lengths of `episodes` whole episodes, many at a time.
+        """Run `episodes` whole episodes, many at a time; return their returns and lengths.
 
-        Where they begin follows from `seed` in another way than in training, so that the states are new ones."""
+        Where they begin follows from `seed` in another way than in training, so that the states are new ones.
+        """
         worker_config = WorkerConfig(self.algorithm, self.source.for_evaluation(), self.spaces, self.options, seed)
         return evaluate(worker_config, self.nets, self.timesteps, episodes, deterministic)
 
     def moved(self, env: str | None, env_config: dict[str, Any]) -> "Policy":
-        """The same policy in environment `env`, or in its own with `env_config` over its arguments.
+        """Return the same policy in environment `env`, or in its own with `env_config` over its arguments.
 
-        Raises RunError, permanent, where that shows or takes something else."""
-        mine = self.source
-        config = mine.config if env in (None, mine.name) else {}
-        source = EnvSource(env or mine.name, {**config, **env_config})
-        if source == mine:
+        Raises RunError, permanent, where that shows or takes something else.
+        """
+        own = self.source
+        config = own.config if env in (None, own.name) else {}
+        source = EnvSource(env or own.name, {**config, **env_config})
+        if source == own:
             return self
         spaces = source.spaces()
-        there = replace(self, source=source, spaces=spaces)
-        _check_same("observation", there.source, there.observed, mine, self.observed)
-        _check_same("action", there.source, spaces.actions, mine, self.spaces.actions)
-        return there
+        moved = replace(self, source=source, spaces=spaces)
+        _check_same("observation", source, moved.observed, own, self.observed)
+        _check_same("action", source, spaces.actions, own, self.spaces.actions)
+        return moved
 
     def exploring(self, config: dict[str, Any], deterministic: bool) -> "Policy":
-        """The same policy with options, by our names or RLlib's, that say how it explores.
+        """Return the same policy with options, by our names or RLlib's, that say how it explores.
 
-        Raises OptionError for one that cannot matter."""
+        Raises OptionError for one that cannot matter.
+        """
         if not config:
             return self
         options = self.options.model_dump(by_alias=True)
@@ -112,7 +115,7 @@ class Policy:
 
 
 def load(folder: Path) -> Policy:
-    """The policy of the checkpoint in `folder`. Raises RunError, permanent, if there is none or it is broken."""
+    """Read the policy of the checkpoint in `folder`. Raises RunError, permanent, if there is none or it is broken."""
     try:
         manifest, tree = checkpoint.read_policy(folder)
     except CorruptCheckpointError as error:
@@ -123,7 +126,7 @@ def load(folder: Path) -> Policy:
 
 
 def build(trained: Mapping[str, Any], timesteps: int) -> tuple[Policy, torch.nn.Module]:
-    """The policy of a run whose weights are still to be loaded, and all of its networks.
+    """Build the policy of a run whose weights are still to be loaded, and all of its networks.
 
     `trained` has its `run`, `env`, `env_config` and `config`. Raises RunError, permanent, if they cannot be had.
     """
@@ -136,23 +139,23 @@ def build(trained: Mapping[str, Any], timesteps: int) -> tuple[Policy, torch.nn.
     return Policy(trained["run"], algorithm, options, acting, timesteps, spaces, action_distribution, source), nets
 
 
-def _check_same(what: str, source: EnvSource, found: Space[Any], own: EnvSource, expected: Space[Any]) -> None:
-    if found != expected:
+def _check_same(what: str, source: EnvSource, space: Space[Any], own: EnvSource, expected: Space[Any]) -> None:
+    if space != expected:
         raise RunError(
             "InvalidOption",
             f"the policy was trained in {own.name}, whose {what} space is {expected}; "
-            f"that of {source.name} is {found}: they must be the same",
+            f"that of {source.name} is {space}: they must be the same",
             permanent=True,
         )
 
 
 def _check_matters(run: str, config: dict[str, Any], deterministic: bool) -> None:
-    useful = [name for name in EXPLORING if name in option_names(type(parse_options(run, {})))]
+    matters = [name for name in EXPLORATION_OPTIONS if name in option_names(type(parse_options(run, {})))]
     for name in config:
-        if name not in useful:
+        if name not in matters:
             raise OptionError(
                 f"--config {name}: no action depends on it once a policy is trained. "
-                + (f"How {run} explores depends on {', '.join(useful)}" if useful else f"{run} takes none here")
+                + (f"How {run} explores depends on {', '.join(matters)}" if matters else f"{run} takes none here")
             )
         if deterministic:
             raise OptionError(f"--config {name}: the best actions do not explore. Give --stochastic too")

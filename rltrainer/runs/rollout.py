@@ -1,4 +1,4 @@
-"""Runs a trained policy, episode by episode: returns, and trajectories and a video where asked."""
+"""Episodes of a trained policy: their returns, and trajectories and a video on request."""
 
 import logging
 import math
@@ -15,7 +15,7 @@ import numpy as np
 from gymnasium import Env
 
 from rltrainer.api.experiment import Storage
-from rltrainer.api.status import RolloutResults
+from rltrainer.api.status import LISTED_RETURNS, RolloutResults
 from rltrainer.core.types import EpisodeReport
 from rltrainer.envs.source import EnvSource
 from rltrainer.errors import RunError
@@ -29,10 +29,8 @@ log = logging.getLogger(__name__)
 FPS = 30
 """Frames per second of the video of an environment that names none."""
 VIDEO = "episode_000000.mp4"
-PATIENCE = 300.0
+STORAGE_PATIENCE = 300.0
 """Seconds that storage may be away."""
-KEPT = 100
-"""Returns that a report lists one by one."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ class Episode:
         return math.fsum(self.rewards)
 
     def save(self, path: Path) -> None:
-        """Writes the episode as .npz, to be read without pickles."""
+        """Write the episode as .npz, to be read without pickles."""
         np.savez_compressed(
             path,
             allow_pickle=False,
@@ -95,12 +93,13 @@ class Episode:
         )
 
 
-def load(request: Request, place: Path) -> tuple[Policy, str]:
-    """The policy that `request` asks for, its checkpoint fetched to `place`, and where that was.
+def load(request: Request, target: Path) -> tuple[Policy, str]:
+    """Fetch the checkpoint of `request` to `target`; return its policy, as requested, and where it was.
 
-    Raises RunError, permanent, if there is none or the request does not fit it, OptionError, and StorageError."""
-    origin = locate.fetch(request.checkpoint, place, request.storage, request.which)
-    policy = trained.load(place)
+    Raises RunError, permanent, if there is none or the request does not fit it, OptionError, and StorageError.
+    """
+    origin = locate.fetch(request.checkpoint, target, request.storage, request.which)
+    policy = trained.load(target)
     if request.run not in (None, policy.run):
         raise RunError("InvalidOption", f"{origin} is a policy of {policy.run}, not of {request.run}", permanent=True)
     policy = policy.moved(request.env, request.env_config)
@@ -110,7 +109,7 @@ def load(request: Request, place: Path) -> tuple[Policy, str]:
 def evaluate(
     checkpoint: str, episodes: int = 100, seed: int = 0, deterministic: bool = True, which: str = "latest"
 ) -> EpisodeReport:
-    """Returns and lengths of `episodes` whole episodes, many at a time, with the policy of a checkpoint.
+    """Run `episodes` whole episodes, many at a time, with the policy of a checkpoint; return returns and lengths.
 
     `checkpoint` is its folder or that of its run, or an s3:// URI of either; `which` chooses among a run's, "latest" or
     "best". `seed` fixes where episodes begin and what is drawn. Raises RunError and StorageError.
@@ -121,7 +120,7 @@ def evaluate(
 
 
 def episodes(policy: Policy, request: Request, frames: list[Any] | None = None) -> Iterator[Episode]:
-    """Finished episodes, one after the other; the first one's frames go to `frames`, where given."""
+    """Run one episode after the other; the first one's frames are appended to `frames`, if there is that."""
     steps = 0
     env = _environment(policy.source, request.render, frames is not None)
     for number in range(request.episodes):
@@ -137,7 +136,7 @@ def episodes(policy: Policy, request: Request, frames: list[Any] | None = None) 
 
 
 def _environment(source: EnvSource, render: bool, video: bool) -> Env[Any, Any]:
-    """One environment: with a window, with pictures, or with neither. Raises RunError, permanent."""
+    """Make one environment: with a window, with pictures, or with neither. Raises RunError, permanent."""
     if not render:
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures are drawn into memory, and no display is needed
         return source.single("rgb_array" if video else None)
@@ -151,7 +150,7 @@ def _environment(source: EnvSource, render: bool, video: bool) -> Env[Any, Any]:
 def run_episode(
     policy: Policy, env: Env[Any, Any], seed: int, deterministic: bool, frames: list[Any] | None
 ) -> Episode:
-    """One episode of `env`, which is reset with `seed`. Raises RunError that names environment, step and seed."""
+    """Run one episode of `env`, which is reset with `seed`. Raises RunError that names environment, step and seed."""
     episode = Episode(seed)
     context = policy.context(seed)
     try:
@@ -177,8 +176,8 @@ def run_episode(
 
 
 @dataclass
-class Keeper:
-    """Puts what is kept of the episodes into stores, and counts."""
+class Recorder:
+    """What is kept of the episodes, in stores, and their statistics."""
 
     request: Request
     origin: str
@@ -186,7 +185,7 @@ class Keeper:
     lengths: list[int] = field(default_factory=list)
 
     def add(self, episode: Episode, scratch: Path) -> None:
-        """Counts an episode, and keeps its trajectory where asked. Raises StorageError."""
+        """Count an episode, and keep its trajectory on request. Raises StorageError."""
         if self.request.out is not None:
             path = scratch / f"episode_{len(self.returns):06d}.npz"
             episode.save(path)
@@ -195,7 +194,7 @@ class Keeper:
         self.lengths.append(len(episode.rewards))
 
     def add_video(self, frames: list[Any], source: EnvSource, scratch: Path) -> None:
-        """Keeps a video of `frames`. Raises StorageError, and RunError where there is nothing to be seen."""
+        """Keep a video of `frames`. Raises StorageError, and RunError where there is nothing to be seen."""
         if not frames or frames[0] is None:
             raise RunError("EnvironmentFailed", f"environment {source.name} has no render_mode rgb_array", True)
         path = scratch / VIDEO
@@ -207,13 +206,13 @@ class Keeper:
 
     def _keep(self, path: Path, uri: str) -> None:
         store = open_store(uri, self.request.storage)
-        retry(lambda: store.upload(path, path.name), PATIENCE)
+        retry(lambda: store.upload(path, path.name), STORAGE_PATIENCE)
         path.unlink()
 
     def results(self, done: bool = False) -> RolloutResults:
-        """The report as it stands."""
-        some = bool(self.returns)
-        mean = fmean(self.returns) if some else None
+        """Return the report as it stands."""
+        any_ended = bool(self.returns)
+        mean = fmean(self.returns) if any_ended else None
         error = stdev(self.returns) / math.sqrt(len(self.returns)) if len(self.returns) > 1 else None
         return RolloutResults(
             episodes=len(self.returns),
@@ -223,29 +222,30 @@ class Keeper:
             reward_max=max(self.returns, default=None),
             reward_stderr=error,
             reward=None if mean is None else f"{mean:.1f}" + ("" if error is None else f" ± {error:.1f}"),
-            episode_len_mean=fmean(self.lengths) if some else None,
-            returns=self.returns[:KEPT],
+            episode_len_mean=fmean(self.lengths) if any_ended else None,
+            returns=self.returns[:LISTED_RETURNS],
             checkpoint=self.origin,
-            trajectories_uri=self.request.out if some else None,
-            video_uri=f"{self.request.video}/{VIDEO}" if self.request.video and some else None,
+            trajectories_uri=self.request.out if any_ended else None,
+            video_uri=f"{self.request.video}/{VIDEO}" if self.request.video and any_ended else None,
             done=done,
         )
 
 
 def run(request: Request) -> Iterator[tuple[Episode | None, RolloutResults]]:
-    """Runs `request`: yields each episode with the report so far, and at last None with the finished report.
+    """Run `request`; yield each episode with the report so far, and at last None with the finished report.
 
-    Raises RunError for what is wrong, and StorageError when storage has been away for minutes."""
+    Raises RunError for what is wrong, and StorageError when storage has been away for minutes.
+    """
     with tempfile.TemporaryDirectory(prefix="rltrainer-") as folder:
         scratch, loaded = Path(folder), list[tuple[Policy, str]]()
-        retry(lambda: loaded.append(load(request, scratch / "checkpoint")), PATIENCE)
+        retry(lambda: loaded.append(load(request, scratch / "checkpoint")), STORAGE_PATIENCE)
         policy, origin = loaded[0]
-        keeper = Keeper(request, origin)
+        recorder = Recorder(request, origin)
         frames: list[Any] | None = [] if request.video else None
         for episode in episodes(policy, request, frames):
             if frames is not None:
-                keeper.add_video(frames, policy.source, scratch)
+                recorder.add_video(frames, policy.source, scratch)
                 frames = None
-            keeper.add(episode, scratch)
-            yield episode, keeper.results()
-        yield None, keeper.results(done=True)
+            recorder.add(episode, scratch)
+            yield episode, recorder.results()
+        yield None, recorder.results(done=True)

@@ -60,12 +60,12 @@ class Manifest(BaseModel):
 
 
 def folder_name(iteration: int) -> str:
-    """Name of the checkpoint after `iteration`; names sort as iterations do, up to a million of them."""
+    """Return the name of the checkpoint after `iteration`; names sort as iterations do, up to a million of them."""
     return f"checkpoint_{iteration:06d}"
 
 
 def write(root: Path, tree: Tree, iteration: int, timesteps: int, metrics: dict[str, float | None]) -> Path:
-    """Writes `tree` as the checkpoint after `iteration` below `root` and returns its folder. Raises OSError."""
+    """Write `tree` as the checkpoint after `iteration` below `root` and returns its folder. Raises OSError."""
     target = root / folder_name(iteration)
     root.mkdir(parents=True, exist_ok=True)
     building = root / f".{target.name}.part"
@@ -83,7 +83,7 @@ def write(root: Path, tree: Tree, iteration: int, timesteps: int, metrics: dict[
 
 
 def install(building: Path, target: Path) -> None:
-    """Renames a finished folder to the name it is found by. What was there before is gone, whole or broken."""
+    """Rename a finished folder to the name it is found by. What was there before is gone, whole or broken."""
     if target.exists():
         (target / MANIFEST).unlink(missing_ok=True)  # first, so that half of a folder is never taken for one
         shutil.rmtree(target)
@@ -92,7 +92,7 @@ def install(building: Path, target: Path) -> None:
 
 
 def sync_to_disk(path: Path) -> None:
-    """Waits until a file, or the names in a folder, are on the disk."""
+    """Wait until a file, or the names in a folder, are on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -132,7 +132,7 @@ def _split(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
 
 
 def read(folder: Path) -> tuple[Manifest, Tree]:
-    """The manifest and the state in `folder`. Raises CorruptCheckpointError."""
+    """Read the manifest and the state in `folder`. Raises CorruptCheckpointError."""
     manifest = verify(folder)
     try:
         plain = json.loads((folder / STATE).read_text())
@@ -142,7 +142,7 @@ def read(folder: Path) -> tuple[Manifest, Tree]:
 
 
 def read_policy(folder: Path) -> tuple[Manifest, Tree]:
-    """As `read`, but only what acting needs: the parts `policy` and `run`."""
+    """Read only what acting needs: the parts `policy` and `run`."""
     manifest = verify(folder, only=(STATE, "policy.safetensors"))
     plain = json.loads((folder / STATE).read_text())
     return manifest, {part: _join(plain[part], _tensors(folder, part, manifest)) for part in ("policy", "run")}
@@ -165,7 +165,7 @@ def _join(value: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def manifest_of(folder: Path) -> Manifest:
-    """The manifest in `folder`, its files not looked at. Raises CorruptCheckpointError."""
+    """Read the manifest in `folder`, its files not looked at. Raises CorruptCheckpointError."""
     try:
         return parse_manifest((folder / MANIFEST).read_bytes(), str(folder))
     except OSError as error:
@@ -173,7 +173,7 @@ def manifest_of(folder: Path) -> Manifest:
 
 
 def parse_manifest(content: bytes, where: str) -> Manifest:
-    """A manifest from its file's content. Raises CorruptCheckpointError that names `where`."""
+    """Parse a manifest from its file's content. Raises CorruptCheckpointError that names `where`."""
     try:
         manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
@@ -186,9 +186,10 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
 
 
 def verify(folder: Path, only: tuple[str, ...] = ()) -> Manifest:
-    """The manifest of `folder`, once every file (or those of `only`) has the size and checksum it states.
+    """Return the manifest of `folder`, once every file (or those of `only`) has the size and checksum it states.
 
-    Raises CorruptCheckpointError that names the first that does not."""
+    Raises CorruptCheckpointError that names the first that does not.
+    """
     manifest = manifest_of(folder)
     for name, entry in manifest.files.items():
         if not only or name in only:
@@ -197,7 +198,7 @@ def verify(folder: Path, only: tuple[str, ...] = ()) -> Manifest:
 
 
 def check_file(path: Path, entry: FileEntry) -> None:
-    """Raises CorruptCheckpointError unless the file at `path` is the one that `entry` describes."""
+    """Raise CorruptCheckpointError unless the file at `path` is the one that `entry` describes."""
     try:
         size, checksum = path.stat().st_size, digest(path)
     except OSError as error:
@@ -209,13 +210,13 @@ def check_file(path: Path, entry: FileEntry) -> None:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def found(root: Path) -> list[Manifest]:
-    """Manifests of the checkpoints below `root`, oldest first; their files are not looked at."""
+def manifests_in(root: Path) -> list[Manifest]:
+    """Read the manifests of the checkpoints below `root`, oldest first; their files are not looked at."""
     manifests = []
     for path in sorted(root.glob("checkpoint_*")):
         try:
@@ -226,7 +227,7 @@ def found(root: Path) -> list[Manifest]:
 
 
 def score(manifest: Manifest, attribute: str) -> float:
-    """How good a checkpoint is by `scoreAttribute`; larger is better. Without the metric it is the worst."""
+    """Return how good a checkpoint is by `scoreAttribute`; larger is better. Without the metric it is the worst."""
     name = attribute.removeprefix("min-")
     value = manifest.iteration if name == "training_iteration" else manifest.metrics.get(name)
     if value is None:
@@ -235,12 +236,12 @@ def score(manifest: Manifest, attribute: str) -> float:
 
 
 def best(manifests: list[Manifest], attribute: str) -> Manifest | None:
-    """The best checkpoint; the newer of equals."""
+    """Return the best checkpoint; the newer of equals."""
     return max(manifests, key=lambda manifest: (score(manifest, attribute), manifest.iteration), default=None)
 
 
 def to_prune(manifests: list[Manifest], keep: int, attribute: str) -> list[Manifest]:
-    """Those to delete: all but the `keep` best and the newest; none where `keep` is 0."""
+    """Return those to delete: all but the `keep` best and the newest; none where `keep` is 0."""
     if not keep:
         return []
     newest = max(manifests, key=lambda manifest: manifest.iteration, default=None)
@@ -249,6 +250,6 @@ def to_prune(manifests: list[Manifest], keep: int, attribute: str) -> list[Manif
 
 
 def delete(folder: Path) -> None:
-    """Deletes a checkpoint, its manifest first."""
+    """Delete a checkpoint, its manifest first."""
     (folder / MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)

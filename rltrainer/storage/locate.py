@@ -14,25 +14,25 @@ from rltrainer.storage.store import Store, open_store
 WHICH = ("best", "latest")
 
 
-def fetch(uri: str, place: Path, storage: Storage | None = None, which: str = "best") -> str:
-    """Downloads the checkpoint that `uri` names to `place`, checked, and returns where it was.
+def fetch(uri: str, target: Path, storage: Storage | None = None, which: str = "best") -> str:
+    """Download the checkpoint that `uri` names to `target`, checked, and returns where it was.
 
     Of a run `which` chooses, or /best or /latest after its URI; of a search the best trial counts. Raises StorageError,
     and RunError, permanent, if there is no checkpoint or it is broken.
     """
     uri = uri.rstrip("/")
     try:
-        run, which = _run(uri, storage, which)
-        return restore.fetch_from(run, place, which, _score_attribute(run))
+        run, which = _resolve(uri, storage, which)
+        return restore.fetch_from(run, target, which, _score_attribute(run))
     except CorruptCheckpointError as error:
         raise RunError("CheckpointNotFound", f"{uri}: {error}", permanent=True) from error
 
 
-def _run(uri: str, storage: Storage | None, which: str) -> tuple[Store, str]:
-    """The run or checkpoint that `uri` names, and which of the run's checkpoints."""
+def _resolve(uri: str, storage: Storage | None, which: str) -> tuple[Store, str]:
+    """Return the run or checkpoint that `uri` names, and which of the run's checkpoints."""
     parent, _, last = uri.rpartition("/")
     store = open_store(uri, storage)
-    if last in WHICH and parent and not _holds_something(store):
+    if last in WHICH and parent and not _is_run_or_checkpoint(store):
         uri, which, store = parent, last, open_store(parent, storage)
     search = _json(store, SEARCH)
     if search is None:
@@ -42,21 +42,21 @@ def _run(uri: str, storage: Storage | None, which: str) -> tuple[Store, str]:
     return open_store(f"{uri}/{search['best']}", storage), which
 
 
-def _holds_something(store: Store) -> bool:
+def _is_run_or_checkpoint(store: Store) -> bool:
     return any(store.read(name) is not None for name in (MANIFEST, PARAMS, SEARCH))
 
 
 def _score_attribute(run: Store) -> str:
-    """What the run ranks its checkpoints by."""
+    """Return what the run ranks its checkpoints by."""
     checkpoint = (_json(run, PARAMS) or {}).get("checkpoint", {})
     return str(checkpoint.get("scoreAttribute", Checkpoint().score_attribute))
 
 
 def _json(store: Store, name: str) -> dict[str, Any] | None:
-    """The object in file `name`, or None. Raises RunError, permanent, where the file is broken."""
+    """Read the object in file `name`, or None. Raises RunError, permanent, where the file is broken."""
     content = store.read(name)
     try:
-        found: dict[str, Any] | None = None if content is None else json.loads(content)
+        parsed: dict[str, Any] | None = None if content is None else json.loads(content)
     except ValueError as error:
         raise RunError("CheckpointNotFound", f"{store.uri}/{name} is not JSON: {error}", permanent=True) from None
-    return found
+    return parsed

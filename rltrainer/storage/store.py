@@ -1,4 +1,4 @@
-"""One interface over a folder and an S3 bucket. Whatever goes wrong is a StorageError, in words."""
+"""One interface over a folder and an S3 bucket. Whatever goes wrong is a StorageError, for people to read."""
 
 import logging
 import shutil
@@ -18,11 +18,14 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from rltrainer.api.experiment import Storage
 from rltrainer.api.status import Problem
+from rltrainer.waiting import LOG_INTERVAL_S
 
 log = logging.getLogger(__name__)
 
-LOG_INTERVAL_S = 15.0
-"""Seconds between lines that say what is being waited for."""
+RETRY_INTERVAL_S = 3.0
+"""Seconds between tries while storage does not answer."""
+DENIED = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "403"}
+"""Codes of S3 for credentials that are wrong, or have no right to what was asked."""
 
 
 class StorageError(Exception):
@@ -36,8 +39,8 @@ class StorageError(Exception):
         return self.message
 
     def problem(self) -> Problem:
-        """As it stands in a status."""
-        return Problem(reason=self.reason, message=self.message[:4096])
+        """Return it as a status has it."""
+        return Problem.of(self.reason, self.message)
 
 
 class Store(Protocol):
@@ -46,22 +49,22 @@ class Store(Protocol):
     uri: str
 
     def check(self) -> None:
-        """Raises StorageError unless the store can be reached and its bucket is there."""
+        """Raise StorageError unless the store can be reached and its bucket is there."""
 
     def upload(self, path: Path, key: str) -> None:
-        """Puts the file at `path` under `key`."""
+        """Put the file at `path` under `key`."""
 
     def download(self, key: str, path: Path) -> bool:
-        """Writes what is under `key` to `path`; False if there is nothing."""
+        """Write what is under `key` to `path`; False if there is nothing."""
 
     def read(self, key: str) -> bytes | None:
-        """What is under `key`, or None."""
+        """Return what is under `key`, or None."""
 
     def keys(self, prefix: str) -> list[str]:
-        """All keys that begin with `prefix`, sorted."""
+        """List all keys that begin with `prefix`, sorted."""
 
     def delete(self, keys: list[str]) -> None:
-        """Removes what is under `keys`, in their order; what is not there is no error."""
+        """Remove what is under `keys`, in their order; what is not there is no error."""
 
 
 class FolderStore:
@@ -71,12 +74,12 @@ class FolderStore:
         self.root, self.uri = root, str(root)
 
     def check(self) -> None:
-        """See Store."""
+        """Make the folder, where it is not there yet."""
         with self._errors():
             self.root.mkdir(parents=True, exist_ok=True)
 
     def upload(self, path: Path, key: str) -> None:
-        """See Store."""
+        """Copy the file beside its target, then rename it."""
         target = self.root / key
         part = target.with_name(f".{target.name}.part")
         with self._errors():
@@ -85,7 +88,7 @@ class FolderStore:
             part.rename(target)
 
     def download(self, key: str, path: Path) -> bool:
-        """See Store."""
+        """Copy the file to `path`, if it is there."""
         with self._errors():
             if not (self.root / key).is_file():
                 return False
@@ -94,18 +97,18 @@ class FolderStore:
         return True
 
     def read(self, key: str) -> bytes | None:
-        """See Store."""
+        """Return the file's content, or None."""
         with self._errors():
             return (self.root / key).read_bytes() if (self.root / key).is_file() else None
 
     def keys(self, prefix: str) -> list[str]:
-        """See Store."""
+        """List the files below the folder by their relative paths."""
         with self._errors():
             files = (path.relative_to(self.root).as_posix() for path in self.root.rglob("*") if path.is_file())
             return sorted(key for key in files if key.startswith(prefix))
 
     def delete(self, keys: list[str]) -> None:
-        """See Store."""
+        """Remove files, and folders that are left empty."""
         with self._errors():
             for key in keys:
                 (self.root / key).unlink(missing_ok=True)
@@ -130,7 +133,7 @@ class S3Address:
 
     @classmethod
     def parse(cls, uri: str) -> "S3Address":
-        """From s3://bucket/prefix."""
+        """Parse s3://bucket/prefix."""
         bucket, _, prefix = uri.removeprefix("s3://").partition("/")
         return cls(bucket, prefix.strip("/"))
 
@@ -156,19 +159,18 @@ class S3Store:
         return str(PurePosixPath(self.address.prefix, key)) if self.address.prefix else key
 
     def check(self) -> None:
-        """See Store."""
+        """List one key: a HEAD has no body, so it could not say why it was refused."""
         with self._errors():
-            # list rather than head: a HEAD has no body, so it cannot say why it was refused
             self.client.list_objects_v2(Bucket=self.address.bucket, Prefix=self._key(""), MaxKeys=1)
 
     def upload(self, path: Path, key: str) -> None:
-        """See Store."""
+        """Put the file in one request, or in parts where it is large."""
         with self._errors():
             config = TransferConfig(use_threads=False)
             self.client.upload_file(str(path), self.address.bucket, self._key(key), Config=config)
 
     def download(self, key: str, path: Path) -> bool:
-        """See Store."""
+        """Stream the object to `path`, if it is there."""
         with self._errors():
             body = self._get(key)
             if body is None:
@@ -179,7 +181,7 @@ class S3Store:
         return True
 
     def read(self, key: str) -> bytes | None:
-        """See Store."""
+        """Return the object's content, or None."""
         with self._errors():
             body = self._get(key)
             return None if body is None else bytes(body.read())
@@ -193,17 +195,17 @@ class S3Store:
             raise
 
     def keys(self, prefix: str) -> list[str]:
-        """See Store."""
-        found: list[str] = []
+        """List the objects, page by page."""
+        keys: list[str] = []
         skip = len(self.address.prefix) + 1 if self.address.prefix else 0
         with self._errors():
             pages = self.client.get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=self.address.bucket, Prefix=self._key("") + "/" * bool(skip) + prefix):
-                found += [item["Key"][skip:] for item in page.get("Contents", ())]
-        return sorted(found)
+                keys += [item["Key"][skip:] for item in page.get("Contents", ())]
+        return sorted(keys)
 
     def delete(self, keys: list[str]) -> None:
-        """See Store. One by one: some compatible servers refuse batches without an MD5 sum, and the order matters."""
+        """Remove objects one by one: the order matters, and some servers refuse batches without an MD5 sum."""
         with self._errors():
             for key in keys:
                 self.client.delete_object(Bucket=self.address.bucket, Key=self._key(key))
@@ -213,11 +215,11 @@ class S3Store:
         try:
             yield
         except (BotoCoreError, ClientError, Boto3Error, OSError) as error:
-            raise in_words(error, self.where) from error
+            raise storage_error(error, self.where) from error
 
 
 def s3_client(endpoint: str | None, region: str | None) -> Any:
-    """A client that gives up on a silent server within seconds, and asks a compatible server for nothing special."""
+    """Make a client that gives up on a silent server within seconds, and needs nothing special of a compatible one."""
     config = Config(
         connect_timeout=5,
         read_timeout=30,
@@ -226,7 +228,7 @@ def s3_client(endpoint: str | None, region: str | None) -> Any:
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
-    # a region must be given for signing, even where the server has none
+    # signing needs a region, even where the server has none
     region = region or ("us-east-1" if endpoint else None)
     return boto3.session.Session().client("s3", endpoint_url=endpoint, region_name=region, config=config)
 
@@ -235,32 +237,30 @@ def retry(
     action: Callable[[], object],
     patience: float,
     sleep: Callable[[float], object] = sleep,
-    told: Callable[[StorageError], object] = lambda error: None,
+    on_error: Callable[[StorageError], object] = lambda error: None,
 ) -> None:
-    """Runs `action` until storage answers, for `patience` seconds; says in the log, and to `told`, what is wrong.
+    """Run `action` until storage answers, for `patience` seconds; say in the log, and to `on_error`, what is wrong.
 
-    Raises the last StorageError after that."""
-    end, spoken = monotonic() + patience, float("-inf")
+    Raises the last StorageError after that.
+    """
+    end, last_logged = monotonic() + patience, float("-inf")
     while True:
         try:
             action()
         except StorageError as error:
-            told(error)
+            on_error(error)
             if monotonic() > end:
                 raise
-            if monotonic() - spoken >= LOG_INTERVAL_S:
-                spoken = monotonic()
+            if monotonic() - last_logged >= LOG_INTERVAL_S:
+                last_logged = monotonic()
                 log.warning("waiting for storage: %s", error)
-            sleep(3)
+            sleep(RETRY_INTERVAL_S)
         else:
             return
 
 
-DENIED = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "403"}
-
-
-def in_words(error: Exception, where: str) -> StorageError:
-    """What botocore or boto3 raised, as a StorageError about `where`."""
+def storage_error(error: Exception, where: str) -> StorageError:
+    """Make what botocore or boto3 raised a StorageError about `where`, by what it was caused by."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, ClientError | BotoCoreError):
         cause = cause.__context__
@@ -283,7 +283,7 @@ def in_words(error: Exception, where: str) -> StorageError:
 
 
 def open_store(uri: str, storage: Storage | None = None) -> Store:
-    """The store at `uri`, an s3:// URI or a folder. `storage` says how S3 is reached."""
+    """Return the store at `uri`, an s3:// URI or a folder. `storage` says how S3 is reached."""
     if uri.startswith("s3://"):
         return S3Store(uri, storage.endpoint if storage else None, storage.region if storage else None)
     return FolderStore(Path(uri.removeprefix("file://")).expanduser())

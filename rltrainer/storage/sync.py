@@ -16,33 +16,33 @@ from rltrainer.storage.store import StorageError, Store
 
 log = logging.getLogger(__name__)
 
-FILES_EVERY = 10.0
+FILES_INTERVAL_S = 10.0
 """Seconds between uploads of result.json and its like."""
-FIRST_WAIT, LONGEST_WAIT = 1.0, 15.0
+FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 15.0
 """Seconds between tries while storage is away, doubled from the one to the other."""
 
 
 def remote_manifests(store: Store) -> list[Manifest]:
-    """Manifests of the complete checkpoints in `store`, oldest first. Raises StorageError."""
-    found = []
+    """Read the manifests of the complete checkpoints in `store`, oldest first. Raises StorageError."""
+    manifests = []
     for key in store.keys(CHECKPOINTS + "/"):
         if key.endswith("/" + ckpt.MANIFEST):
             try:
-                found.append(ckpt.parse_manifest(store.read(key) or b"", f"{store.uri}/{key.rsplit('/', 1)[0]}"))
+                manifests.append(ckpt.parse_manifest(store.read(key) or b"", f"{store.uri}/{key.rsplit('/', 1)[0]}"))
             except ckpt.CorruptCheckpointError as error:
                 log.warning("not a checkpoint: %s", error)
-    return sorted(found, key=lambda manifest: manifest.iteration)
+    return sorted(manifests, key=lambda manifest: manifest.iteration)
 
 
 def remove(store: Store, manifest: Manifest) -> None:
-    """Deletes a checkpoint, its manifest first: a half-deleted one does not exist."""
+    """Delete a checkpoint, its manifest first: a half-deleted one does not exist."""
     prefix = checkpoint_key(manifest.name) + "/"
     names = sorted(store.keys(prefix), key=lambda key: not key.endswith("/" + ckpt.MANIFEST))
     store.delete(names)
 
 
 def put(store: Store, folder: Path) -> Manifest:
-    """Uploads a checkpoint, manifest last. What stood under its name before stops existing first."""
+    """Upload a checkpoint, manifest last. What stood under its name before stops existing first."""
     manifest = ckpt.manifest_of(folder)
     store.delete([checkpoint_key(folder.name, ckpt.MANIFEST)])
     for name in (*manifest.files, ckpt.MANIFEST):
@@ -51,13 +51,13 @@ def put(store: Store, folder: Path) -> Manifest:
 
 
 def fetch(store: Store, name: str, folder: Path, prefix: str | None = None) -> None:
-    """Downloads checkpoint `name` into `folder`, checked. Raises StorageError or CorruptCheckpointError."""
+    """Download checkpoint `name` into `folder`, checked. Raises StorageError or CorruptCheckpointError."""
     base = checkpoint_key(name) if prefix is None else prefix
     building = folder.with_name(f".{folder.name}.part")
     ckpt.delete(building)
-    keys = [f"{base}/{ckpt.MANIFEST}".lstrip("/")]
-    if not store.download(keys[0], building / ckpt.MANIFEST):
-        raise ckpt.CorruptCheckpointError(f"{store.uri}/{keys[0]} is not there")
+    key = f"{base}/{ckpt.MANIFEST}".lstrip("/")
+    if not store.download(key, building / ckpt.MANIFEST):
+        raise ckpt.CorruptCheckpointError(f"{store.uri}/{key} is not there")
     for file in ckpt.manifest_of(building).files:
         if not store.download(f"{base}/{file}".lstrip("/"), building / file):
             raise ckpt.CorruptCheckpointError(f"{store.uri}/{base}/{file} is not there")
@@ -66,7 +66,7 @@ def fetch(store: Store, name: str, folder: Path, prefix: str | None = None) -> N
 
 
 def reference(run: str, manifest: Manifest) -> CheckpointRef:
-    """A checkpoint of the run at `run`, a folder or a URI, as a status names it."""
+    """Name a checkpoint of the run at `run`, a folder or a URI, as a status does."""
     return CheckpointRef(
         uri=f"{run}/{checkpoint_key(manifest.name)}",
         iteration=manifest.iteration,
@@ -75,36 +75,44 @@ def reference(run: str, manifest: Manifest) -> CheckpointRef:
     )
 
 
-class Uploader:
-    """Keeps storage up to date with a run's folder, in a thread of its own, for as long as it takes."""
+def references(run: str, manifests: list[Manifest], score_attribute: str) -> dict[str, CheckpointRef | None]:
+    """Name the newest and the best of a run's checkpoints, as a status does: `checkpoint` and `best_checkpoint`."""
+    newest = max(manifests, key=lambda manifest: manifest.iteration, default=None)
+    best = ckpt.best(manifests, score_attribute)
+    named = {"checkpoint": newest, "best_checkpoint": best}
+    return {name: reference(run, manifest) if manifest else None for name, manifest in named.items()}
 
-    def __init__(self, store: Store, folder: Path, policy: Checkpoint, known: Iterable[Manifest] = ()) -> None:
+
+class Uploader:
+    """A thread that keeps storage up to date with a run's folder, for as long as it takes."""
+
+    def __init__(self, store: Store, folder: Path, policy: Checkpoint, remote: Iterable[Manifest] = ()) -> None:
         self.store, self.folder, self.policy = store, folder, policy
-        self._remote = {manifest.iteration: manifest for manifest in known}
+        self._remote = {manifest.iteration: manifest for manifest in remote}
         self._queue: deque[Path] = deque()
         self._files: set[Path] = set()
         self._error: Problem | None = None
         self._active: Path | None = None
         self._closing = False
-        self._files_due = monotonic() + FILES_EVERY
+        self._files_due = monotonic() + FILES_INTERVAL_S
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="uploads", daemon=True)
         self._thread.start()
 
     def add(self, folder: Path) -> None:
-        """Uploads a checkpoint once those before it are there."""
+        """Upload a checkpoint once those before it are there."""
         with self._changed:
             self._queue.append(folder)
             self._changed.notify_all()
 
     def touch(self, *files: Path) -> None:
-        """Uploads these files of the run's folder soon, as they are then."""
+        """Upload these files of the run's folder soon, as they are then."""
         with self._changed:
             self._files.update(files)
             self._changed.notify_all()
 
     def forget(self, folder: Path) -> bool:
-        """Takes a checkpoint that is to be deleted off the list. False if it is being uploaded right now."""
+        """Take a checkpoint that is to be deleted off the list. False if it is being uploaded right now."""
         with self._changed:
             if self._active == folder:
                 return False
@@ -113,23 +121,24 @@ class Uploader:
             return True
 
     def status(self) -> SyncStatus:
-        """How the uploads stand."""
+        """Return how the uploads stand."""
         with self._changed:
             return SyncStatus(pending=len(self._queue), error=self._error)
 
-    def newest(self) -> CheckpointRef | None:
-        """The newest complete checkpoint in storage."""
+    def references(self) -> dict[str, CheckpointRef | None]:
+        """Name the newest and the best complete checkpoint in storage, as a status does."""
         with self._changed:
-            return reference(self.store.uri, self._remote[max(self._remote)]) if self._remote else None
+            return references(self.store.uri, list(self._remote.values()), self.policy.score_attribute)
 
-    def best(self) -> CheckpointRef | None:
-        """The best complete checkpoint in storage."""
+    def wait_for(self, folder: Path, timeout: float) -> bool:
+        """Wait up to `timeout` seconds until this checkpoint, or a newer one, is in storage; return whether it is."""
         with self._changed:
-            best = ckpt.best(list(self._remote.values()), self.policy.score_attribute)
-            return reference(self.store.uri, best) if best else None
+            return self._changed.wait_for(
+                lambda: any(ckpt.folder_name(iteration) >= folder.name for iteration in self._remote), timeout
+            )
 
     def close(self, timeout: float) -> bool:
-        """Waits up to `timeout` seconds until everything is uploaded; whether it is."""
+        """Wait up to `timeout` seconds until everything is uploaded; whether it is."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -138,19 +147,19 @@ class Uploader:
             return not self._queue and not self._files
 
     def _run(self) -> None:
-        wait = FIRST_WAIT
+        wait = FIRST_WAIT_S
         while self._await_work():
             try:
                 self._work()
-            except Exception as error:  # whatever it is, training goes on, and the world is told
-                self._failed(error, wait)
-                wait = min(2 * wait, LONGEST_WAIT)
+            except Exception as error:  # whatever it is, training goes on, and the status says it
+                self._note_failure(error, wait)
+                wait = min(2 * wait, LONGEST_WAIT_S)
             else:
-                wait = FIRST_WAIT
-                self._worked()
+                wait = FIRST_WAIT_S
+                self._note_success()
 
     def _await_work(self) -> bool:
-        """Waits until there is something to do; False when there is nothing more and the run has ended."""
+        """Wait until there is something to do; False when there is nothing more and the run has ended."""
         with self._changed:
             while True:
                 if self._queue or (self._files and (self._closing or monotonic() >= self._files_due)):
@@ -160,7 +169,7 @@ class Uploader:
                 self._changed.wait(max(0.0, self._files_due - monotonic()) if self._files else None)
 
     def _work(self) -> None:
-        """Uploads one checkpoint, or the files."""
+        """Upload one checkpoint, or the files."""
         with self._changed:
             self._active = self._queue[0] if self._queue else None
             files, self._files = (set(), self._files) if self._active else (self._files, set())
@@ -174,7 +183,7 @@ class Uploader:
             with self._changed:
                 self._files |= files
             raise
-        self._files_due = monotonic() + FILES_EVERY
+        self._files_due = monotonic() + FILES_INTERVAL_S
 
     def _upload_checkpoint(self, folder: Path) -> None:
         manifest = put(self.store, folder)
@@ -182,6 +191,7 @@ class Uploader:
             self._remote[manifest.iteration] = manifest
             self._queue.popleft()
             self._active = None
+            self._changed.notify_all()
             to_prune = ckpt.to_prune(list(self._remote.values()), self.policy.keep, self.policy.score_attribute)
         log.info("%s is in %s", folder.name, self.store.uri)
         for old in to_prune:
@@ -189,7 +199,7 @@ class Uploader:
                 del self._remote[old.iteration]
             remove(self.store, old)
 
-    def _failed(self, cause: Exception, wait: float) -> None:
+    def _note_failure(self, cause: Exception, wait: float) -> None:
         error = cause if isinstance(cause, StorageError) else StorageError("StorageFailed", repr(cause))
         with self._changed:
             self._active = None
@@ -198,7 +208,7 @@ class Uploader:
             self._error = error.problem()
             self._changed.wait_for(lambda: False, wait)
 
-    def _worked(self) -> None:
+    def _note_success(self) -> None:
         with self._changed:
             if self._error is not None:
                 log.info("storage is back: %s", self.store.uri)

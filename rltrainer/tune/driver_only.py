@@ -4,8 +4,10 @@ from typing import Any, Self
 
 
 class DriverOnly:
-    """Ray Tune pickles what it is given, so as to go on from it one day. We go on from the journal: nothing is pickled
-    of these, and a copy is the thing itself."""
+    """An object of which nothing is pickled, and of which a copy is the object itself.
+
+    Ray Tune pickles what it is handed, so as to go on from it one day. We go on from the journal.
+    """
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

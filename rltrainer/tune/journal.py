@@ -12,6 +12,8 @@ from rltrainer.storage.paths import SEARCH
 
 Status = Literal["pending", "running", "terminated", "failed"]
 DONE = ("terminated", "failed")
+COUNTERS = ("training_iteration", "timesteps_total", "episodes_total", "time_total_s")
+"""How far a trial has come: under these names it reports it, and an entry has it."""
 
 
 class Entry(BaseModel):
@@ -40,7 +42,7 @@ class Entry(BaseModel):
 
     @property
     def done(self) -> bool:
-        """Whether nothing more is to be run of it."""
+        """Return whether nothing more is to be run of it."""
         return self.status in DONE
 
 
@@ -54,42 +56,42 @@ class Journal(BaseModel):
     trials: list[Entry] = Field(default_factory=list)
 
     def add(self, prefix: str, options: dict[str, Any]) -> Entry:
-        """A new trial."""
+        """Add a trial, with the next number."""
         number = len(self.trials)
         self.trials.append(Entry(number=number, name=trial_name(prefix, number), options=options))
         return self.trials[-1]
 
     def named(self, name: str) -> Entry:
-        """The trial of that name."""
+        """Return the trial of that name."""
         return next(entry for entry in self.trials if entry.name == name)
 
     def remaining(self) -> list[Entry]:
-        """The trials that are not done."""
+        """Return the trials that are not done."""
         return [entry for entry in self.trials if not entry.done]
 
     def best(self) -> Entry | None:
-        """The trial that the metric puts first, by its last report."""
-        judged = [(entry.reward, entry) for entry in self.trials if entry.reward is not None]
+        """Return the trial that the metric puts first, by its last report."""
+        rewards = [(entry.reward, entry) for entry in self.trials if entry.reward is not None]
         sign = 1 if self.mode == "max" else -1
-        return max(judged, key=lambda pair: sign * pair[0], default=(0.0, None))[1]
+        return max(rewards, key=lambda pair: sign * pair[0], default=(0.0, None))[1]
 
     def counts(self, expected: int) -> TrialCounts:
-        """How the trials stand; those of `expected` that have no entry yet are pending."""
-        by: dict[str, int] = {"pending": max(0, expected - len(self.trials))}
+        """Count the trials by status; those of `expected` that have no entry yet are pending."""
+        counts: dict[str, int] = {"pending": max(0, expected - len(self.trials))}
         for entry in self.trials:
-            by[entry.status] = by.get(entry.status, 0) + 1
-        done = sum(by.get(status, 0) for status in DONE)
-        return TrialCounts(**by, done=f"{done}/{sum(by.values())}")
+            counts[entry.status] = counts.get(entry.status, 0) + 1
+        done = sum(counts.get(status, 0) for status in DONE)
+        return TrialCounts(**counts, done=f"{done}/{sum(counts.values())}")
 
     def best_trial(self) -> BestTrial | None:
-        """The best trial as a status names it."""
-        found = self.best()
-        if found is None or found.reward is None:
+        """Return the best trial as a status names it."""
+        best = self.best()
+        if best is None or best.reward is None:
             return None
-        return BestTrial(trial=found.name, options=found.options, reward=found.reward, checkpoint=found.best_checkpoint)
+        return BestTrial(trial=best.name, options=best.options, reward=best.reward, checkpoint=best.best_checkpoint)
 
     def write(self, folder: Path) -> Path:
-        """Writes search.json, whole or not at all."""
+        """Write search.json, whole or not at all."""
         content = self.model_dump(mode="json", exclude_none=True)
         best = self.best()
         part, path = folder / (SEARCH + ".part"), folder / SEARCH
@@ -100,7 +102,7 @@ class Journal(BaseModel):
 
 
 def read(path: Path) -> Journal | None:
-    """The journal at `path`, if there is one."""
+    """Read the journal at `path`, if there is one."""
     try:
         return Journal.model_validate_json(path.read_bytes())
     except FileNotFoundError:
@@ -108,5 +110,5 @@ def read(path: Path) -> Journal | None:
 
 
 def trial_name(prefix: str, number: int) -> str:
-    """Name of a trial, and of its folder."""
+    """Return the name of a trial, and of its folder."""
     return f"{prefix}_{number:05d}"

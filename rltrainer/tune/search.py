@@ -1,7 +1,7 @@
 """Where options come from and which trials go on: Ray Tune's searchers and schedulers, as the document asks for them.
 
-A search that was cut off begins with fresh ones, which are told what the journal knows: the options of every trial, and
-the results of those that are done.
+A search that was cut off begins with fresh ones, which are shown what the journal knows: the options of every trial,
+and the results of those that are done.
 """
 
 import json
@@ -27,20 +27,20 @@ from rltrainer.reporting.rows import Row, flattened
 from rltrainer.storage.paths import RESULTS
 from rltrainer.tune.driver_only import DriverOnly
 from rltrainer.tune.journal import Entry, Journal, trial_name
-from rltrainer.tune.space import checked, clamped, domain, mutations, plain
+from rltrainer.tune.space import checked, clamped, mutations, plain, tune_domain
 from rltrainer.tune.trial import NUMBER
 
-MAKE = {
+SCHEDULER_CLASSES = {
     "MedianStopping": MedianStoppingRule,
     "AsyncHyperBand": AsyncHyperBandScheduler,
     "HyperBand": HyperBandScheduler,
     "PBT": PopulationBasedTraining,
 }
-REMEMBERS = ("MedianStopping", "AsyncHyperBand")
+COMPARING = ("MedianStopping", "AsyncHyperBand")
 """Schedulers that compare a trial with those that are done."""
 
 
-class Past:
+class PastTrial:
     """A trial that is done, as far as a scheduler asks."""
 
     def __init__(self, name: str) -> None:
@@ -48,27 +48,28 @@ class Past:
 
 
 def scheduler(spec: ExperimentSpec, search: Tune, journal: Journal, folder: Path) -> TrialScheduler:
-    """The scheduler that the document names, which knows the trials that are done."""
-    wanted = search.scheduler
-    if wanted.name == "FIFO":
+    """Make the scheduler that the document names, and show it the trials that are done."""
+    settings = search.scheduler
+    if settings.name == "FIFO":
         return FIFOScheduler()  # type: ignore[no-untyped-call]
-    given: dict[str, Any] = {name: getattr(wanted, name) for name in SCHEDULERS[wanted.name]}
-    given |= {"metric": search.metric, "mode": search.mode}
-    if wanted.name == "PBT":
-        given |= {"hyperparam_mutations": mutations(search), "require_attrs": False, "log_config": False}
-        given["custom_explore_fn"] = lambda config: clamped(spec, search, config)
-    made: TrialScheduler = MAKE[wanted.name](**{name: value for name, value in given.items() if value is not None})
-    for entry in journal.trials if wanted.name in REMEMBERS else ():
-        _tell(made, entry, folder)
+    arguments: dict[str, Any] = {name: getattr(settings, name) for name in SCHEDULERS[settings.name]}
+    arguments |= {"metric": search.metric, "mode": search.mode}
+    if settings.name == "PBT":
+        arguments |= {"hyperparam_mutations": mutations(search), "require_attrs": False, "log_config": False}
+        arguments["custom_explore_fn"] = lambda config: clamped(spec, search, config)
+    arguments = {name: value for name, value in arguments.items() if value is not None}
+    made: TrialScheduler = SCHEDULER_CLASSES[settings.name](**arguments)
+    for entry in journal.trials if settings.name in COMPARING else ():
+        _show(made, entry, folder)
     return made
 
 
-def _tell(made: TrialScheduler, entry: Entry, folder: Path) -> None:
-    """Has a scheduler see the rows of a trial that is done."""
+def _show(made: TrialScheduler, entry: Entry, folder: Path) -> None:
+    """Show a scheduler the rows of a trial that is done."""
     path = folder / entry.name / RESULTS
     if entry.status != "terminated" or not path.exists():
         return
-    past: Any = Past(entry.name)
+    past: Any = PastTrial(entry.name)
     controller: Any = None  # these schedulers ask nothing of it for a trial that is not running
     row: Row = {}
     made.on_trial_add(controller, past)
@@ -79,7 +80,7 @@ def _tell(made: TrialScheduler, entry: Entry, folder: Path) -> None:
 
 
 class Suggestions(DriverOnly, Searcher):
-    """A searcher whose suggestions are noted in the journal before a trial begins with them."""
+    """A searcher whose suggestions are in the journal before a trial begins with them."""
 
     def __init__(self, spec: ExperimentSpec, search: Tune, journal: Journal, prefix: str) -> None:
         super().__init__(metric=search.metric, mode=search.mode)
@@ -89,22 +90,24 @@ class Suggestions(DriverOnly, Searcher):
         self.waiting: deque[Entry] = deque()
         self.running: dict[str, Entry] = {}
         for entry in journal.trials:
-            self._again(entry)
+            self._repeat(entry)
 
-    def _again(self, entry: Entry) -> None:
-        """Has the searcher suggest anew what it once did, and tells it the result of what is done; of trials in a space
-        that the document no longer has, it has no use."""
-        told = entry.options.keys() == self.space
-        if told:
+    def _repeat(self, entry: Entry) -> None:
+        """Have the searcher suggest again what it once did, and show it the result of a trial that is done.
+
+        It has no use for trials in a space that the document no longer has.
+        """
+        same_space = entry.options.keys() == self.space
+        if same_space:
             self.inner.suggest(entry.name)
-        if entry.done and told:
+        if entry.done and same_space:
             result = {self.metric: entry.reward} if entry.reward is not None else None
             self.inner.on_trial_complete(entry.name, result, error=result is None)
         elif not entry.done:
             self.waiting.append(entry)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """Options for a trial: of one that was cut off, or new ones."""
+        """Return options for a trial: of one that was cut off, or new ones."""
         if self.waiting:
             entry = self.waiting.popleft()
         else:
@@ -115,37 +118,37 @@ class Suggestions(DriverOnly, Searcher):
         return {**entry.options, NUMBER: entry.number}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Tells the searcher."""
+        """Pass it on to the searcher, under the trial's own name."""
         self.inner.on_trial_result(self.running[trial_id].name, result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tells the searcher."""
+        """Pass it on to the searcher, under the trial's own name."""
         self.inner.on_trial_complete(self.running.pop(trial_id).name, result, error)
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
-        """Nothing: the journal has it."""
+        """Save nothing: the journal has it."""
 
 
-def _searcher(search: Tune, before: list[dict[str, Any]]) -> Searcher:
-    """The searcher that the document names; `before` is what it is to suggest first. Raises RunError."""
-    given: dict[str, Any] = {"metric": search.metric, "mode": search.mode}
-    space = {name: domain(each) for name, each in search.space.items()}
-    wanted = search.search
+def _searcher(search: Tune, first: list[dict[str, Any]]) -> Searcher:
+    """Make the searcher that the document names; `first` is what it is to suggest first. Raises RunError."""
+    metric: dict[str, Any] = {"metric": search.metric, "mode": search.mode}
+    space = {name: tune_domain(domain) for name, domain in search.space.items()}
+    settings = search.search
     try:
-        if wanted.name == "HyperOpt":
+        if settings.name == "HyperOpt":
             from ray.tune.search.hyperopt import HyperOptSearch  # noqa: PLC0415 - imports hyperopt
 
-            first: dict[str, Any] = {"n_initial_points": wanted.random_trials} if wanted.random_trials else {}
+            initial: dict[str, Any] = {"n_initial_points": settings.random_trials} if settings.random_trials else {}
             return HyperOptSearch(
-                space, points_to_evaluate=before or None, random_state_seed=wanted.seed, **first, **given
+                space, points_to_evaluate=first or None, random_state_seed=settings.seed, **initial, **metric
             )
         from ray.tune.search.optuna import OptunaSearch  # noqa: PLC0415 - imports optuna
 
-        return OptunaSearch(space, points_to_evaluate=before or None, sampler=_sampler(search), **given)
+        return OptunaSearch(space, points_to_evaluate=first or None, sampler=_sampler(search), **metric)
     except (ImportError, AssertionError) as error:
         raise RunError(
             "MissingPackage",
-            f"spec.tune.search {wanted.name} needs a package that is not here ({error}): install the extra `search`",
+            f"spec.tune.search {settings.name} needs a package that is not here ({error}): install the extra `search`",
             permanent=True,
         ) from None
 
@@ -154,12 +157,12 @@ def _sampler(search: Tune) -> Any:
     import optuna  # noqa: PLC0415 - an extra
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    first: dict[str, Any] = {"n_startup_trials": search.search.random_trials} if search.search.random_trials else {}
-    return optuna.samplers.TPESampler(seed=search.search.seed, **first)
+    initial: dict[str, Any] = {"n_startup_trials": search.search.random_trials} if search.search.random_trials else {}
+    return optuna.samplers.TPESampler(seed=search.search.seed, **initial)
 
 
 def listed(journal: Journal) -> dict[str, Any]:
-    """The trials that remain of those known beforehand, as Tune's own generator of variants takes them."""
+    """Return the trials that remain of those known beforehand, as Tune's own generator of variants takes them."""
     remaining = {entry.number: entry.options for entry in journal.remaining()}
     names = dict.fromkeys(name for options in remaining.values() for name in options)
 

@@ -6,10 +6,8 @@ references to these, so that no pickle of a network is ever written or read.
 
 import logging
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import monotonic, sleep
 from typing import Any
 
 from ray import tune
@@ -17,9 +15,11 @@ from ray.train._internal.session import _TrainingResult
 
 from rltrainer.api.base import EVALUATED
 from rltrainer.api.documents import Experiment
+from rltrainer.api.status import CheckpointRef
 from rltrainer.errors import RunError
 from rltrainer.reporting import results
 from rltrainer.reporting.rows import Row
+from rltrainer.runs.context import RunContext
 from rltrainer.runs.run import Run
 from rltrainer.storage import checkpoint as ckpt
 from rltrainer.storage import sync
@@ -27,13 +27,12 @@ from rltrainer.storage.checkpoint import CorruptCheckpointError
 from rltrainer.storage.paths import CHECKPOINTS, checkpoint_key
 from rltrainer.storage.restore import Restored
 from rltrainer.storage.store import open_store
+from rltrainer.tune.journal import COUNTERS
 
 log = logging.getLogger(__name__)
 
 UPLOAD_PATIENCE = 120.0
 """Seconds that a checkpoint which another trial may go on from waits to be in storage."""
-REPORTED = ("training_iteration", "timesteps_total", "episodes_total", "time_total_s", "time_this_iter_s")
-METRICS = ("episode_reward_mean", "episode_len_mean")
 
 
 @dataclass(frozen=True)
@@ -54,100 +53,120 @@ class Plan:
 class Trial(tune.Trainable):
     """One trial."""
 
+    run: Run | None
+    """The run under way; none before the first step, and after the last."""
+
     def setup(self, config: dict[str, Any], plan: Plan) -> None:  # type: ignore[override]
-        """Takes the options; the run is opened with the first step, when it is known what it goes on from."""
+        """Take the options; the run is opened with the first step, when it is known what it goes on from."""
         sys.path += [entry for entry in plan.path if entry not in sys.path]
-        self.plan, self.run, self.options = plan, None, chosen(config)
-        self.last: Row = {}
+        self.plan, self.run = plan, None
+        self.handlers: list[logging.Handler] = []
+        self._begin(config)
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self.options = searched_options(config)
+        self.last_evaluation: Row = {}
         self.kept: Path | None = None
         """The newest checkpoint of a run that is closed."""
-        self.refs: tuple[Path | None, dict[str, Any]] = (None, {})
-        self.handlers: list[logging.Handler] = []
-
-    run: Run | None
+        self.local_references: tuple[Path | None, Row] = (None, {})
+        """What the newest checkpoint was when the folder's were last listed, and what was found."""
 
     @property
     def folder(self) -> Path:
-        """The trial's own."""
+        """The trial's own folder."""
         return Path(self.plan.folder, str(self.trial_name))
 
     def step(self) -> Row:
-        """One iteration; what Tune, its scheduler and the journal are told of it. The last one comes once everything is
-        kept."""
+        """Run one iteration; return what Tune, its scheduler and the journal see of it.
+
+        The last one is returned once everything is kept.
+        """
         run = self.run or self._open()
         if run.stopped_by is None:
             self._iterate(run)
-            self.last |= {EVALUATED: run.row["evaluation"]["episode_reward_mean"]} if "evaluation" in run.row else {}
         stopped_by = run.stopped_by
         if stopped_by is not None:
             self._close()
-        counters = {"training_iteration": run.progress.training_iteration, "time_total_s": run.progress.time_total_s}
-        told = {name: run.row[name] for name in REPORTED if name in run.row}
         metrics = {name: value for name, value in run.progress.metrics().items() if value is not None}
-        done = {"done": stopped_by is not None, "stopped_by": stopped_by}
-        return {**self.last, **counters, **_totals(run), **told, **metrics, **done, **self._references(run)}
+        return {
+            **self.last_evaluation,
+            **{name: getattr(run.progress, name) for name in COUNTERS},
+            **({"time_this_iter_s": run.row["time_this_iter_s"]} if run.row else {}),
+            **metrics,
+            "done": stopped_by is not None,
+            "stopped_by": stopped_by,
+            **self._references(run),
+        }
 
     def _iterate(self, run: Run) -> None:
-        """One iteration. Of one that failed nothing is kept: who knows what state it has left."""
+        """Run one iteration. Of one that failed nothing is kept: who knows what state it has left."""
         try:
             run.step()
         except BaseException:
             self.run = None
             log.exception("failed")
             run.close()
-            run.drain(wait=False)
+            run.context.drain(wait=False)
             results.stop_logging(self.handlers)
             raise
+        if "evaluation" in run.row:
+            self.last_evaluation = {EVALUATED: run.row["evaluation"]["episode_reward_mean"]}
 
-    def _open(self, restore_from: str | None = None) -> Run:
-        self.handlers = results.log_to(self.folder, terminal=False, speak=False)
-        uri = f"{self.plan.uri}/{self.trial_name}" if self.plan.uri else None
-        run = Run(_document(self.plan.experiment, self.trial_name, self.options), self.folder, uri)
-        run.tuned, run.export_formats = self.options, self.plan.export_formats
-        search = self.plan.experiment.spec.tune
-        run.gpu_share = (search.resources_per_trial.gpu if search else None) or 1.0
-        self.run = run
-        run.open(restore_from or self.plan.restore_from)
-        return run
+    def _open(self) -> Run:
+        self.handlers = results.log_to(self.folder, terminal=False, console=False)
+        plan, search = self.plan, self.plan.experiment.spec.tune
+        uri = f"{plan.uri}/{self.trial_name}" if plan.uri else None
+        self.run = Run(
+            _document(plan.experiment, self.options),
+            RunContext(self.folder, uri, plan.experiment.spec.storage),
+            export_formats=plan.export_formats,
+            searched=self.options,
+            gpu_share=(search.resources_per_trial.gpu if search else None) or 1.0,
+        )
+        self.run.open(plan.restore_from)
+        return self.run
 
     def _close(self) -> None:
-        """Keeps the last state, and waits until all of it is in storage."""
+        """Keep the last state, and wait until all of it is in storage."""
         run, self.run = self.run, None
         if run is None:
             return
         try:
-            if run.backend is not None:
+            if run.is_open:
                 run.end()
-                if not run.drain(wait=True):
+                if not run.context.drain(wait=True):
                     raise RunError("StorageUnreachable", f"the last files of {self.trial_name} did not reach storage")
-            self.kept = run.newest
+            self.kept = run.checkpoints.newest
         finally:
-            self._references(run)
+            run.close()
             results.stop_logging(self.handlers)
 
     def save(self, checkpoint_dir: str | None = None) -> Any:
-        """A checkpoint of the trial as it is, which this or another trial goes on from: a reference to our own."""
+        """Write a checkpoint that this or another trial goes on from; return a reference to our own."""
         if self.run is None and self.kept is not None:
             newest = self.kept  # the trial is done
         else:
             run = self.run or self._open()
             newest = run.save()
-            _await(lambda: _uploaded(run, newest), UPLOAD_PATIENCE)
+            if run.context.uploader is not None:
+                run.context.uploader.wait_for(newest, UPLOAD_PATIENCE)
         metrics: Row = dict(self._last_result or {})
         return _TrainingResult(checkpoint=tune.Checkpoint.from_directory(newest), metrics=metrics)
 
     def restore(self, checkpoint_path: Any) -> None:
-        """Goes on from what `save` returned, of this trial or of another."""
-        place = Path(checkpoint_path.checkpoint.path)
+        """Go on from what `save` returned, of this trial or of another."""
+        path = Path(checkpoint_path.checkpoint.path)
         run = self.run or self._open()
-        owner = place.parents[1].name
+        owner = path.parents[1].name
         if owner != self.trial_name:
-            run.adopt(self._of_another(owner, place))
-            log.info("goes on from %s of %s, with %s", place.name, owner, self.options)
+            run.adopt(self._checkpoint_of(owner, path))
+            log.info("goes on from %s of %s, with %s", path.name, owner, self.options)
 
-    def _of_another(self, owner: str, place: Path) -> Restored:
-        """Checkpoint `place` of trial `owner`, or its newest where that one is gone. Raises RunError."""
-        for candidate in [place, *reversed(_local(self.plan.folder / owner))]:
+    def _checkpoint_of(self, owner: str, path: Path) -> Restored:
+        """Read checkpoint `path` of trial `owner`, or its newest where that one is gone. Raises RunError."""
+        root = self.plan.folder / owner / CHECKPOINTS
+        local = [root / manifest.name for manifest in ckpt.manifests_in(root)]
+        for candidate in [path, *reversed(local)]:
             try:
                 return Restored(*ckpt.read(candidate), origin=str(candidate))
             except CorruptCheckpointError:
@@ -155,71 +174,49 @@ class Trial(tune.Trainable):
         if self.plan.uri is not None:
             store = open_store(f"{self.plan.uri}/{owner}", self.plan.experiment.spec.storage)
             manifests = sync.remote_manifests(store)
-            named = [each for each in manifests if each.name == place.name] or manifests[-1:]
-            if named:
-                target = self.folder / "adopted"
-                sync.fetch(store, named[0].name, target)
-                return Restored(*ckpt.read(target), origin=f"{store.uri}/{checkpoint_key(named[0].name)}")
+            candidates = [each for each in manifests if each.name == path.name] or manifests[-1:]
+            if candidates:
+                target, name = self.folder / "adopted", candidates[0].name
+                sync.fetch(store, name, target)
+                return Restored(*ckpt.read(target), origin=f"{store.uri}/{checkpoint_key(name)}")
         raise RunError("CheckpointNotFound", f"no checkpoint of {owner} is there to go on from")
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Makes ready for another trial, or for other options of this one, in the same process."""
+        """Make ready for another trial, or for other options of this one, in the same process."""
         self._close()
-        self.options, self.last, self.kept, self.refs = chosen(new_config), {}, None, (None, {})
+        self._begin(new_config)
         return True
 
     def cleanup(self) -> None:
-        """Keeps the last state."""
+        """Keep the last state."""
         self._close()
 
-    def _references(self, run: Run) -> dict[str, Any]:
-        """The newest and the best checkpoint that are complete, in storage where there is storage."""
-        if run.uploader is not None:
-            newest, best = run.uploader.newest(), run.uploader.best()
-        elif self.refs[0] == run.newest:
-            return self.refs[1]
-        else:
-            manifests = ckpt.found(self.folder / CHECKPOINTS)
-            ranked = ckpt.best(manifests, run.spec.checkpoint.score_attribute)
-            last = manifests[-1] if manifests else None
-            newest, best = (sync.reference(str(self.folder), each) if each else None for each in (last, ranked))
-        told = {"checkpoint": newest, "best_checkpoint": best}
-        self.refs = (run.newest, {name: each.model_dump(mode="json") if each else None for name, each in told.items()})
-        return self.refs[1]
+    def _references(self, run: Run) -> Row:
+        """Return the newest and the best checkpoint that are complete, in storage where there is storage."""
+        newest = run.checkpoints.newest
+        if run.context.uploader is not None:
+            return _as_json(run.context.uploader.references())
+        if self.local_references[0] != newest or not self.local_references[1]:
+            manifests = ckpt.manifests_in(self.folder / CHECKPOINTS)
+            references = sync.references(str(self.folder), manifests, run.spec.checkpoint.score_attribute)
+            self.local_references = (newest, _as_json(references))
+        return self.local_references[1]
 
 
 NUMBER = "trial"
 """Where Tune's config of a trial has its number, beside the options."""
 
 
-def chosen(config: dict[str, Any]) -> dict[str, Any]:
-    """The options in Tune's config of a trial: those that other trials have, and this one has not, are None there."""
+def searched_options(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the options in Tune's config of a trial: those that other trials have, and this one has not, are None."""
     return {name: value for name, value in config.items() if name != NUMBER and value is not None}
 
 
-def _document(experiment: Experiment, name: str, options: dict[str, Any]) -> Experiment:
-    """The document of one trial."""
+def _document(experiment: Experiment, options: dict[str, Any]) -> Experiment:
+    """Return the document of one trial."""
     spec = experiment.spec.model_copy(update={"config": {**experiment.spec.config, **options}, "tune": None})
     return experiment.model_copy(update={"spec": spec})
 
 
-def _totals(run: Run) -> Row:
-    progress = run.progress
-    return {"timesteps_total": progress.timesteps_total, "episodes_total": progress.episodes_total}
-
-
-def _local(folder: Path) -> list[Path]:
-    return [folder / CHECKPOINTS / manifest.name for manifest in ckpt.found(folder / CHECKPOINTS)]
-
-
-def _uploaded(run: Run, newest: Path) -> bool:
-    if run.uploader is None:
-        return True
-    there = run.uploader.newest()
-    return there is not None and ckpt.folder_name(there.iteration) >= newest.name
-
-
-def _await(done: Callable[[], bool], patience: float) -> None:
-    end = monotonic() + patience
-    while not done() and monotonic() < end:
-        sleep(0.05)
+def _as_json(references: dict[str, CheckpointRef | None]) -> Row:
+    return {name: each.model_dump(mode="json") if each else None for name, each in references.items()}

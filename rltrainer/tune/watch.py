@@ -1,4 +1,4 @@
-"""What becomes of the trials, noted in the journal and said in the log."""
+"""What becomes of the trials, recorded in the journal and in the log."""
 
 import logging
 import re
@@ -14,39 +14,40 @@ from rltrainer.api.status import CheckpointRef
 from rltrainer.errors import RunError
 from rltrainer.runs.interrupt import Interrupt
 from rltrainer.tune.driver_only import DriverOnly
-from rltrainer.tune.journal import Entry, Journal
+from rltrainer.tune.journal import COUNTERS, Entry, Journal
 from rltrainer.tune.space import plain
-from rltrainer.tune.trial import chosen
+from rltrainer.tune.trial import searched_options
 
 log = logging.getLogger(__name__)
 
-EVERY = 5.0
-"""Seconds between notes of how trials come on; how they begin and end is noted at once."""
-COUNTED = ("training_iteration", "timesteps_total", "episodes_total", "time_total_s")
+RECORD_INTERVAL_S = 5.0
+"""Seconds between records of how trials come on; how they begin and end is recorded at once."""
+ERROR_LINE = re.compile(r"^([\w.]+): (.+)$", re.MULTILINE)
+"""The line of a traceback that names the error."""
 
 
 class Watch(DriverOnly, Callback):
-    """Follows the trials of a search."""
+    """A callback that follows the trials of a search."""
 
-    def __init__(self, journal: Journal, note: Callable[[], object], interrupt: Interrupt, expected: int) -> None:
-        self.journal, self.note, self.interrupt, self.expected = journal, note, interrupt, expected
-        self.noted = monotonic()
+    def __init__(self, journal: Journal, record: Callable[[], object], interrupt: Interrupt, expected: int) -> None:
+        self.journal, self.record, self.interrupt, self.expected = journal, record, interrupt, expected
+        self.last_recorded = monotonic()
 
     def _entry(self, trial: TuneTrial) -> Entry:
         return self.journal.named(str(trial))
 
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        """Notes that it runs, and with which options."""
+        """Record that it runs, and with which options."""
         entry = self._entry(trial)
         self._take_options(entry, trial)
         if entry.status == "pending":
             entry.status = "running"
             log.info("%s begins, with %s", entry.name, entry.options)
-        self.note()
+        self.record()
 
     def _take_options(self, entry: Entry, trial: TuneTrial) -> None:
-        """A population-based search has changed them, perhaps."""
-        options = {name: plain(value) for name, value in chosen(trial.config).items()}
+        """Record options that a population-based search has changed."""
+        options = {name: plain(value) for name, value in searched_options(trial.config).items()}
         if options != entry.options:
             log.info("%s goes on from a better trial, with %s", entry.name, options)
             entry.options = options
@@ -54,28 +55,28 @@ class Watch(DriverOnly, Callback):
     def on_trial_result(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
     ) -> None:
-        """Notes how far it has come."""
+        """Record how far it has come."""
         entry = self._entry(trial)
-        for name in COUNTED:
+        for name in COUNTERS:
             setattr(entry, name, result[name])
         entry.reward = result.get(self.journal.metric, entry.reward)
         for name in ("checkpoint", "best_checkpoint"):
             if result.get(name):
                 setattr(entry, name, CheckpointRef.model_validate(result[name]))
         entry.stopped_by = result.get("stopped_by")
-        if monotonic() - self.noted >= EVERY:
-            self._say()
+        if monotonic() - self.last_recorded >= RECORD_INTERVAL_S:
+            self._record_progress()
 
-    def _say(self) -> None:
-        self.noted = monotonic()
+    def _record_progress(self) -> None:
+        self.last_recorded = monotonic()
         counts, best = self.journal.counts(self.expected), self.journal.best()
         leader = f"; best {best.name} with {self.journal.metric} {best.reward:.2f}" if best else ""
         steps = sum(entry.timesteps_total for entry in self.journal.trials)
         log.info("%s trials done, %d running, %s steps%s", counts.done, counts.running, f"{steps:,}", leader)
-        self.note()
+        self.record()
 
     def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        """Notes that it is done, unless it was ended because the whole search was."""
+        """Record that it is done, unless it was ended because the whole search was."""
         entry = self._entry(trial)
         if entry.stopped_by is None and self.interrupt.signum is not None:
             return
@@ -84,30 +85,26 @@ class Watch(DriverOnly, Callback):
         log.info(
             "%s is done: %s after %s steps (%s)", entry.name, reward, f"{entry.timesteps_total:,}", entry.stopped_by
         )
-        self._say()
+        self._record_progress()
 
     def on_trial_recover(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        """Says that it failed, and goes on."""
+        """Log that it failed, and goes on."""
         log.warning("%s failed and goes on from its newest checkpoint: %s", trial, reason(trial))
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        """Notes that it is given up."""
+        """Record that it is given up."""
         entry = self._entry(trial)
         entry.status, entry.stopped_by = "failed", reason(trial)
         log.error("%s is given up: %s", entry.name, entry.stopped_by)
-        self._say()
-
-
-SAID = re.compile(r"^([\w.]+): (.+)$", re.MULTILINE)
-"""The line of a traceback that names the error."""
+        self._record_progress()
 
 
 def reason(trial: TuneTrial) -> str:
-    """Why a trial failed, in a line."""
+    """Return why a trial failed, in a line."""
     try:
         text = Path(trial.error_file or "").read_text()
     except OSError:
         return "no reason is known"
-    kind, message = (SAID.findall(text) or [("", text.strip().partition("\n")[0])])[-1]
+    kind, message = (ERROR_LINE.findall(text) or [("", text.strip().partition("\n")[0])])[-1]
     name = kind.rpartition(".")[2]
     return message if name == RunError.__name__ else f"{name}: {message}".removeprefix(": ")

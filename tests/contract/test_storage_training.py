@@ -14,6 +14,7 @@ import pytest
 from rltrainer.api.documents import Experiment
 from rltrainer.api.status import SyncStatus
 from rltrainer.runs import train
+from rltrainer.runs.context import RunContext, storage_uri
 from rltrainer.runs.interrupt import Interrupt
 from rltrainer.runs.run import Run
 from rltrainer.storage import sync
@@ -126,7 +127,7 @@ def test_a_new_run_starts_from_another_ones_checkpoint(
 
 def test_a_missing_bucket_is_waited_for(minio: Minio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     statuses: list[Any] = []
-    monkeypatch.setattr(Run, "_storage_failed", _remember(Run._storage_failed, statuses))
+    monkeypatch.setattr(RunContext, "_report_storage", _remember(RunContext._report_storage, statuses))
     creation = threading.Timer(4, lambda: minio.client().create_bucket(Bucket="late"))
     creation.start()
     train.run(document(minio, "late", 2), tmp_path)
@@ -137,9 +138,9 @@ def test_a_missing_bucket_is_waited_for(minio: Minio, tmp_path: Path, monkeypatc
 
 
 def _remember(real: Any, statuses: list[Any]) -> Any:
-    def call(self: Run, error: Any) -> None:
+    def call(self: RunContext, error: Any) -> None:
         real(self, error)
-        statuses.append(self.status())
+        statuses.append(self.report)
 
     return call
 
@@ -156,14 +157,15 @@ def test_training_goes_on_while_s3_is_away(mortal_minio: Minio, tmp_path: Path) 
     given = document(mortal_minio, "experiments", 10**6, stop={"time_total_s": 12})
     interrupt = Interrupt()
     seen: list[Any] = []
-    run = Run(given, tmp_path, train.storage_uri(given, UID), interrupt)
+    context = RunContext(tmp_path, storage_uri(given, UID), given.spec.storage, interrupt)
+    run = Run(given, context)
 
     def away() -> None:
         while not run.row or run.row["training_iteration"] < 5:
             time.sleep(0.05)
         mortal_minio.stop()
         before = run.row["training_iteration"]
-        while not (run.uploader and run.uploader.status().error):
+        while not (context.uploader and context.uploader.status().error):
             time.sleep(0.05)
         time.sleep(0.5)
         seen.extend([run.status(), run.row["training_iteration"] - before])

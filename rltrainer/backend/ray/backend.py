@@ -1,4 +1,4 @@
-"""Workers as Ray actors, and what they sample brought to where it is learnt from.
+"""Workers as Ray actors, and what they sample brought to where it is learned from.
 
 Weights are put once per version, fragments travel by reference, and a worker that is lost is replaced: its fragment is
 sampled again by the replacement.
@@ -14,16 +14,14 @@ import ray
 import torch
 from ray import exceptions as rex
 
-from rltrainer.api.options import ReplayOptions
 from rltrainer.backend.base import make_learner, start_worker
-from rltrainer.backend.ray.cluster import LOST, POLL, Patience, connect, disconnect, receive, summary
+from rltrainer.backend.ray.cluster import LOST, POLL, Patience, awaited, connect, disconnect, receive, summary
 from rltrainer.backend.ray.learners import Learners, LocalLearner, RayLearners
-from rltrainer.backend.ray.shards import RayShards
+from rltrainer.backend.ray.shards import Drawn, RayShards
 from rltrainer.core.execution import Completed, Request
 from rltrainer.core.fragment import Fragment
 from rltrainer.core.types import EpisodeReport, Metrics, Weights
 from rltrainer.errors import RunError
-from rltrainer.learning.data_parallel import per_learner_options
 from rltrainer.learning.learner import Gradient, Learner
 from rltrainer.sampling.worker import Worker, WorkerConfig
 from rltrainer.storage.checkpoint import Tree
@@ -48,32 +46,32 @@ class WorkerActor:
         torch.set_num_threads(1)
         self.worker_config, self.index = worker_config, index
         self.worker: Worker | None = None
-        self.apprentice: Learner | None = None
+        self.gradient_learner: Learner | None = None
 
     def sample(self, weights: Weights, start: Start) -> tuple[Fragment, EpisodeReport]:
-        """One fragment; `start` counts for the first alone."""
+        """Sample one fragment; `start` counts for the first alone."""
         if self.worker is None:
             self.worker = start_worker(self.worker_config, self.index, *start)
         return self.worker.sample(weights)
 
     def gradient(self, weights: Weights, start: Start) -> tuple[tuple[Gradient, Metrics], EpisodeReport]:
-        """What one fragment teaches."""
+        """Sample a fragment, and return the gradient found in it."""
         fragment, report = self.sample(weights, start)
-        self.apprentice = self.apprentice or make_learner(self.worker_config)
-        return self.apprentice.gradient(weights, fragment, weights["timesteps"]), report
+        self.gradient_learner = self.gradient_learner or make_learner(self.worker_config)
+        return self.gradient_learner.gradient(weights, fragment, weights["timesteps"]), report
 
     def pid(self) -> int:
-        """The process it lives in."""
+        """Return the process that it lives in."""
         return os.getpid()
 
     def state(self) -> Tree | None:
-        """The worker's state, if it has begun."""
+        """Return the worker's state, if it has begun."""
         return self.worker.state() if self.worker else None
 
 
 @dataclass(frozen=True)
 class Pending:
-    """What a worker was asked for."""
+    """A request to a worker that is under way."""
 
     worker: int
     actor: Any
@@ -91,7 +89,7 @@ class RayBackend:
         self.check, self.worker_config = check, worker_config
         learners = max(options.num_learners, options.num_gpus)
         workers = max(1, options.num_workers) * options.num_cpus_per_worker
-        self.began_ray = connect(workers + learners, learners * options.num_gpus)
+        self.started_ray = connect(workers + learners, learners * options.num_gpus)
         self.shared = ray.put(worker_config)
         self.num_workers = max(1, options.num_workers)
         # first the learners: a worker on the only CPU of a GPU's node would keep a learner from that GPU for ever
@@ -100,9 +98,8 @@ class RayBackend:
         )
         self.actors = [self._actor(index) for index in range(self.num_workers)]
         self.shards: RayShards | None = None
-        if isinstance(options, ReplayOptions) and options.shards:
-            batch_size = per_learner_options(options, self.learners.count).batch_size
-            self.shards = RayShards(worker_config, batch_size, self.learners.count, check)
+        if options.shards:
+            self.shards = RayShards(worker_config, self.learners.count, check)
         self.starts: list[Start] = [(None, 0)] * self.num_workers
         self.losses = [0] * self.num_workers
         self.replacements = 0
@@ -113,60 +110,71 @@ class RayBackend:
         return ray.remote(WorkerActor).options(num_cpus=cpus).remote(self.shared, index)
 
     def weights(self, timesteps: int) -> Any:
-        """See Sampler."""
+        """Return the learner's weights, or a reference to them where they are large or elsewhere."""
         return self.learners.weights(timesteps)
 
+    def local_weights(self, timesteps: int, check: Callable[[], None]) -> Weights:
+        """Fetch the learner's weights. Raises RunError if they are lost."""
+        weights = self.learners.weights(timesteps)
+        if isinstance(weights, ray.ObjectRef):
+            try:
+                (weights,) = awaited([weights], check, "the learner's weights")
+            except LOST as error:
+                raise RunError("LearnerLost", f"the learner's process was lost: {summary(error)}") from error
+        fetched: Weights = weights
+        return fetched
+
     def sample(self, weights: Any) -> tuple[Sequence[Any], list[EpisodeReport]]:
-        """See Sampler."""
+        """Have all workers sample a fragment at once, and wait for the last."""
         for index in range(self.num_workers):
             self.submit(index, "sample", weights)
-        done: dict[int, Completed] = {}
-        while len(done) < self.num_workers:
-            done.update((each.worker, each) for each in self.poll())
-        order = range(self.num_workers)
-        return [done[i].product for i in order], [done[i].report for i in order]
+        completed: dict[int, Completed] = {}
+        while len(completed) < self.num_workers:
+            completed.update((each.worker, each) for each in self.poll())
+        in_order = [completed[index] for index in range(self.num_workers)]
+        return [each.product for each in in_order], [each.report for each in in_order]
 
     def submit(self, worker: int, request: Request, weights: Any) -> None:
-        """See Sampler."""
+        """Call the worker's actor. A fragment that is read elsewhere is returned apart from its report."""
         actor, product = self.actors[worker], None
         call = getattr(actor, request)
         if request == "gradient" or not (self.learners.remote or self.shards):
-            answer = call.remote(weights, self.starts[worker])
+            reference = call.remote(weights, self.starts[worker])
         else:
-            product, answer = call.options(num_returns=2).remote(weights, self.starts[worker])
-        self.requests[answer] = Pending(worker, actor, request, weights, product)
+            product, reference = call.options(num_returns=2).remote(weights, self.starts[worker])
+        self.requests[reference] = Pending(worker, actor, request, weights, product)
 
     def poll(self) -> list[Completed]:
-        """See Sampler."""
+        """Wait for the first request that is met, and take along whatever else is."""
         patience = Patience(self.check)
         while True:
             waiting = list(self.requests)
             ready, _ = ray.wait(waiting, num_returns=1, timeout=POLL, fetch_local=False)
             patience.pause(bool(ready), self._missing)
-            if ready:  # what else is there is taken along, so that nothing waits behind a slow worker
+            if ready:  # so that nothing waits behind a slow worker
                 ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0, fetch_local=False)
-            done = [each for each in map(self._receive, ready) if each is not None]
-            if done:
-                return done
+            completed = [each for each in map(self._receive, ready) if each is not None]
+            if completed:
+                return completed
 
     def _missing(self) -> str:
-        """Which workers are waited for."""
+        """Say which workers are waited for."""
         missing = len({pending.worker for pending in self.requests.values()})
         replaced = " (some are being replaced)" if any(self.losses) else ""
         return f"{missing} of {self.num_workers} workers{replaced}"
 
     def _receive(self, reference: Any) -> Completed | None:
-        """What a request has brought, or None where it was lost and begun again."""
+        """Return what a request has brought, or None where it was lost and submitted again."""
         pending = self.requests.pop(reference)
         try:
-            answer = receive(reference)
+            received = receive(reference)
         except LOST as error:
             if pending.actor is self.actors[pending.worker]:
                 self._replace(pending.worker, error)
             self.submit(pending.worker, pending.request, pending.weights)
             return None
         self.losses[pending.worker] = 0
-        product, report = answer if pending.product is None else (pending.product, answer)
+        product, report = received if pending.product is None else (pending.product, received)
         return Completed(pending.worker, product, report)
 
     def _replace(self, index: int, error: Exception) -> None:
@@ -181,38 +189,39 @@ class RayBackend:
         self.actors[index] = self._actor(index)
 
     def update_from_fragments(self, fragments: Sequence[Any], timesteps: int) -> Metrics:
-        """See Sampler."""
+        """Improve the learner, or all learners together, once."""
         return self.learners.update_from_fragments(fragments, timesteps)
 
-    def apply(self, gradient: tuple[Gradient, Metrics], timesteps: int) -> Metrics:
-        """See Sampler."""
-        self.learners.apply(gradient[0], timesteps)
+    def apply_gradient(self, gradient: tuple[Gradient, Metrics], timesteps: int) -> Metrics:
+        """Take one step of the optimizer along a gradient, and return what its worker reported of it."""
+        self.learners.apply_gradient(gradient[0], timesteps)
         return gradient[1]
 
-    def store(self, done: Completed) -> None:
-        """See Sampler."""
-        self._shards.add(done.worker, done.product)
+    def store(self, completed: Completed) -> None:
+        """Send a fragment, by reference, to its worker's shard."""
+        self._existing_shards.add(completed.worker, completed.product)
 
     def update_from_replay(self, timesteps: int) -> Metrics:
-        """See Sampler. Each learner has a batch of its own, of the shards in turn."""
-        drawn = []
+        """Update from a batch for each learner, of the shards in turn; return no metrics where there is none."""
+        shards = self._existing_shards
+        drawn: list[Drawn] = []
         for _ in range(self.learners.count):
-            if (found := self._shards.draw(timesteps)) is None:
+            if (batch := shards.draw(timesteps)) is None:
                 return {}
-            drawn.append(found)
-        metrics, td_errors = self.learners.update_from_replay([batch for _, _, batch in drawn], timesteps)
-        for (shard, index, _), td_error in zip(drawn, td_errors, strict=True):
-            self._shards.update_priorities(shard, index, td_error)
+            drawn.append(batch)
+        metrics, td_errors = self.learners.update_from_replay([each.batch for each in drawn], timesteps)
+        for each, td_error in zip(drawn, td_errors, strict=True):
+            shards.update_priorities(each.shard, each.index, td_error)
         return metrics
 
     @property
-    def _shards(self) -> RayShards:
+    def _existing_shards(self) -> RayShards:
         if self.shards is None:
             raise TypeError(f"{self.worker_config.algorithm.name} has no replay shards: its options ask for none")
         return self.shards
 
     def state(self, workers: bool) -> Tree:
-        """See Backend. A worker that does not answer is left out."""
+        """Return the parts of a checkpoint. A worker that does not answer is left out."""
         tree = self.learners.state()
         if self.shards is not None:
             tree = {**tree, "replay": self.shards.state()}
@@ -232,7 +241,7 @@ class RayBackend:
         return states
 
     def load(self, tree: Tree, generation: int) -> None:
-        """See Backend."""
+        """Go on from `state()`; workers take their part of it along with their next request."""
         if self.shards is not None:
             self.shards.load(tree["replay"])
             tree = {**tree, "replay": {}}
@@ -240,11 +249,11 @@ class RayBackend:
         self.starts = [(tree["workers"].get(str(index)), generation) for index in range(self.num_workers)]
 
     def close(self) -> None:
-        """See Backend."""
+        """End all actors, and Ray if it was started here."""
         for actor in self.actors:
             ray.kill(actor)
         if self.shards is not None:
             self.shards.close()
         self.learners.close()
-        if self.began_ray:
+        if self.started_ray:
             disconnect()

@@ -1,4 +1,4 @@
-"""What every use of Ray here needs: a cluster, waits that can be interrupted, and errors in their own words."""
+"""What every use of Ray here needs: a cluster, waits that can be interrupted, and errors without Ray's tracebacks."""
 
 import logging
 import os
@@ -11,6 +11,7 @@ from ray import exceptions as rex
 
 from rltrainer.backend.ray.settings import CURRENT, RaySettings
 from rltrainer.errors import RunError
+from rltrainer.waiting import LOG_INTERVAL_S
 
 log = logging.getLogger(__name__)
 
@@ -22,47 +23,46 @@ LOST = (
     rex.OutOfMemoryError,
 )
 """What says that a process or its node has gone, rather than that its code has failed."""
-LOG_INTERVAL_S = 15.0
-"""Seconds between lines that say what is being waited for."""
 OBJECT_STORE = 512 << 20
-"""Bytes of shared memory of a node that is begun here, where nothing else is said."""
+"""Bytes of shared memory of a node that is started here, where the settings name none."""
 POLL = 0.5
 """Seconds after which a wait looks whether the run was asked to end."""
 
 
 class Patience:
-    """Waits that end when the run is asked to, and say every now and then what they wait for."""
+    """A wait that ends when the run is asked to, and says every now and then what it is for."""
 
     def __init__(self, check: Callable[[], None]) -> None:
-        self.check, self.since = check, monotonic()
+        self.check, self.last_logged = check, monotonic()
 
     def pause(self, progress: bool, what: Callable[[], str]) -> None:
-        """Called between two looks; `what` is waited for unless there was `progress`. Raises Interrupted."""
+        """Note between two looks that `what` is waited for, unless there was `progress`. Raises Interrupted."""
         self.check()
         now = monotonic()
         if progress:
-            self.since = now
-        elif now - self.since >= LOG_INTERVAL_S:
-            self.since = now
+            self.last_logged = now
+        elif now - self.last_logged >= LOG_INTERVAL_S:
+            self.last_logged = now
             log.info("waiting for %s; Ray has %s", what(), resources())
 
 
-def awaited(references: Sequence[Any], check: Callable[[], None], whom: str) -> list[Any]:
-    """What `references` stand for, once all of it is there. The first that failed raises, the others are not awaited.
+def awaited(references: Sequence[Any], check: Callable[[], None], what: str) -> list[Any]:
+    """Wait for all `references`, which `what` describes, and return their values.
 
-    Raises Interrupted if the run is asked to end meanwhile, `receive`'s errors, and those in LOST.
+    The first that failed raises, and the others are not awaited. Raises Interrupted if the run is asked to end
+    meanwhile, `receive`'s errors, and those in LOST.
     """
     patience, waiting = Patience(check), list(references)
-    found: dict[Any, Any] = {}
+    values: dict[Any, Any] = {}
     while waiting:
         ready, waiting = ray.wait(waiting, timeout=POLL)
-        patience.pause(bool(ready), lambda: whom)
-        found.update((reference, receive(reference)) for reference in ready)
-    return [found[reference] for reference in references]
+        patience.pause(bool(ready), lambda: what)
+        values.update((reference, receive(reference)) for reference in ready)
+    return [values[reference] for reference in references]
 
 
 def receive(reference: Any) -> Any:
-    """What a finished call returned; an error of our own comes without Ray's traceback around it."""
+    """Return what a finished call returned; an error of our own comes without Ray's traceback around it."""
     try:
         return ray.get(reference)
     except rex.RayTaskError as error:
@@ -73,20 +73,21 @@ def receive(reference: Any) -> Any:
 
 
 def summary(error: Exception) -> str:
-    """The first line of what an error says: Ray's go on for many."""
+    """Return the first line of an error's message: Ray's go on for many."""
     return str(error).strip().partition("\n")[0]
 
 
 def resources() -> str:
-    """The cluster's CPUs and GPUs, in words."""
+    """Describe the cluster's CPUs and GPUs."""
     total, free = ray.cluster_resources(), ray.available_resources()  # type: ignore[no-untyped-call]
     parts = [f"{free.get(name, 0):g} of {total.get(name, 0):g} {name}s free" for name in ("CPU", "GPU")]
     return " and ".join(parts)
 
 
 def connect(cpus: float, gpus: int) -> bool:
-    """Joins the cluster that the settings or RAY_ADDRESS name, or begins one on this machine with room for the CPUs;
-    whether it is ours to end, by `disconnect`.
+    """Join the cluster that the settings or RAY_ADDRESS name, or start one on this machine with room for the CPUs.
+
+    Returns whether it is ours to end, by `disconnect`; it is not where this process was in a cluster before.
 
     Raises RunError, permanent, where there is no such cluster, or this machine has fewer GPUs than `gpus`.
     """
@@ -101,11 +102,13 @@ def connect(cpus: float, gpus: int) -> bool:
         _emulate(settings, cpus)
     else:
         ray.init(address="local", include_dashboard=False, logging_level=logging.WARNING, **_node(settings, cpus))
-    there = int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
-    if gpus > there:
+    available = int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
+    if gpus > available:
         disconnect()
         raise RunError(
-            "InvalidOption", f"num_gpus is 1 for {gpus} learner(s), and Ray finds {there} GPUs on this machine", True
+            "InvalidOption",
+            f"num_gpus is 1 for {gpus} learner(s), and Ray finds {available} GPUs on this machine",
+            True,
         )
     return True
 
@@ -118,7 +121,7 @@ def _join(address: str) -> None:
 
 
 def _node(settings: RaySettings, cpus: float) -> dict[str, Any]:
-    """What one node of this machine has, in ray.init's words."""
+    """Return what one node of this machine has, as ray.init takes it."""
     return {
         "num_cpus": settings.cpus if settings.cpus is not None else max(1, round(cpus + 0.5)),
         "object_store_memory": settings.object_store_memory or OBJECT_STORE,
@@ -127,12 +130,12 @@ def _node(settings: RaySettings, cpus: float) -> dict[str, Any]:
     }
 
 
-_emulated: list[Any] = []
-"""The cluster of several nodes that this process has begun, if it has."""
+_emulated_clusters: list[Any] = []
+"""The cluster of several nodes that this process has started, if it has."""
 
 
 def _emulate(settings: RaySettings, cpus: float) -> None:
-    """Begins several nodes on this machine, each with what `_node` says."""
+    """Start several nodes on this machine, each with what `_node` says."""
     from ray.cluster_utils import Cluster  # noqa: PLC0415 - seldom needed
 
     node = _node(settings, cpus)
@@ -141,13 +144,13 @@ def _emulate(settings: RaySettings, cpus: float) -> None:
     cluster = Cluster()
     for _ in range(settings.nodes):
         cluster.add_node(include_dashboard=False, **node)
-    _emulated.append(cluster)
+    _emulated_clusters.append(cluster)
     ray.init(address=cluster.address, logging_level=logging.WARNING)
     cluster.wait_for_nodes()
 
 
 def disconnect() -> None:
-    """Leaves the cluster, and ends it if it began here."""
+    """Leave the cluster, and end it if it was started here."""
     ray.shutdown()
-    while _emulated:
-        _emulated.pop().shutdown()
+    while _emulated_clusters:
+        _emulated_clusters.pop().shutdown()

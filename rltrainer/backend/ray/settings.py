@@ -1,11 +1,11 @@
-"""Where Ray runs, as the command line says; kept apart so that saying it does not import Ray."""
+"""Where Ray runs, as the command line says; a module of its own so that saying it does not import Ray."""
 
 from dataclasses import dataclass
 
 
 @dataclass
 class RaySettings:
-    """What ray_cluster.py joins or begins. None leaves it to what the run needs."""
+    """The cluster that cluster.py joins or starts. None leaves it to what the run needs."""
 
     address: str | None = None
     """Of a cluster to join; RAY_ADDRESS where unset."""
@@ -21,10 +21,10 @@ class RaySettings:
     """Bytes of shared memory, of each node."""
 
     @property
-    def given(self) -> bool:
-        """Whether anything is set."""
+    def configured(self) -> bool:
+        """Return whether anything is set."""
         return self != RaySettings()
 
 
 CURRENT = RaySettings()
-"""What this process was told."""
+"""The settings of this process."""

@@ -3,12 +3,14 @@
 import logging
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import ray
 
 from rltrainer.backend.ray.cluster import LOST, awaited, summary
 from rltrainer.errors import RunError
+from rltrainer.learning.data_parallel import per_learner_options
 from rltrainer.replay.buffer import Transitions
 from rltrainer.replay.shards import Shard
 from rltrainer.replay.sum_tree import Indices
@@ -21,14 +23,25 @@ log = logging.getLogger(__name__)
 LOSSES = 10
 """Times that one shard may be lost."""
 DRAWN_AHEAD = 3
-"""Batches for each learner that the shards are asked for ahead of its updates."""
+"""Batches for each learner that are requested of the shards ahead of its updates."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A batch that a shard has drawn."""
+
+    shard: int
+    index: Indices
+    """Where its transitions lie in the shard, [N]."""
+    batch: Any
+    """A reference to it."""
 
 
 class ShardActor(Shard):
     """A shard in a process of its own."""
 
-    def draw_apart(self, timesteps: int) -> tuple[Indices | None, Transitions | None]:
-        """As `draw`, with the index of the batch before it: the driver needs to see no more than that."""
+    def draw_with_index(self, timesteps: int) -> tuple[Indices | None, Transitions | None]:
+        """Draw a batch, with its index before it: the driver needs to see no more than that."""
         batch = self.draw(timesteps)
         return (None, None) if batch is None else (batch.index, batch)
 
@@ -36,43 +49,46 @@ class ShardActor(Shard):
 class RayShards:
     """All shards. Batches are drawn ahead, so that the learner finds the next one waiting."""
 
-    def __init__(self, worker_config: WorkerConfig, batch_size: int, learners: int, check: Callable[[], None]) -> None:
-        """For so many `learners`, each of which draws batches of `batch_size` transitions."""
-        self.options = worker_config.options.model_copy(update={"batch_size": batch_size})
+    def __init__(self, worker_config: WorkerConfig, learners: int, check: Callable[[], None]) -> None:
+        """Start the shards for so many `learners`, each of which draws its share of the batch size."""
+        options: Any = worker_config.options  # of an algorithm with shards
+        batch_size = per_learner_options(options, learners).batch_size
+        self.options = options.model_copy(update={"batch_size": batch_size})
         self.seed, self.check = worker_config.seed, check
         count = self.options.shards
         self.actors = [self._actor(i, 0) for i in range(count)]
         self.losses = [0] * count
         self.ahead = DRAWN_AHEAD * learners
-        self.drawn: deque[tuple[int, Any, Any]] = deque()
-        self.turn = 0
+        self.requested: deque[tuple[int, Any, Any]] = deque()
+        """Shard, and references to the index and the batch, of what was requested and not yet handed out."""
+        self.next_shard = 0
 
     def _actor(self, index: int, generation: int) -> Any:
         seed = derived_seed(self.seed, Role.REPLAY, index, generation)
         return ray.remote(ShardActor).options(num_cpus=0).remote(self.options, seed)
 
     def add(self, worker: int, fragment: Any) -> None:
-        """Sends a fragment, by reference, to its worker's shard. One that is lost on the way is left out."""
+        """Send a fragment, by reference, to its worker's shard. One that is lost on the way is left out."""
         self.actors[worker % len(self.actors)].add.remote(worker, fragment)
 
-    def draw(self, timesteps: int) -> tuple[int, Indices, Any] | None:
-        """A shard, where its next batch lies in it, and a reference to that batch.
+    def draw(self, timesteps: int) -> Drawn | None:
+        """Return the next batch, of the shards in turn.
 
-        An empty shard is passed over. None where all that were asked are empty: only more samples can change that.
+        An empty shard is passed over. None where all of them are empty: only more samples can change that.
         """
         for _ in range(self.ahead + len(self.actors)):
-            while len(self.drawn) < self.ahead:
-                drawn = self.actors[self.turn].draw_apart.options(num_returns=2).remote(timesteps)
-                self.drawn.append((self.turn, *drawn))
-                self.turn = (self.turn + 1) % len(self.actors)
-            shard, reference, batch = self.drawn.popleft()
+            while len(self.requested) < self.ahead:
+                references = self.actors[self.next_shard].draw_with_index.options(num_returns=2).remote(timesteps)
+                self.requested.append((self.next_shard, *references))
+                self.next_shard = (self.next_shard + 1) % len(self.actors)
+            shard, reference, batch = self.requested.popleft()
             try:
                 (index,) = awaited([reference], self.check, f"replay shard {shard}")
             except LOST as error:
                 self._replace(shard, error)
                 continue
             if index is not None:
-                return shard, index, batch
+                return Drawn(shard, index, batch)
         return None
 
     def _replace(self, shard: int, error: Exception) -> None:
@@ -82,14 +98,14 @@ class RayShards:
         log.warning("replay shard %d was lost and begins empty (%s)", shard, summary(error))
         ray.kill(self.actors[shard])
         self.actors[shard] = self._actor(shard, self.losses[shard])
-        self.drawn = deque(each for each in self.drawn if each[0] != shard)
+        self.requested = deque(each for each in self.requested if each[0] != shard)
 
     def update_priorities(self, shard: int, index: Indices, td_error: Any) -> None:
-        """See Shard. The temporal differences may come as a reference."""
+        """Send a batch's temporal differences [N], or a reference to them, to the shard it was drawn from."""
         self.actors[shard].update_priorities.remote(index, td_error)
 
     def state(self) -> Tree:
-        """The state of each shard that answers, by its number."""
+        """Return the state of each shard that answers, by its number."""
         states: Tree = {}
         for i, reference in enumerate([actor.state.remote() for actor in self.actors]):
             try:
@@ -99,12 +115,12 @@ class RayShards:
         return states
 
     def load(self, states: Tree) -> None:
-        """Goes on from `state()`. A shard that is not in it begins empty."""
-        self.drawn.clear()
-        there = [(actor, states[str(i)]) for i, actor in enumerate(self.actors) if str(i) in states]
-        awaited([actor.load.remote(state) for actor, state in there], self.check, "the replay shards")
+        """Go on from `state()`. A shard that is not in it begins empty."""
+        self.requested.clear()
+        restored = [(actor, states[str(i)]) for i, actor in enumerate(self.actors) if str(i) in states]
+        awaited([actor.load.remote(state) for actor, state in restored], self.check, "the replay shards")
 
     def close(self) -> None:
-        """Ends their processes."""
+        """End their processes."""
         for actor in self.actors:
             ray.kill(actor)

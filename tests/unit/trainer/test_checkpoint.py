@@ -110,12 +110,12 @@ def test_a_crash_at_any_moment_leaves_a_whole_checkpoint(
         with monkeypatch.context() as patch, pytest.raises(Crash):
             crash_after(calls, patch)
             write(root, 10)
-        found = ckpt.found(root)
+        found = ckpt.manifests_in(root)
         assert found[0].iteration == 9
         for manifest in found:
             ckpt.read(root / manifest.name)
         write(root, 10)
-        assert [manifest.iteration for manifest in ckpt.found(root)] == [9, 10]
+        assert [manifest.iteration for manifest in ckpt.manifests_in(root)] == [9, 10]
 
 
 def operations(root: Path, patch: pytest.MonkeyPatch, existing: bool) -> list[str]:
@@ -168,4 +168,4 @@ def test_a_deleted_checkpoint_stops_existing_before_it_is_gone(tmp_path: Path, m
     folder = write(tmp_path)
     monkeypatch.setattr(shutil, "rmtree", lambda *args, **kwargs: None)  # the process ends before this
     ckpt.delete(folder)
-    assert ckpt.found(tmp_path) == []
+    assert ckpt.manifests_in(tmp_path) == []

@@ -63,7 +63,7 @@ def test_name_place_and_stop(first: Path) -> None:
 
 def test_checkpoints_are_written_kept_and_ranked_as_asked(first: Path) -> None:
     """Every second iteration and the last; kept are the two with the shortest episodes, and the newest."""
-    kept = [manifest.iteration for manifest in ckpt.found(first / "checkpoints")]
+    kept = [manifest.iteration for manifest in ckpt.manifests_in(first / "checkpoints")]
     lengths = {row["training_iteration"]: row["episode_len_mean"] for row in rows(first)}
     shortest = sorted((2, 4, 6, 8, 9), key=lambda iteration: lengths[iteration])
     assert kept == sorted({*shortest[:2], 9})

@@ -18,6 +18,7 @@ from rltrainer.backend.serial import SerialBackend
 from rltrainer.core.algorithm import LearnerAPI, Losses
 from rltrainer.core.types import Metrics
 from rltrainer.runs import train
+from rltrainer.runs.folder import MARK
 from rltrainer.storage import checkpoint as ckpt
 from tests.unit.trainer.helpers import TASKS, TOYS, equal, experiment, nothing, quick, small, worker_config
 from tests.unit.trainer.simulated_device import CPU, DEVICE, DeviceError, SimulatedDevice
@@ -174,7 +175,7 @@ def test_a_run_on_a_device_can_be_saved_restored_and_evaluated(
             tmp_path / folder,
         )
         assert result.checkpoint is not None
-        mark = result.folder / train.MARK
+        mark = result.folder / MARK
         mark.write_text(json.dumps({"uid": json.loads(mark.read_text())["uid"]}))  # its end was not reached
         return ckpt.read(result.checkpoint)[1]
 

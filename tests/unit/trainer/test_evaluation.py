@@ -20,6 +20,8 @@ from rltrainer.core.algorithm import ActContext, Algorithm
 from rltrainer.core.types import EpisodeReport, State, Weights
 from rltrainer.errors import Interrupted, RunError
 from rltrainer.runs import rollout, train
+from rltrainer.runs.context import RunContext
+from rltrainer.runs.folder import MARK
 from rltrainer.runs.interrupt import Interrupt
 from rltrainer.runs.run import Run
 from rltrainer.sampling.evaluator import UNROLL_LENGTH, Evaluator
@@ -259,7 +261,7 @@ def test_an_evaluation_can_rank_checkpoints(tmp_path: Path) -> None:
     folder = train.run(document, tmp_path).folder
     evaluations = {row["training_iteration"]: row["evaluation"] for row in rows(folder) if "evaluation" in row}
     least = min(each["episode_reward_mean"] for each in evaluations.values())
-    kept = ckpt.found(folder / "checkpoints")
+    kept = ckpt.manifests_in(folder / "checkpoints")
     assert [each.iteration for each in kept][-1] == 20
     assert least in [each.metrics[EVALUATED] for each in kept]
     assert len(kept) <= 2
@@ -295,7 +297,7 @@ def test_a_restored_run_evaluates_as_one_that_was_not_interrupted(tmp_path: Path
     spec = {"config": quick(), "evaluation": {"interval": 2, "episodes": 4, "deterministic": False}}
     straight, _ = finished(tmp_path / "straight", **spec)
     finished(tmp_path / "parts", **spec, stop={"training_iteration": 2})
-    mark = tmp_path / "parts" / "test" / train.MARK
+    mark = tmp_path / "parts" / "test" / MARK
     mark.write_text(json.dumps({"uid": json.loads(mark.read_text())["uid"]}))  # its end was not reached
     assert finished(tmp_path / "parts", **spec)[0] == straight
 
@@ -355,7 +357,7 @@ def test_the_status_has_the_newest_evaluation_of_a_run(tmp_path: Path) -> None:
     document = experiment(
         config=quick(), stop={"training_iteration": 5}, evaluation={"interval": 2, "episodes": 3}, checkpoint={}
     )
-    run = Run(document, tmp_path)
+    run = Run(document, RunContext(tmp_path))
     assert run.status().evaluation is None
     train.drive(run)
     evaluation = run.status().evaluation

@@ -66,7 +66,7 @@ class Fake:
                 return [Completed(request[0], request[2], EpisodeReport(STEPS))]
         raise AssertionError("waits for ever")
 
-    def apply(self, gradient: int, timesteps: int) -> Metrics:
+    def apply_gradient(self, gradient: int, timesteps: int) -> Metrics:
         return self.update_from_fragments([gradient], timesteps)
 
     def store(self, done: Completed) -> None:
@@ -179,7 +179,7 @@ def test_shards_share_workers_and_capacity_and_are_drawn_from_in_turn(shards: in
     assert len(backend.shards) == shards
     assert [len(shard.replay) > 0 for shard in backend.shards] == [True] * shards
     assert sum(shard.replay.capacity for shard in backend.shards) == 600
-    assert backend.turn == backend.learner.context.counters["updates"] % shards
+    assert backend.next_shard == backend.learner.context.counters["updates"] % shards
 
 
 @pytest.mark.parametrize(("shards", "workers"), [(1, 1), (1, 3), (2, 3), (3, 4), (4, 2)])

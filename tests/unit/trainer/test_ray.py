@@ -18,6 +18,7 @@ from rltrainer.backend.ray.backend import RayBackend
 from rltrainer.backend.serial import SerialBackend
 from rltrainer.errors import Interrupted, RunError
 from rltrainer.runs import train
+from rltrainer.runs.context import RunContext
 from rltrainer.runs.interrupt import Interrupt
 from rltrainer.runs.run import Run
 from rltrainer.storage import checkpoint as ckpt
@@ -216,7 +217,7 @@ def test_an_environments_fault_arrives_without_rays_traceback(env: str, message:
 def test_a_worker_that_has_no_place_yet_is_waited_for(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("rltrainer.backend.ray.cluster.SPEAK_EVERY", 1.0)
+    monkeypatch.setattr("rltrainer.backend.ray.cluster.LOG_INTERVAL_S", 1.0)
     interrupt = Interrupt()
     backend = RayBackend(worker_config(**quick(num_workers=1, num_cpus_per_worker=50)), interrupt.check)
     threading.Timer(3, interrupt.ask, [signal.SIGTERM]).start()
@@ -239,7 +240,7 @@ def test_when_everything_goes_at_once_the_last_state_is_kept(tmp_path: Path, mon
 
     monkeypatch.setattr("rltrainer.runs.run.open_backend", opened)
     given = experiment(config=quick(num_workers=2), checkpoint={"frequency": 0})
-    run = Run(given, tmp_path, interrupt=interrupt)
+    run = Run(given, RunContext(tmp_path, interrupt=interrupt))
 
     def end() -> None:
         while not run.row or run.row["training_iteration"] < 3:
@@ -253,7 +254,7 @@ def test_when_everything_goes_at_once_the_last_state_is_kept(tmp_path: Path, mon
     with pytest.raises(Interrupted):
         train.drive(run)
     thread.join()
-    assert run.newest is not None
-    manifest, tree = ckpt.read(run.newest)
+    assert run.checkpoints.newest is not None
+    manifest, tree = ckpt.read(run.checkpoints.newest)
     assert manifest.iteration == run.row["training_iteration"]
     assert tree["run"]["progress"]["timesteps_total"] == run.row["timesteps_total"]

@@ -11,6 +11,7 @@ from rltrainer.api.options import OPTIONS
 from rltrainer.backend.serial import SerialBackend
 from rltrainer.errors import RunError
 from rltrainer.runs import train
+from rltrainer.runs.folder import MARK
 from rltrainer.storage import checkpoint as ckpt
 from tests.unit.trainer.helpers import TASKS, TOYS, equal, experiment, nothing, quick, small, worker_config
 
@@ -35,7 +36,7 @@ def final(tmp_path: Path, name: str, iterations: int, **spec: Any) -> tuple[dict
 def interrupted(tmp_path: Path, **spec: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """As `final` of 6 iterations, with the process ended and begun again after 3."""
     final(tmp_path, "parts", 3, **spec)
-    mark = tmp_path / "parts" / "test" / train.MARK
+    mark = tmp_path / "parts" / "test" / MARK
     mark.write_text(json.dumps({"uid": json.loads(mark.read_text())["uid"]}))  # its end was not reached
     return final(tmp_path, "parts", 6, **spec)
 
@@ -98,7 +99,7 @@ def test_an_asynchronous_run_goes_on_from_where_it_was(tmp_path: Path, run: str,
     """What was under way is asked for anew, so the numbers differ; the counters and what was learnt do not."""
     spec = {"run": run, "env": env, "config": small(run)}
     before, saved = final(tmp_path, "parts", 4, **spec)
-    mark = tmp_path / "parts" / "test" / train.MARK
+    mark = tmp_path / "parts" / "test" / MARK
     mark.write_text(json.dumps({"uid": json.loads(mark.read_text())["uid"]}))
     plan = worker_config(env, run, **small(run))
     backend = SerialBackend(plan, nothing)
@@ -175,7 +176,7 @@ def test_a_finished_run_moves_aside_and_an_unfinished_one_goes_on(tmp_path: Path
 
 def test_another_algorithm_under_the_same_name_is_refused(tmp_path: Path) -> None:
     final(tmp_path, "runs", 2, config=quick())
-    (tmp_path / "runs" / "test" / train.MARK).write_text('{"uid": "x"}')
+    (tmp_path / "runs" / "test" / MARK).write_text('{"uid": "x"}')
     with pytest.raises(RunError, match="is of PPO on CartPole-v1, and the document says A2C on CartPole-v1") as caught:
         final(tmp_path, "runs", 3, run="A2C")
     assert caught.value.exit_code == 2
@@ -183,7 +184,7 @@ def test_another_algorithm_under_the_same_name_is_refused(tmp_path: Path) -> Non
 
 def test_changed_layers_under_the_same_name_are_refused(tmp_path: Path) -> None:
     final(tmp_path, "runs", 2, config=quick())
-    (tmp_path / "runs" / "test" / train.MARK).write_text('{"uid": "x"}')
+    (tmp_path / "runs" / "test" / MARK).write_text('{"uid": "x"}')
     with pytest.raises(RunError, match="does not fit the networks"):
         final(tmp_path, "runs", 3, config=quick(hiddens=[8]))
 

@@ -14,7 +14,7 @@ from rltrainer.cli import parser, play
 from rltrainer.errors import RunError
 from rltrainer.reporting import status
 from rltrainer.runs import rollout, train
-from rltrainer.runs.rollout import Episode, Keeper, Request
+from rltrainer.runs.rollout import Episode, Recorder, Request
 from tests.unit.trainer.helpers import TOYS, experiment, quick
 
 
@@ -73,10 +73,10 @@ def test_a_broken_checkpoint_is_refused(trained: Path, tmp_path: Path) -> None:
 
 
 def test_the_report_is_the_statistics_of_the_returns() -> None:
-    keeper = Keeper(Request("x"), "x")
+    recorder = Recorder(Request("x"), "x")
     for rewards in ([1.0, 1.0], [4.0], [2.0, 2.0, 2.0]):
-        keeper.add(Episode(0, rewards=rewards), Path())
-    report = keeper.results()
+        recorder.add(Episode(0, rewards=rewards), Path())
+    report = recorder.results()
     assert (report.episodes, report.timesteps, report.returns) == (3, 6, [2.0, 4.0, 6.0])
     assert (report.reward_mean, report.reward_min, report.reward_max) == (4.0, 2.0, 6.0)
     assert report.reward_stderr == pytest.approx(2.0 / math.sqrt(3))

@@ -41,7 +41,7 @@ class Recorded:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(status, "EVERY", 0.05)
+    monkeypatch.setattr(status, "REPORT_INTERVAL_S", 0.05)
 
 
 def wait_for(condition: Any) -> None:

@@ -31,9 +31,9 @@ class Flaky(FolderStore):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sync, "LONGEST_WAIT", 0.05)
-    monkeypatch.setattr(sync, "FIRST_WAIT", 0.01)
-    monkeypatch.setattr(sync, "FILES_EVERY", 0.2)
+    monkeypatch.setattr(sync, "LONGEST_WAIT_S", 0.05)
+    monkeypatch.setattr(sync, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(sync, "FILES_INTERVAL_S", 0.2)
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_the_manifest_is_uploaded_last_and_both_refs_are_known(tmp_path: Path, s
     uploads.add(written(tmp_path, 2, reward=3.0))
     assert uploads.close(5)
     assert [key.rsplit("/", 1)[1] for key in store.uploads] == ["state.json", "manifest.json"] * 2
-    newest, best = uploads.newest(), uploads.best()
+    newest, best = uploads.references().values()
     assert newest is not None
     assert best is not None
     assert (newest.iteration, best.iteration) == (2, 1)
@@ -83,9 +83,25 @@ def test_storage_that_is_away_is_reported_and_tried_for_ever(tmp_path: Path, sto
     assert status.pending == 1
     assert status.error is not None
     assert (status.error.reason, status.error.message) == ("StorageUnreachable", "it is away")
-    assert uploads.newest() is None
+    assert uploads.references() == {"checkpoint": None, "best_checkpoint": None}
     store.away = False
     wait_for(lambda: uploads.status() == SyncStatus(pending=0, error=None))
+    assert uploads.close(5)
+
+
+def test_a_checkpoint_is_waited_for(tmp_path: Path, store: Flaky) -> None:
+    uploads = uploader(tmp_path, store)
+    store.away = True
+    first = written(tmp_path, 1)
+    uploads.add(first)
+    assert not uploads.wait_for(first, 0.1)
+    store.away = False
+    assert uploads.wait_for(first, 5)
+    second = written(tmp_path, 2)
+    assert not uploads.wait_for(second, 0.1)
+    uploads.add(second)
+    assert uploads.wait_for(second, 5)
+    assert uploads.wait_for(first, 0), "a newer one is there"
     assert uploads.close(5)
 
 

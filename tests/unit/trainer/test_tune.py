@@ -17,7 +17,7 @@ from rltrainer.errors import RunError
 from rltrainer.tune import journal as journals
 from rltrainer.tune.driver import bundles
 from rltrainer.tune.journal import Entry, Journal
-from rltrainer.tune.search import Past, Suggestions, scheduler
+from rltrainer.tune.search import PastTrial, Suggestions, scheduler
 from rltrainer.tune.space import checked, clamped, draw, trial_count
 from tests.unit.trainer.helpers import TASKS, TOYS, experiment, quick
 
@@ -162,7 +162,7 @@ def test_a_scheduler_that_begins_again_compares_with_the_trials_that_are_done(tm
         (tmp_path / entry.name / "result.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def decision(made: Any, reward: float) -> str:
-        trial: Any = Past("new")
+        trial: Any = PastTrial("new")
         made.on_trial_add(None, trial)
         return str(made.on_trial_result(None, trial, {"training_iteration": 2, "episode_reward_mean": reward}))
 

@@ -1,0 +1,141 @@
+"""The checkpoints of a run: when one is due, what is in it, which are kept, and what a run goes on from."""
+
+import logging
+import secrets
+from pathlib import Path
+
+from rltrainer.api.experiment import ExperimentSpec
+from rltrainer.backend.base import Backend
+from rltrainer.errors import RunError
+from rltrainer.networks.parameters import target_state_from
+from rltrainer.reporting.progress import Progress
+from rltrainer.runs.context import RunContext
+from rltrainer.storage import checkpoint as ckpt
+from rltrainer.storage import restore
+from rltrainer.storage.checkpoint import Tree
+from rltrainer.storage.paths import CHECKPOINTS
+from rltrainer.storage.restore import OwnCheckpoints, Restored
+
+log = logging.getLogger(__name__)
+
+
+class Checkpointer:
+    """Writes a run's checkpoints, has them uploaded, deletes those not worth keeping, and goes on from them."""
+
+    def __init__(self, context: RunContext, spec: ExperimentSpec, progress: Progress) -> None:
+        self.context, self.spec, self.progress = context, spec, progress
+        self.root = context.folder / CHECKPOINTS
+        self.newest: Path | None = None
+        self.seed = 0
+
+    def find(self, seed: int | None) -> OwnCheckpoints:
+        """Return the run's own checkpoints, and upload those that its storage lacks from now on.
+
+        Settles the seed: `seed`, else that of the run that goes on, else a new one. Raises RunError where storage does
+        not answer.
+        """
+        context, store = self.context, self.context.open_storage()
+        own = restore.own_checkpoints(context.folder, store, context.await_storage)
+        if store is not None:
+            context.await_storage(lambda: restore.continue_files(store, context.folder))
+            uploader = context.start_uploads(store, self.spec.checkpoint, own.remote)
+            remote = {manifest.iteration for manifest in own.remote}
+            for manifest in own.local:
+                if manifest.iteration not in remote:
+                    uploader.add(self.root / manifest.name)
+        self.seed = seed_of(own.newest) if seed is None else seed
+        return own
+
+    def restore(self, backend: Backend, own: OwnCheckpoints, restore_from: str | None) -> Restored | None:
+        """Go on from the newest of the run's own checkpoints, else from what it is to start from, if anything.
+
+        Raises RunError, permanent, where that does not fit the document.
+        """
+        origin = own.newest
+        if origin is not None:
+            self.newest = self.root / origin.manifest.name
+            check_same(origin, self.spec)
+            backend.load(origin.tree, generation=origin.manifest.iteration)
+            self.progress.load(origin.tree["run"]["progress"])
+        elif uri := restore.restore_uri(self.spec, restore_from):
+            place = self.context.folder / "restored"
+            origin = restore.fetch_origin(uri, self.spec, place, self.context.await_storage)
+            self.adopt(backend, origin)
+        if origin is not None:
+            log.info("restored from %s, after %s timesteps", origin.origin, f"{origin.manifest.timesteps_total:,}")
+        return origin
+
+    def adopt(self, backend: Backend, origin: Restored, replay: bool = False) -> None:
+        """Take over another run's weights, optimizer and statistics, and with `replay` its buffer.
+
+        Counters, environments and random states stay this run's.
+        """
+        fresh = backend.state(workers=False)
+        same_algorithm = origin.tree["run"]["spec"]["run"] == self.spec.run
+        policy = origin.tree["policy"]
+        if same_algorithm:
+            learner = {**origin.tree["learner"], "rng": fresh["learner"]["rng"]}
+        else:  # target networks begin as copies of what they follow
+            learner = {**fresh["learner"], "targets": target_state_from(policy, fresh["learner"]["targets"])}
+        buffer = origin.tree.get("replay", {}) if replay else {}
+        backend.load({"policy": policy, "learner": learner, "replay": buffer, "workers": {}}, generation=0)
+
+    def due(self) -> bool:
+        """Return whether one is to be written after this iteration."""
+        frequency = self.spec.checkpoint.frequency
+        return bool(frequency) and self.progress.training_iteration % frequency == 0
+
+    def is_current(self) -> bool:
+        """Return whether the newest is of the iteration that the run has come to."""
+        return self.newest is not None and self.newest.name == ckpt.folder_name(self.progress.training_iteration)
+
+    def write_last(self, backend: Backend, workers: bool = True) -> None:
+        """Write the last checkpoint of the run, where the document asks for one and there is something new in it."""
+        if self.spec.checkpoint.at_end and self.progress.training_iteration and not self.is_current():
+            self.write(backend, workers)
+
+    def write(self, backend: Backend, workers: bool = True) -> Path:
+        """Write a checkpoint of the run as it is, without its workers' states where they are in mid-iteration."""
+        progress = self.progress
+        tree: Tree = {**backend.state(workers), "run": {"progress": progress.state(), "spec": self._identity()}}
+        iteration, timesteps = progress.training_iteration, progress.timesteps_total
+        self.newest = ckpt.write(self.root, tree, iteration, timesteps, progress.metrics())
+        if self.context.uploader is not None:
+            self.context.uploader.add(self.newest)
+        self._prune()
+        return self.newest
+
+    def _prune(self) -> None:
+        policy, uploader = self.spec.checkpoint, self.context.uploader
+        for manifest in ckpt.to_prune(ckpt.manifests_in(self.root), policy.keep, policy.score_attribute):
+            folder = self.root / manifest.name
+            if uploader is None or uploader.forget(folder):
+                ckpt.delete(folder)
+
+    def _identity(self) -> Tree:
+        """Return what a policy needs to act again."""
+        spec = self.spec
+        return {
+            "run": spec.run,
+            "env": spec.env,
+            "env_config": spec.env_config,
+            "config": spec.config,
+            "seed": self.seed,
+        }
+
+
+def seed_of(newest: Restored | None) -> int:
+    """Return the seed of the run that goes on, or a new one."""
+    return int(newest.tree["run"]["spec"]["seed"]) if newest is not None else secrets.randbits(31)
+
+
+def check_same(origin: Restored, spec: ExperimentSpec) -> None:
+    """Raise RunError, permanent, unless the checkpoint is of the same algorithm and environment."""
+    before = origin.tree["run"]["spec"]
+    if (before["run"], before["env"]) != (spec.run, spec.env):
+        raise RunError(
+            "InvalidOption",
+            f"{origin.origin} is of {before['run']} on {before['env']}, and the document says {spec.run} on "
+            f"{spec.env}: give the experiment another name, or start anew with --overwrite",
+            permanent=True,
+        )

@@ -1,0 +1,166 @@
+"""What a run and a search have in common: a folder, storage, a report to Kubernetes, and an end."""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+from typing import Any, Protocol
+
+from rltrainer.api.documents import Experiment
+from rltrainer.api.experiment import Checkpoint, Storage
+from rltrainer.api.status import Problem, TrainingStatus
+from rltrainer.errors import Interrupted, RunError
+from rltrainer.reporting.status import EXPERIMENT, Reporter, Target, earlier
+from rltrainer.runs.folder import RunFolder
+from rltrainer.runs.interrupt import Interrupt
+from rltrainer.storage.checkpoint import Manifest
+from rltrainer.storage.paths import LOG, run_uri
+from rltrainer.storage.store import StorageError, Store, open_store, retry
+from rltrainer.storage.sync import Uploader
+from rltrainer.waiting import LOG_INTERVAL_S
+
+log = logging.getLogger(__name__)
+
+STORAGE_PATIENCE = 30 * 60.0
+"""Seconds that a run waits for its storage, at its start and for the last uploads at its end."""
+BRIEF_PATIENCE = 10.0
+"""Seconds that a run which failed for good waits for its last uploads."""
+
+
+class RunContext:
+    """Where a run or a search keeps its state, what it reports, and what may interrupt it."""
+
+    def __init__(
+        self,
+        folder: Path,
+        uri: str | None = None,
+        storage: Storage | None = None,
+        interrupt: Interrupt | None = None,
+        attempt: int = 0,
+    ) -> None:
+        """`uri` is the run's own folder in `storage`; without it nothing is uploaded."""
+        self.folder, self.uri, self.storage = folder, uri, storage
+        self.interrupt = interrupt or Interrupt()
+        self.report = TrainingStatus(attempt=attempt)
+        self.store: Store | None = None
+        self.uploader: Uploader | None = None
+
+    @classmethod
+    def of(cls, experiment: Experiment, folder: RunFolder, interrupt: Interrupt, attempt: int) -> "RunContext":
+        """Build the context of a document that is trained in `folder`."""
+        uri = storage_uri(experiment, folder.uid)
+        return cls(folder.path, uri, experiment.spec.storage, interrupt, attempt)
+
+    def update(self, **fields: Any) -> None:
+        """Change what is reported."""
+        self.report = TrainingStatus.model_validate({**dict(self.report), **fields})
+
+    def open_storage(self) -> Store | None:
+        """Return the store once it answers; None where the document has no storage. Raises as `await_storage`."""
+        if self.uri is not None:
+            self.store = open_store(self.uri, self.storage)
+            self.await_storage(self.store.check)
+        return self.store
+
+    def await_storage(self, action: Callable[[], object]) -> None:
+        """Run `action` until storage answers; say in the log and in the report what is waited for.
+
+        Raises RunError after STORAGE_PATIENCE, and Interrupted.
+        """
+        try:
+            retry(action, STORAGE_PATIENCE, self.interrupt.sleep, self._report_storage)
+        except StorageError as error:
+            raise RunError(error.reason, f"{error} (waited {STORAGE_PATIENCE / 60:.0f} minutes)") from error
+        self.update(sync=None)
+
+    def _report_storage(self, error: StorageError) -> None:
+        self.update(sync={"pending": 0, "error": error.problem()})
+
+    def start_uploads(self, store: Store, policy: Checkpoint, remote: Iterable[Manifest] = ()) -> Uploader:
+        """Upload to `store` from now on; `remote` are the checkpoints that it has already."""
+        self.uploader = Uploader(store, self.folder, policy, remote)
+        return self.uploader
+
+    def touch(self, *files: Path) -> None:
+        """Upload these files of the folder soon, if there is storage."""
+        if self.uploader is not None:
+            self.uploader.touch(*files)
+
+    def drain(self, wait: bool) -> bool:
+        """Upload what is left, for seconds or, with `wait`, for long; return whether all is in storage."""
+        if self.uploader is None:
+            return True
+        self.uploader.touch(self.folder / LOG)
+        patience = STORAGE_PATIENCE if wait else BRIEF_PATIENCE
+        end = monotonic() + patience
+        while not (done := self.uploader.close(min(LOG_INTERVAL_S, patience))) and monotonic() < end:
+            error = self.uploader.status().error
+            log.warning("waiting for the last uploads: %s", error.message if error else "under way")
+        return done
+
+
+class Supervised(Protocol):
+    """A run or a search, as `supervise` takes it to its end."""
+
+    context: RunContext
+
+    def status(self) -> TrainingStatus:
+        """Return the report as it stands; the reporter's thread reads it."""
+
+    def kept(self) -> str:
+        """Say in words what is kept where a signal ends it; nothing where there is nothing to say."""
+
+
+def supervise(subject: Supervised, work: Callable[[], str]) -> str:
+    """Do `work`, which returns what ended it; report to Kubernetes, and bring all that is left to storage.
+
+    Raises what ended it otherwise, and RunError where the last files do not reach storage.
+    """
+    context = subject.context
+    with _reporting(subject):
+        try:
+            stopped_by = work()
+        except RunError as error:
+            if error.permanent:
+                context.update(error=Problem.of(error.reason, error.message))
+            log.critical("error: %s", error)
+            context.drain(wait=not error.permanent)
+            raise
+        except Interrupted as signal:
+            log.info("ended by %s", "; ".join(filter(None, (str(signal), subject.kept()))))
+            context.drain(wait=True)
+            raise
+        except BaseException as error:
+            log.exception("error: %s", type(error).__name__)
+            context.drain(wait=False)
+            raise
+        log.info("done: %s", stopped_by)
+        if not context.drain(wait=True):
+            lost = RunError("StorageUnreachable", "the run is done, but its last files did not reach storage")
+            log.critical("error: %s", lost)
+            raise lost
+        context.update(stopped_by=stopped_by)
+        return stopped_by
+
+
+@contextmanager
+def _reporting(subject: Supervised) -> Iterator[None]:
+    """Report to the resource that the operator names, if it names one, beginning with what an earlier attempt said."""
+    target = Target.from_environment(*EXPERIMENT)
+    if target is None:
+        yield
+        return
+    context = subject.context
+    context.report = earlier(target).model_copy(update={"attempt": context.report.attempt})
+    reporter = Reporter(target, subject.status)
+    try:
+        yield
+    finally:
+        reporter.close()
+
+
+def storage_uri(experiment: Experiment, uid: str) -> str | None:
+    """Return where the run with `uid` is kept in storage, if the document has any."""
+    storage = experiment.spec.storage
+    return run_uri(storage.uri, experiment.metadata.model_copy(update={"uid": uid})) if storage else None
