@@ -1,4 +1,4 @@
-"""Writes what is generated: from rltrainer/spec.py the CRDs, the chart's copy of them and docs/reference.md, and from
+"""Write what is generated: from rltrainer/api the CRDs, the chart's copy of them and docs/reference.md, and from
 the command line's own parsers docs/cli.md.
 
 `--check` writes nothing and fails where one of them is stale.
@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rloperator.resources import crds
 
+from rltrainer.api.crd import crds
 from rltrainer.cli import parser as command_line
 from rltrainer.cli.completion import commands_of
 
 ROOT = Path(__file__).resolve().parent.parent
-HEADER = "# Generated from rltrainer/spec.py by `make generate`.\n"
+HEADER = "# Generated from rltrainer/api by `make generate`.\n"
 KEEP = {"helm.sh/resource-policy": "keep"}
 
 Schema = dict[str, Any]
@@ -92,7 +92,7 @@ def table(schema: Schema, path: str) -> str:
 def reference() -> str:
     """docs/reference.md."""
     parts = [
-        "<!-- Generated from rltrainer/spec.py by `make generate`. -->\n"
+        "<!-- Generated from rltrainer/api by `make generate`. -->\n"
         "# Reference\n\n"
         "Every field of the documents, as `kubectl explain rlx.spec` and `rltrainer describe` also tell it. "
         "Options in `spec.config` belong to all algorithms unless their description says whose they are."
@@ -142,12 +142,12 @@ def command_reference() -> str:
 
 def argument_groups(sub: argparse.ArgumentParser) -> dict[str, list[argparse.Action]]:
     """The arguments of a command by the title of their group; those of no group first."""
-    found: dict[str, list[argparse.Action]] = {"": []}
+    groups: dict[str, list[argparse.Action]] = {"": []}
     for group in sub._action_groups:
         plain = group.title in ("positional arguments", "options")
         actions = [action for action in group._group_actions if "--help" not in action.option_strings]
-        found.setdefault("" if plain else (group.title or "").capitalize(), []).extend(actions)
-    return {title: actions for title, actions in found.items() if actions}
+        groups.setdefault("" if plain else (group.title or "").capitalize(), []).extend(actions)
+    return {title: actions for title, actions in groups.items() if actions}
 
 
 def argument_row(action: argparse.Action, sub: argparse.ArgumentParser) -> str:

@@ -9,6 +9,8 @@ from pydantic.config import JsonDict
 GROUP = "rltrainer.io"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
+PLURAL = {"RLExperiment": "rlexperiments", "RLRollout": "rlrollouts"}
+"""The name of each kind in URLs, rights and CRDs."""
 MAX_NAME = 40
 """Characters of an experiment's name. KubeRay allows a RayJob 47, and attempt N is named `<name>-a<N>`."""
 Quantity = Annotated[

@@ -17,7 +17,7 @@ from rltrainer.api.rollout import RolloutSpec
 
 @dataclass(frozen=True)
 class YamlFile:
-    """What is in a file, and where."""
+    """The content of a file, and where each part of it stands."""
 
     path: Path
     content: Any
@@ -25,7 +25,7 @@ class YamlFile:
 
     @classmethod
     def read(cls, path: Path) -> "YamlFile":
-        """Reads `path`. Raises OSError, and ValueError with the file, the line and what is wrong there."""
+        """Read `path` once. Raises OSError, and ValueError with the file, the line and what is wrong there."""
         try:
             loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
             root = loader.get_single_node()
@@ -35,13 +35,13 @@ class YamlFile:
             raise ValueError(f"{path} is not text in UTF-8") from None
         except yaml.MarkedYAMLError as error:
             line = f":{error.problem_mark.line + 1}:{error.problem_mark.column + 1}" if error.problem_mark else ""
-            what = ", ".join(part for part in (error.context, error.problem) if part)
-            raise ValueError(f"{path}{line}: not YAML: {what}") from None
+            problem = ", ".join(part for part in (error.context, error.problem) if part)
+            raise ValueError(f"{path}{line}: not YAML: {problem}") from None
         except yaml.YAMLError as error:
             raise ValueError(f"{path} is not YAML: {error}") from None
 
     def at(self, field: Sequence[str | int]) -> str:
-        """`file:line` of a field, given as the keys that lead to it, or of the innermost part of it that is there."""
+        """Return `file:line` of a field, given as the keys that lead to it, or of its innermost part that is there."""
         node, line = self.root, 0
         for key in field:
             place, node = _below(node, key)
@@ -81,23 +81,23 @@ At = Callable[[Sequence[str | int]], str]
 
 
 def read_yaml(path: str | os.PathLike[str]) -> YamlFile:
-    """The file at `path`, which holds an object. Raises DocumentError."""
+    """Read the file at `path`, which holds an object. Raises DocumentError."""
     try:
-        found = YamlFile.read(Path(path))
+        file = YamlFile.read(Path(path))
     except OSError as error:
         raise DocumentError(f"{path}: {error.strerror}") from None
     except ValueError as error:
         raise DocumentError(str(error)) from None
-    if not isinstance(found.content, dict):
+    if not isinstance(file.content, dict):
         raise DocumentError(f"{path} holds no document: one begins with apiVersion: {API_VERSION}")
-    return found
+    return file
 
 
 def _field(problem: Any) -> Sequence[str | int]:
     """The keys that lead to what pydantic found wrong; an error about an option says itself which one it is."""
     error = problem.get("ctx", {}).get("error")
-    found: Sequence[str | int] = error.field if isinstance(error, OptionError) else problem["loc"]
-    return found
+    keys: Sequence[str | int] = error.field if isinstance(error, OptionError) else problem["loc"]
+    return keys
 
 
 class Document(Model):
@@ -108,13 +108,13 @@ class Document(Model):
 
     @classmethod
     def from_yaml(cls, path: str | os.PathLike[str]) -> Self:
-        """The checked document in file `path`. Raises DocumentError with the file, the line and the field."""
-        found = read_yaml(path)
-        return cls.parse(found.content, where=str(path), at=found.at)
+        """Read the document in file `path`. Raises DocumentError with the file, the line and the field."""
+        file = read_yaml(path)
+        return cls.parse(file.content, at=file.at)
 
     @classmethod
     def parse(cls, document: dict[str, Any], where: str = "document", at: At | None = None) -> Self:
-        """The checked document; a `status` in it is not read. `at` says where a field stands, else it is `where`.
+        """Check a document; a `status` in it is not read. `at` says where a field stands, else it is `where`.
 
         Raises DocumentError that names the field."""
         place = at or (lambda field: where)
@@ -122,15 +122,14 @@ class Document(Model):
             parsed = cls.model_validate({key: value for key, value in document.items() if key != "status"})
             parsed.check()
         except ValidationError as error:
-            problems = ((problem, place(_field(problem))) for problem in error.errors())
-            said = (describe(problem, f"{there}: ", cls) for problem, there in problems)
-            raise DocumentError("\n".join(said)) from None
+            lines = (describe(problem, f"{place(_field(problem))}: ", cls) for problem in error.errors())
+            raise DocumentError("\n".join(lines)) from None
         except OptionError as error:
             raise DocumentError(f"{place(error.field)}: {error}") from None
         return parsed
 
     def check(self) -> None:
-        """What the schema alone cannot say. Raises OptionError."""
+        """Check what the schema alone cannot say. Raises OptionError."""
 
 
 class Experiment(Document):
@@ -140,7 +139,7 @@ class Experiment(Document):
     spec: ExperimentSpec
 
     def check(self) -> None:
-        """The options are those of the algorithm named, and so are those searched over. Raises OptionError."""
+        """Hold options, and those searched over, against the algorithm named. Raises OptionError."""
         self.spec.options()
         if self.spec.tune is not None:
             self.spec.tune.check(self.spec.run, self.spec.config)
@@ -153,11 +152,12 @@ class Rollout(Document):
     spec: RolloutSpec
 
 
-def read_document(path: str | os.PathLike[str]) -> Experiment | Rollout:
-    """The checked document in file `path`, of the kind that it names. Raises DocumentError."""
-    found = read_yaml(path)
-    kinds: dict[Any, type[Experiment | Rollout]] = {"RLExperiment": Experiment, "RLRollout": Rollout}
-    kind = found.content.get("kind", "RLExperiment")
-    if kind not in kinds:
-        raise DocumentError(f"{found.at(('kind',))}: kind {kind} is none of {', '.join(kinds)}")
-    return kinds[kind].parse(found.content, where=str(path), at=found.at)
+KINDS: dict[Any, type[Experiment | Rollout]] = {"RLExperiment": Experiment, "RLRollout": Rollout}
+
+
+def read_document(file: YamlFile) -> Experiment | Rollout:
+    """Check the document in `file`, of the kind that it names. Raises DocumentError."""
+    kind = file.content.get("kind", "RLExperiment")
+    if kind not in KINDS:
+        raise DocumentError(f"{file.at(('kind',))}: kind {kind} is none of {', '.join(KINDS)}")
+    return KINDS[kind].parse(file.content, at=file.at)

@@ -4,6 +4,8 @@ The CRDs in crds/ are generated from the models of this folder. It imports neith
 and `--help` stay light.
 """
 
+from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -174,5 +176,15 @@ class ExperimentSpec(Model):
         return self
 
     def options(self) -> Options:
-        """The checked options of the algorithm, defaults filled in. Raises OptionError."""
+        """Return the checked options of the algorithm, defaults filled in. Raises OptionError."""
+        return self._options
+
+    @cached_property
+    def _options(self) -> Options:
         return parse_options(self.run, self.config)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Copy the spec with other values; its options are then read anew."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("_options", None)
+        return copied

@@ -2,16 +2,18 @@
 
 import argparse
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import yaml
+from pydantic.alias_generators import to_camel, to_snake
 
 from rltrainer import rllib_compat
 from rltrainer.api.base import API_VERSION
-from rltrainer.api.documents import Experiment
+from rltrainer.api.documents import At, Experiment, read_yaml
+from rltrainer.api.experiment import Stop
+from rltrainer.api.options import OPTIONS, for_algorithm, option_names
+from rltrainer.api.tune import Domain
 from rltrainer.cli.common import UsageError, as_json
 from rltrainer.rllib_compat.environments import environment
 from rltrainer.rllib_compat.judging import stops
@@ -22,9 +24,11 @@ SCHEDULERS = ("FIFO", "MedianStopping", "AsyncHyperBand", "HyperBand", "PBT")
 SEARCHERS = ("HyperOpt", "Optuna")
 SCHEDULER_NAMES = (*SCHEDULERS, *SEARCHERS)
 """What --scheduler takes."""
+CONDITIONS = frozenset(each.alias or name for name, each in Stop.model_fields.items())
+"""What --stop takes."""
 
 Content = dict[str, Any]
-"""A document as YAML has it."""
+"""A document, or a part of it, as YAML has it."""
 
 
 @dataclass
@@ -36,7 +40,7 @@ class Job:
     restore: str | None = None
     export_formats: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """What to say of it first."""
+    """Lines to print before it is trained."""
 
     @property
     def uses_ray(self) -> bool:
@@ -45,55 +49,92 @@ class Job:
         return bool(self.experiment.spec.tune or options.num_workers or options.num_gpus or options.num_learners)
 
 
+@dataclass
+class Draft:
+    """A document before it is checked, with what the command line puts over it."""
+
+    content: Content
+    written_at: At = lambda keys: "command line"
+    """Says where a field stands that the command line has not put there."""
+    notes: list[str] = field(default_factory=list)
+    arguments: Content = field(default_factory=dict)
+    """What a file of RLlib's has for the command line."""
+    flags: dict[tuple[str | int, ...], str] = field(default_factory=dict)
+    """The argument that put a field, by the keys that lead to it."""
+
+    @property
+    def spec(self) -> Content:
+        """The spec, to be read; empty where it is no object."""
+        spec = self.content.get("spec")
+        return spec if isinstance(spec, dict) else {}
+
+    def put(self, flag: str, values: Content, *section: str) -> None:
+        """Put `values`, which argument `flag` gives, over those of `section`, given as the keys that lead there."""
+        if not values:
+            return
+        inner = self.content
+        for key in section:
+            value = _taken(inner, key)
+            inner[key] = dict(value) if isinstance(value, dict) else {}
+            inner = inner[key]
+        for name, value in values.items():
+            _taken(inner, name)
+            inner[name] = value
+            self.flags[*section, name] = flag
+
+    def at(self, keys: Sequence[str | int]) -> str:
+        """Where a field was written: the argument of the command line, or `file:line`."""
+        paths = (tuple(keys[:length]) for length in range(len(keys), 0, -1))
+        return next((self.flags[path] for path in paths if path in self.flags), self.written_at(keys))
+
+
+def _taken(content: Content, key: str) -> Any:
+    """The value of `key`, taken out under either of the names that a document may have for it."""
+    value = content.pop(to_snake(key), None)
+    return content.pop(key, value)
+
+
 def jobs(arguments: argparse.Namespace) -> list[Job]:
     """What the command line asks for. Raises UsageError, DocumentError or OptionError."""
-    return [_job(each, arguments) for each in _documents(arguments)]
+    return [_job(draft, arguments) for draft in _drafts(arguments)]
 
 
-def _documents(arguments: argparse.Namespace) -> Iterator[rllib_compat.Translated]:
+def _drafts(arguments: argparse.Namespace) -> Iterator[Draft]:
     """The documents of the file, or an empty one."""
     if not arguments.file:
         if not (arguments.run and arguments.env):
             raise UsageError("give a document with -f FILE, or both --run and --env")
-        yield rllib_compat.Translated({"apiVersion": API_VERSION, "kind": "RLExperiment", "spec": {}})
-    elif rllib_compat.is_classic(_yaml(arguments.file)):
-        yield from rllib_compat.documents(arguments.file)
-    else:
-        content = Experiment.from_yaml(arguments.file).model_dump(by_alias=True, exclude_unset=True)
-        yield rllib_compat.Translated(content)
+        yield Draft({"apiVersion": API_VERSION, "kind": "RLExperiment", "spec": {}})
+        return
+    file = read_yaml(arguments.file)
+    if not rllib_compat.is_classic(file.content):
+        yield Draft(file.content, file.at)
+        return
+    for each in rllib_compat.translate(file.content, arguments.file):
+        yield Draft(each.document, lambda keys: str(arguments.file), list(each.notes), each.arguments)
 
 
-def _yaml(path: str) -> Any:
-    """What the file holds, or None where that is not for us to say: from_yaml finds the words."""
-    try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return None
-
-
-def _job(given: rllib_compat.Translated, arguments: argparse.Namespace) -> Job:
-    """The document with what the command line says over it."""
-    content, notes = given.document, list(given.notes)
-    spec: Content = content["spec"]
+def _job(draft: Draft, arguments: argparse.Namespace) -> Job:
+    """The checked document, with what the command line says over it."""
     if arguments.run:
-        spec["run"] = arguments.run
+        draft.put("--run", {"run": arguments.run}, "spec")
     if arguments.env:
-        _put_environment(spec, arguments.env, notes)
-    _put_config(spec, as_json(arguments.config, "--config"), notes)
-    spec["stop"] = {**spec.get("stop", {}), **stops(as_json(arguments.stop, "--stop"), "command line")}
-    _put_checkpoint(spec, arguments)
-    _put_search(spec, arguments, notes)
-    _put_storage(spec, arguments.upload_dir)
-    name = (
-        arguments.experiment_name or content.get("metadata", {}).get("name") or default_name(spec["run"], spec["env"])
-    )
-    content["metadata"] = {**content.get("metadata", {}), "name": name}
+        _put_environment(draft, arguments.env)
+    _put_config(draft, as_json(arguments.config, "--config"))
+    _put_stop(draft, as_json(arguments.stop, "--stop"))
+    _put_checkpoint(draft, arguments)
+    _put_search(draft, arguments)
+    _put_storage(draft, arguments.upload_dir)
+    if arguments.experiment_name:
+        draft.put("--experiment-name", {"name": arguments.experiment_name}, "metadata")
+    elif not arguments.file:
+        draft.put("command line", {"name": default_name(draft.spec["run"], draft.spec["env"])}, "metadata")
     return Job(
-        experiment=Experiment.parse(content, where=arguments.file or "command line"),
-        local_dir=arguments.local_dir or given.arguments.get("local_dir") or LOCAL_DIR,
-        restore=arguments.restore or given.arguments.get("restore"),
-        export_formats=arguments.export_formats or given.arguments.get("export_formats") or [],
-        notes=notes,
+        experiment=Experiment.parse(draft.content, at=draft.at),
+        local_dir=arguments.local_dir or draft.arguments.get("local_dir") or LOCAL_DIR,
+        restore=arguments.restore or draft.arguments.get("restore"),
+        export_formats=arguments.export_formats or draft.arguments.get("export_formats") or [],
+        notes=draft.notes,
     )
 
 
@@ -103,82 +144,107 @@ def default_name(run: str, env: str) -> str:
     return plain[:40].rstrip("-")
 
 
-def _put_environment(spec: Content, name: str, notes: list[str]) -> None:
-    """An environment by today's name or by that of RLlib's time."""
+def _put_environment(draft: Draft, name: str) -> None:
+    """An environment by today's name or by that of RLlib's time, whose keyword arguments go below the document's."""
     if name.startswith("ALE/"):
-        spec["env"] = name
+        env, env_config, notes = name, Content(), list[str]()
+    else:
+        env, env_config, notes = environment(name, {}, "--env")
+    draft.notes += notes
+    draft.put("--env", {"env": env}, "spec")
+    known = draft.spec.get("envConfig", draft.spec.get("env_config")) or {}
+    draft.put("--env", {key: value for key, value in env_config.items() if key not in known}, "spec", "envConfig")
+
+
+def _put_config(draft: Draft, config: Content) -> None:
+    """Options, and what is searched over. Where a name is RLlib's, all are, whose units differ: they are translated."""
+    run = draft.spec.get("run")
+    if not isinstance(run, str):
         return
-    spec["env"], env_config, said = environment(name, {}, "--env")
-    notes += said
-    if env_config:
-        spec["envConfig"] = {**env_config, **spec.get("envConfig", {})}
+    if _is_ours(run, config):
+        space = {name: value for name, value in config.items() if _is_searched(name, value)}
+        options = {name: value for name, value in config.items() if name not in space}
+    else:
+        before = draft.spec.get("config")
+        options, space, notes = rllib_compat.translate_config(run, config, over=before)
+        draft.notes += notes
+    classic = rllib_compat.CLASSIC.get(run)
+    if classic is not None and classic.run != run:
+        draft.notes.append(f"run {run} is {classic.run} here")
+        draft.put("--run", {"run": classic.run}, "spec")
+    draft.put("--config", options, "spec", "config")
+    draft.put("--config", space, "spec", "tune", "space")
 
 
-def _put_config(spec: Content, config: Content, notes: list[str]) -> None:
-    """Options by our names or RLlib's, and what is searched over."""
-    before = spec.get("config", {})
-    known = rllib_compat.CLASSIC.get(spec["run"])
-    options, space, said = rllib_compat.translate_config(spec["run"], config, over=before)
-    notes += said
-    if known is not None and known.run != spec["run"]:
-        notes.append(f"run {spec['run']} is {known.run} here")
-        spec["run"] = known.run
-    spec["config"] = {**before, **options}
-    if space:
-        tune = spec.setdefault("tune", {})
-        tune["space"] = {**tune.get("space", {}), **space}
+def _is_ours(run: str, config: Content) -> bool:
+    """Whether algorithm, options and what is searched over have our names, and so our meaning."""
+    if run not in OPTIONS and ":" not in run:
+        return False
+    known = option_names(for_algorithm(run))
+    searched = (value for name, value in config.items() if _is_searched(name, value))
+    return config.keys() <= known.keys() and all(value.keys() <= Domain.model_fields.keys() for value in searched)
 
 
-def _put_checkpoint(spec: Content, arguments: argparse.Namespace) -> None:
-    given = {
-        "frequency": arguments.checkpoint_freq,
-        "atEnd": arguments.checkpoint_at_end,
-        "keep": arguments.keep_checkpoints_num,
-        "scoreAttribute": arguments.checkpoint_score_attr,
-    }
-    over = {name: value for name, value in given.items() if value is not None}
-    if over:
-        spec["checkpoint"] = {**spec.get("checkpoint", {}), **over}
+def _is_searched(name: str, value: Any) -> bool:
+    """Whether the values of an option are searched for: no other option than `custom` takes an object."""
+    return isinstance(value, dict) and name != "custom"
 
 
-def _put_search(spec: Content, arguments: argparse.Namespace, notes: list[str]) -> None:
+def _put_stop(draft: Draft, stop: Content) -> None:
+    """When to stop, by our names or by those that RLlib had for them."""
+    draft.put("--stop", stop if stop.keys() <= CONDITIONS else stops(stop, "command line"), "spec", "stop")
+
+
+def _put_checkpoint(draft: Draft, arguments: argparse.Namespace) -> None:
+    for flag, name, value in (
+        ("--checkpoint-freq", "frequency", arguments.checkpoint_freq),
+        ("--checkpoint-at-end", "atEnd", arguments.checkpoint_at_end),
+        ("--keep-checkpoints-num", "keep", arguments.keep_checkpoints_num),
+        ("--checkpoint-score-attr", "scoreAttribute", arguments.checkpoint_score_attr),
+    ):
+        if value is not None:
+            draft.put(flag, {name: value}, "spec", "checkpoint")
+
+
+def _put_search(draft: Draft, arguments: argparse.Namespace) -> None:
     """spec.tune, where something of the command line asks for a search."""
     resources = as_json(arguments.resources_per_trial, "--resources-per-trial")
     scheduler, options = arguments.scheduler, as_json(arguments.scheduler_config, "--scheduler-config")
-    asked = resources or options or scheduler not in (None, "FIFO") or (arguments.num_samples or 1) > 1
-    if not asked and "tune" not in spec:
+    is_search = resources or options or scheduler not in (None, "FIFO") or (arguments.num_samples or 1) > 1
+    if not is_search and draft.spec.get("tune") is None:
         return
-    tune = spec["tune"] = dict(spec.get("tune") or {})
     if arguments.num_samples:
-        tune["numSamples"] = arguments.num_samples
+        draft.put("--num-samples", {"numSamples": arguments.num_samples}, "spec", "tune")
     if resources:
-        tune["resourcesPerTrial"] = resources
+        draft.put("--resources-per-trial", {"resourcesPerTrial": resources}, "spec", "tune")
     if arguments.max_failures is not None:
-        tune["maxFailures"] = arguments.max_failures
+        draft.put("--max-failures", {"maxFailures": arguments.max_failures}, "spec", "tune")
+    part = "search" if scheduler in SEARCHERS else "scheduler"
+    if scheduler:
+        draft.put("--scheduler", {"name": scheduler}, "spec", "tune", part)
     if scheduler in SEARCHERS:
-        tune["search"] = {**tune.get("search", {}), "name": scheduler}
-        _put_options(tune, "search", options)
-        notes.append(f"--scheduler {scheduler} is a search here: it chooses the options, and FIFO lets each trial end")
-    elif scheduler or options:
-        tune["scheduler"] = {**tune.get("scheduler", {}), **({"name": scheduler} if scheduler else {})}
-        _put_options(tune, "scheduler", options)
+        draft.notes.append(
+            f"--scheduler {scheduler} is a search here: it chooses the options, and FIFO lets each trial end"
+        )
+    for name, value in options.items():
+        _put_option(draft, part, name, value)
 
 
 NAMES = {"n_initial_points": "random_trials", "random_state_seed": "seed", "n_startup_trials": "random_trials"}
 """Ray Tune's names of what is called otherwise here."""
 
 
-def _put_options(tune: Content, part: str, options: Content) -> None:
-    """What --scheduler-config says: of the scheduler or the search, and what Ray Tune takes beside it."""
-    for name, value in options.items():
-        if name in ("metric", "mode"):
-            tune[name] = value
-        elif name == "max_concurrent":
-            tune["maxConcurrentTrials"] = value
-        elif name == "hyperparam_mutations":
-            tune["space"] = {**tune.get("space", {}), **{option: _mutation(each) for option, each in value.items()}}
-        else:
-            tune[part][NAMES.get(name, name)] = value
+def _put_option(draft: Draft, part: str, name: str, value: Any) -> None:
+    """One option of --scheduler-config: of the scheduler or the search, or what Ray Tune takes beside it."""
+    flag = "--scheduler-config"
+    if name in ("metric", "mode"):
+        draft.put(flag, {name: value}, "spec", "tune")
+    elif name == "max_concurrent":
+        draft.put(flag, {"maxConcurrentTrials": value}, "spec", "tune")
+    elif name == "hyperparam_mutations":
+        draft.put(flag, {option: _mutation(each) for option, each in value.items()}, "spec", "tune", "space")
+    else:
+        draft.put(flag, {to_camel(NAMES.get(name, name)): value}, "spec", "tune", part)
 
 
 def _mutation(values: Any) -> Content:
@@ -190,9 +256,9 @@ def _mutation(values: Any) -> Content:
     raise UsageError(f"--scheduler-config: hyperparam_mutations takes a list of values or a domain, got {values!r}")
 
 
-def _put_storage(spec: Content, upload_dir: str | None) -> None:
+def _put_storage(draft: Draft, upload_dir: str | None) -> None:
     if upload_dir is None:
         return
     if not upload_dir.startswith("s3://"):
         raise UsageError(f"--upload-dir takes an s3:// URI, got {upload_dir}; --local-dir says where the local copy is")
-    spec["storage"] = {**(spec.get("storage") or {}), "uri": upload_dir}
+    draft.put("--upload-dir", {"uri": upload_dir}, "spec", "storage")

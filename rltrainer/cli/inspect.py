@@ -43,13 +43,14 @@ def validate(arguments: argparse.Namespace) -> int:
 
 
 def documents(path: str) -> Iterator[tuple[Experiment | Rollout, list[str]]]:
-    """The documents in a file, of RLlib's named experiments each as one, and notes on each.
+    """Read the documents in a file, of RLlib's named experiments each as one, and notes on each.
 
     Raises DocumentError or OptionError."""
-    if not rllib_compat.is_classic(read_yaml(path).content):
-        yield read_document(path), []
+    file = read_yaml(path)
+    if not rllib_compat.is_classic(file.content):
+        yield read_document(file), []
         return
-    for each in rllib_compat.documents(path):
+    for each in rllib_compat.translate(file.content, path):
         yield Experiment.parse(each.document, where=path), each.notes
 
 

@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 import yaml
 from pydantic import BaseModel, Field
-from rloperator import resources
-from rloperator.resources import crds, experiment_crd, model_schema, options_schema
 
 from rltrainer.api.base import OPEN
+from rltrainer.api.crd import crds, experiment_crd, model_schema, options_schema, rollout_crd
 from rltrainer.api.experiment import ExperimentSpec
 from rltrainer.api.options import OPTIONS, Options, option_names
 from rltrainer.api.status import ExperimentStatus
@@ -101,7 +100,7 @@ def test_an_option_that_means_two_things_is_refused(monkeypatch: pytest.MonkeyPa
     class Odd(Options):
         clip: int = Field(3, description="Another thing.")
 
-    monkeypatch.setattr(resources, "OPTIONS", OPTIONS | {"ODD": Odd})
+    monkeypatch.setattr("rltrainer.api.crd.OPTIONS", OPTIONS | {"ODD": Odd})
     with pytest.raises(ValueError, match='option "clip" has not the same type'):
         options_schema()
 
@@ -146,7 +145,7 @@ def test_columns() -> None:
         ["ALGORITHM", "ENV", "PHASE", "ITERATION", "TIMESTEPS", "REWARD", "ATTEMPT", "AGE"],
         ["BEST", "EVALUATION", "TRIALS", "BEST TRIAL", "CHECKPOINT", "CLUSTER", "MESSAGE"],
     )
-    assert columns(resources.rollout_crd()) == (
+    assert columns(rollout_crd()) == (
         ["EXPERIMENT", "PHASE", "EPISODES", "REWARD", "AGE"], ["CHECKPOINT", "MESSAGE"]
     )  # fmt: skip
 
