@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rloperator.resources import crds
 
+from rltrainer.api.crd import crds
 from rltrainer.cli import parser as command_line
 from rltrainer.cli.completion import commands_of
 

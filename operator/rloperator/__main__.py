@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import kopf
 from pydantic import ValidationError
 
-from rloperator.cluster import Cluster, connect
 from rloperator.config import Settings
+from rloperator.kube.client import Cluster, connect
 from rltrainer.options import complaint
 from rltrainer.spec import API_VERSION, Storage
 
@@ -107,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     wait_for_kinds(Cluster(connect(1)))
     log.info("serves %s", f"namespace {settings.namespace}" if settings.namespace else "all namespaces")
-    from rloperator import handlers  # noqa: F401, PLC0415 - importing it registers the handlers
+    from rloperator.controller import handlers  # noqa: F401, PLC0415 - importing it registers the handlers
 
     kopf.run(
         standalone=True,

@@ -3,11 +3,12 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from rloperator import attempt, names
 from rloperator.config import Settings
-from rloperator.names import Manifest
-from rloperator.observed import Observed, stamp
-from rloperator.reconcile import reconcile
+from rloperator.experiment import rayjob as attempt
+from rloperator.experiment.reconcile import reconcile
+from rloperator.kube import names
+from rloperator.kube.names import Manifest
+from rloperator.kube.types import Observed, stamp
 
 from rltrainer.spec import ExperimentSpec, Storage
 

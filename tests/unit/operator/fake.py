@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
-from rloperator import names
-from rloperator.cluster import Cluster, ConflictError
-from rloperator.names import Manifest
-from rloperator.observed import Event, stamp
+from rloperator.kube import names
+from rloperator.kube.client import Cluster, ConflictError
+from rloperator.kube.names import Manifest
+from rloperator.kube.types import Event, stamp
 
 from tests.unit.operator.builders import NOW
 

@@ -1,9 +1,9 @@
 """What the API server refuses is said on the object, and taken up again once it no longer does."""
 
 import pytest
-from rloperator.cluster import ApiError, NameTakenError
-from rloperator.converge import Converger, Key
-from rloperator.names import Manifest
+from rloperator.controller.converge import Converger, Key
+from rloperator.kube.client import ApiError, NameTakenError
+from rloperator.kube.names import Manifest
 
 from tests.unit.operator.builders import SETTINGS, experiment
 from tests.unit.operator.fake import FakeCluster

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
-from rloperator.cluster import ConflictError
-from rloperator.converge import Converger, Key
-from rloperator.names import Manifest
+from rloperator.controller.converge import Converger, Key
+from rloperator.kube.client import ConflictError
+from rloperator.kube.names import Manifest
 
 from tests.unit.operator.builders import SETTINGS, experiment
 from tests.unit.operator.fake import CrashError, FakeCluster

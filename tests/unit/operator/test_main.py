@@ -39,7 +39,7 @@ def test_bad_flags_end_with_a_message(
 
 def test_the_operator_needs_neither_torch_nor_ray() -> None:
     script = (
-        "import sys, rloperator.handlers, rloperator.__main__; "
+        "import sys, rloperator.controller.handlers, rloperator.__main__; "
         "sys.exit(','.join({'torch', 'ray', 'numpy', 'gymnasium'} & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

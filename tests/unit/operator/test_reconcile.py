@@ -5,9 +5,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from rloperator.names import Manifest
-from rloperator.observed import Observed, Outcome, conditions_of
-from rloperator.reconcile import reconcile
+from rloperator.experiment.reconcile import reconcile
+from rloperator.kube.names import Manifest
+from rloperator.kube.types import Observed, Outcome, conditions_of
 
 from tests.unit.operator import builders as b
 

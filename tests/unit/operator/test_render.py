@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import yaml
-from rloperator import attempt, rollouts
-from rloperator.manifests import merge
-from rloperator.names import Manifest, rayjob
-from rloperator.observed import Observed
-from rloperator.render import RAY_VERSION, Owner
+from rloperator.experiment import rayjob as attempt
+from rloperator.kube.merge import merge
+from rloperator.kube.names import Manifest, rayjob
+from rloperator.kube.pods import RAY_VERSION, Owner
+from rloperator.kube.types import Observed
+from rloperator.rollout import reconcile as rollouts
 
 from rltrainer.spec import MAX_NAME, ExperimentSpec
 from tests.unit.operator import builders as b

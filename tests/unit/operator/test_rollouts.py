@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from rloperator import names, rollouts
-from rloperator.names import Manifest
-from rloperator.observed import Observed, conditions_of
+from rloperator.kube import names
+from rloperator.kube.names import Manifest
+from rloperator.kube.types import Observed, conditions_of
+from rloperator.rollout import reconcile as rollouts
 
 from rltrainer.statuses import RolloutStatus
 from tests.unit.operator import builders as b

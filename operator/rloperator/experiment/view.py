@@ -4,14 +4,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 
-from rloperator import names, policies
-from rloperator.attempt import Plan, spec_hash
 from rloperator.config import Settings
-from rloperator.history import attempts_of, failures_of
-from rloperator.names import Manifest
-from rloperator.observed import Observed, Patch, is_leaving, of, reference
-from rloperator.policies import Refusal
-from rloperator.render import Owner
+from rloperator.experiment import validation as policies
+from rloperator.experiment.attempts import attempts_of, failures_of
+from rloperator.experiment.rayjob import Plan, spec_hash
+from rloperator.experiment.validation import Refusal
+from rloperator.kube import names
+from rloperator.kube.names import Manifest
+from rloperator.kube.pods import Owner
+from rloperator.kube.types import Observed, Patch, is_leaving, of, reference
 from rltrainer.spec import ExperimentSpec, Storage
 from rltrainer.statuses import Attempt, Phase
 

@@ -15,8 +15,8 @@ from urllib.parse import quote
 from kubernetes.client import ApiClient, Configuration
 from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
 
-from rloperator.names import MANAGER, OWNER_UID, Manifest
-from rloperator.observed import Event, stamp
+from rloperator.kube.names import MANAGER, OWNER_UID, Manifest
+from rloperator.kube.types import Event, stamp
 
 log = logging.getLogger(__name__)
 

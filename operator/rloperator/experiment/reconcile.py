@@ -6,14 +6,15 @@ The first check that has something to say decides. What a check may rely on is t
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from rloperator import attempt, story
-from rloperator.case import Case, Decision
 from rloperator.config import Settings
-from rloperator.history import FAILURES, KEPT, ended
-from rloperator.names import Manifest
-from rloperator.observed import Observed, Outcome, Patch, reference
-from rloperator.trouble import Trouble, is_ready, trouble
-from rloperator.trouble import head as head_of
+from rloperator.experiment import conditions as story
+from rloperator.experiment import rayjob as attempt
+from rloperator.experiment.attempts import FAILURES, KEPT, ended
+from rloperator.experiment.view import Case, Decision
+from rloperator.kube.names import Manifest
+from rloperator.kube.pod_problems import Trouble, is_ready, trouble
+from rloperator.kube.pod_problems import head as head_of
+from rloperator.kube.types import Observed, Outcome, Patch, reference
 from rltrainer.spec import Metadata
 from rltrainer.statuses import Attempt, Phase
 from rltrainer.storage.paths import run_uri

@@ -11,11 +11,11 @@ from typing import Any
 
 import kopf
 
-from rloperator import names
-from rloperator.cluster import Cluster, connect
 from rloperator.config import Settings
-from rloperator.converge import Converger, Key
-from rloperator.queue import WorkQueue
+from rloperator.controller.converge import Converger, Key
+from rloperator.controller.workqueue import WorkQueue
+from rloperator.kube import names
+from rloperator.kube.client import Cluster, connect
 from rltrainer.spec import GROUP, VERSION
 
 log = logging.getLogger(__name__)

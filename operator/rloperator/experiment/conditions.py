@@ -6,11 +6,11 @@ An event is what lies between the status that stood and the one that is about to
 from collections.abc import Iterator
 from typing import Literal
 
-from rloperator import names
-from rloperator.case import Case, Decision
-from rloperator.names import Manifest
-from rloperator.observed import Condition, Conditions, Event, conditions_of
-from rloperator.trouble import TROUBLES, head, is_ready
+from rloperator.experiment.view import Case, Decision
+from rloperator.kube import names
+from rloperator.kube.names import Manifest
+from rloperator.kube.pod_problems import TROUBLES, head, is_ready
+from rloperator.kube.types import Condition, Conditions, Event, conditions_of
 
 _ENDS: dict[str, tuple[str, Literal["Normal", "Warning"]]] = {
     "Failed": ("AttemptFailed", "Warning"),

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from rloperator import names
 from rloperator.config import Settings
-from rloperator.manifests import merge
-from rloperator.names import Manifest
-from rloperator.render import (
+from rloperator.kube import names
+from rloperator.kube.merge import merge
+from rloperator.kube.names import Manifest
+from rloperator.kube.pods import (
     DOCUMENT_MOUNT,
     RAY_VERSION,
     RESTRICTED,

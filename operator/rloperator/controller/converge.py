@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from rloperator import names, reconcile, rollouts
-from rloperator.cluster import ApiError, Cluster, ConflictError, NameTakenError
 from rloperator.config import Settings
-from rloperator.names import Manifest
-from rloperator.observed import Event, Observed, Outcome
+from rloperator.experiment import reconcile
+from rloperator.kube import names
+from rloperator.kube.client import ApiError, Cluster, ConflictError, NameTakenError
+from rloperator.kube.names import Manifest
+from rloperator.kube.types import Event, Observed, Outcome
+from rloperator.rollout import reconcile as rollouts
 from rltrainer.spec import API_VERSION
 
 log = logging.getLogger(__name__)

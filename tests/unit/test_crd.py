@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 import yaml
 from pydantic import BaseModel, Field
-from rloperator import resources
-from rloperator.resources import crds, experiment_crd, model_schema, options_schema
 
+from rltrainer.api import crd as resources
+from rltrainer.api.crd import crds, experiment_crd, model_schema, options_schema
 from rltrainer.model import OPEN
 from rltrainer.options import OPTIONS, Options, option_names
 from rltrainer.spec import ExperimentSpec
 from rltrainer.statuses import ExperimentStatus
 from rltrainer.tune_spec import KINDS
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 
 def nodes(schema: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

@@ -2,10 +2,10 @@
 
 from datetime import datetime
 
-from rloperator import names
-from rloperator.names import SUBMITTER_CONTAINER, Manifest
-from rloperator.observed import Observed, of, parse_time
-from rloperator.trouble import out_of_memory
+from rloperator.kube import names
+from rloperator.kube.names import SUBMITTER_CONTAINER, Manifest
+from rloperator.kube.pod_problems import out_of_memory
+from rloperator.kube.types import Observed, of, parse_time
 from rltrainer.statuses import Attempt
 
 KEPT = 20

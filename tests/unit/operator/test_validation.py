@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from rloperator.policies import Refusal, Subject, parse, parse_rollout, quantity, refusal
+from rloperator.experiment.validation import Refusal, Subject, parse, parse_rollout, quantity, refusal
 
 from rltrainer.options import OPTIONS
 from rltrainer.spec import ExperimentSpec, RolloutSpec

@@ -11,7 +11,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from rloperator.config import Settings
-from rloperator.names import Manifest, storage_of
+from rloperator.kube.names import Manifest, storage_of
 from rltrainer.options import OptionError, complaint
 from rltrainer.spec import Cluster, ExperimentSpec, Pods, RolloutSpec, Storage
 

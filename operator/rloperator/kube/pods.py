@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from rloperator import names
-from rloperator.names import Manifest
+from rloperator.kube import names
+from rloperator.kube.names import Manifest
 from rltrainer.spec import API_VERSION, GROUP, Pods, Storage
 
 RAY_VERSION = "2.60.0"

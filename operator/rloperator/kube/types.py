@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from rloperator import names
-from rloperator.names import Manifest
+from rloperator.kube import names
+from rloperator.kube.names import Manifest
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from rloperator import names, policies
 from rloperator.config import Settings
-from rloperator.manifests import merge
-from rloperator.names import Manifest
-from rloperator.observed import Condition, Event, Observed, Outcome, conditions_of, is_leaving, of, reference
-from rloperator.policies import Refusal
-from rloperator.render import (
+from rloperator.experiment import validation as policies
+from rloperator.experiment.validation import Refusal
+from rloperator.kube import names
+from rloperator.kube.merge import merge
+from rloperator.kube.names import Manifest
+from rloperator.kube.pod_problems import TROUBLES, trouble
+from rloperator.kube.pods import (
     DOCUMENT_MOUNT,
     TMP_MOUNT,
     TMP_VOLUME,
@@ -24,7 +25,7 @@ from rloperator.render import (
     pod_spec,
     support,
 )
-from rloperator.trouble import TROUBLES, trouble
+from rloperator.kube.types import Condition, Event, Observed, Outcome, conditions_of, is_leaving, of, reference
 from rltrainer.spec import RolloutSpec, Storage
 
 Phase = Literal["Pending", "Running", "Succeeded", "Failed", "Invalid"]

@@ -5,8 +5,8 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import Executor
 
-from rloperator.cluster import ConflictError
-from rloperator.converge import Key
+from rloperator.controller.converge import Key
+from rloperator.kube.client import ConflictError
 
 log = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from rloperator.names import HEAD_CONTAINER, Manifest
-from rloperator.observed import parse_time
+from rloperator.kube.names import HEAD_CONTAINER, Manifest
+from rloperator.kube.types import parse_time
 
 _NO_IMAGE = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull")
 _NO_IMAGE_SAID = (

@@ -1,0 +1,1 @@
+"""The documents, as pydantic models: neither PyTorch nor Ray is imported here."""
