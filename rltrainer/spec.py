@@ -19,6 +19,8 @@ from rltrainer.yaml_file import YamlFile
 GROUP = "rltrainer.io"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
+PLURALS = {"RLExperiment": "rlexperiments", "RLRollout": "rlrollouts"}
+"""The names of the kinds in the API server's paths."""
 
 MAX_NAME = 40
 """Characters of an experiment's name. KubeRay allows a RayJob 47, and attempt N is named `<name>-a<N>`."""

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from rltrainer.model import EVALUATED
 from rltrainer.options import OPTIONS
-from rltrainer.spec import GROUP, MAX_NAME, VERSION, ExperimentSpec, RolloutSpec
+from rltrainer.spec import GROUP, MAX_NAME, PLURALS, VERSION, ExperimentSpec, RolloutSpec
 from rltrainer.statuses import ExperimentStatus, RolloutStatus
 
 Schema = dict[str, Any]
@@ -201,28 +201,28 @@ def _option(name: str, fields: dict[str, Schema], raw: dict[str, Schema]) -> Sch
     first, *others = [structural(field, raw[run].get("$defs", {}), defaults=False) for run, field in fields.items()]
     if any(other != first for other in others):
         raise ValueError(f'option "{name}" has not the same type, bounds and description in {", ".join(fields)}')
-    return first | {"description": _told(first["description"], fields)}
+    return first | {"description": _described(first["description"], fields)}
 
 
-def _told(description: str, fields: dict[str, Schema]) -> str:
+def _described(description: str, fields: dict[str, Schema]) -> str:
     """The option's description, with whose it is and what its default is."""
     owners = "" if len(fields) == len(OPTIONS) else f" Of {', '.join(fields)}."
-    spoken: dict[str, list[str]] = {}
+    defaults: dict[str, list[str]] = {}
     for run, field in fields.items():
         value = field.get("default")
-        spoken.setdefault("unset" if value is None else _plain(value), []).append(run)
-    if set(spoken) == {"unset"}:
+        defaults.setdefault("unset" if value is None else _plain(value), []).append(run)
+    if set(defaults) == {"unset"}:
         return description + owners
-    alike = len(spoken) == 1
-    said = next(iter(spoken)) if alike else "; ".join(f"{value} ({', '.join(runs)})" for value, runs in spoken.items())
-    return f"{description}{owners} Default: {said}."
+    listed = [value if len(defaults) == 1 else f"{value} ({', '.join(runs)})" for value, runs in defaults.items()]
+    return f"{description}{owners} Default: {'; '.join(listed)}."
 
 
 def _plain(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _crd(kind: str, plural: str, short: str, schema: Schema, columns: list[Schema]) -> Schema:
+def _crd(kind: str, short: str, schema: Schema, columns: list[Schema]) -> Schema:
+    plural = PLURALS[kind]
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -276,16 +276,16 @@ def experiment_crd() -> Schema:
     root = _root(
         "A reinforcement-learning experiment: what to train, on what, until when.", spec, status, _EXPERIMENT_RULES
     )
-    return _crd("RLExperiment", "rlexperiments", "rlx", root, _EXPERIMENT_COLUMNS)
+    return _crd("RLExperiment", "rlx", root, _EXPERIMENT_COLUMNS)
 
 
 def rollout_crd() -> Schema:
     """The CustomResourceDefinition of RLRollout."""
     status = model_schema(RolloutStatus, defaults=False)
     root = _root("A trained policy, run for some episodes.", model_schema(RolloutSpec), status, [_NAME_RULE])
-    return _crd("RLRollout", "rlrollouts", "rlr", root, _ROLLOUT_COLUMNS)
+    return _crd("RLRollout", "rlr", root, _ROLLOUT_COLUMNS)
 
 
 def crds() -> dict[str, Schema]:
     """Every CustomResourceDefinition, by the name of its file."""
-    return {"rlexperiments.yaml": experiment_crd(), "rlrollouts.yaml": rollout_crd()}
+    return {f"{crd['spec']['names']['plural']}.yaml": crd for crd in (experiment_crd(), rollout_crd())}

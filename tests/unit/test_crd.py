@@ -11,7 +11,7 @@ import pytest
 import yaml
 from pydantic import BaseModel, Field
 
-from rltrainer.api import crd as resources
+from rltrainer.api import crd as crd_module
 from rltrainer.api.crd import crds, experiment_crd, model_schema, options_schema
 from rltrainer.model import OPEN
 from rltrainer.options import OPTIONS, Options, option_names
@@ -101,7 +101,7 @@ def test_an_option_that_means_two_things_is_refused(monkeypatch: pytest.MonkeyPa
     class Odd(Options):
         clip: int = Field(3, description="Another thing.")
 
-    monkeypatch.setattr(resources, "OPTIONS", OPTIONS | {"ODD": Odd})
+    monkeypatch.setattr(crd_module, "OPTIONS", OPTIONS | {"ODD": Odd})
     with pytest.raises(ValueError, match='option "clip" has not the same type'):
         options_schema()
 
@@ -137,8 +137,8 @@ def test_the_space_of_a_search_is_a_bounded_map_of_domains_with_one_field_each()
 
 
 def columns(crd: dict[str, Any]) -> tuple[list[str], list[str]]:
-    found = crd["spec"]["versions"][0]["additionalPrinterColumns"]
-    return [c["name"] for c in found if "priority" not in c], [c["name"] for c in found if c.get("priority") == 1]
+    listed = crd["spec"]["versions"][0]["additionalPrinterColumns"]
+    return [c["name"] for c in listed if "priority" not in c], [c["name"] for c in listed if c.get("priority") == 1]
 
 
 def test_columns() -> None:
@@ -146,7 +146,7 @@ def test_columns() -> None:
         ["ALGORITHM", "ENV", "PHASE", "ITERATION", "TIMESTEPS", "REWARD", "ATTEMPT", "AGE"],
         ["BEST", "EVALUATION", "TRIALS", "BEST TRIAL", "CHECKPOINT", "CLUSTER", "MESSAGE"],
     )
-    assert columns(resources.rollout_crd()) == (
+    assert columns(crd_module.rollout_crd()) == (
         ["EXPERIMENT", "PHASE", "EPISODES", "REWARD", "AGE"], ["CHECKPOINT", "MESSAGE"]
     )  # fmt: skip
 

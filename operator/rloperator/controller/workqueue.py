@@ -89,5 +89,5 @@ class WorkQueue:
 
 
 def _is_expected(error: Exception) -> bool:
-    """Whether the message alone tells it all."""
+    """Whether the message alone says enough."""
     return type(error).__module__.startswith(("rloperator.", "urllib3."))

@@ -1,28 +1,48 @@
 """The attempts of an experiment, brought up to date with what is observed; pure."""
 
+import hashlib
+import json
 from datetime import datetime
 
 from rloperator.kube import names
-from rloperator.kube.names import SUBMITTER_CONTAINER, Manifest
 from rloperator.kube.pod_problems import out_of_memory
-from rloperator.kube.types import Observed, of, parse_time
+from rloperator.kube.types import Manifest, Observed, parse_time
+from rltrainer.spec import ExperimentSpec
 from rltrainer.statuses import Attempt
 
-KEPT = 20
-"""Attempts that the status remembers."""
-
 FAILURES = ("Failed", "Lost")
-_LONGEST = 1024
+"""Outcomes that count as a failure."""
+
+_MAX_RECORDED = 20
+_MAX_MESSAGE = 1024
+
+
+def spec_hash(spec: ExperimentSpec) -> str:
+    """Hash what an attempt cannot change while it runs.
+
+    Defaults are left out, so that a field that a later version adds does not restart what runs.
+    """
+    document = spec.model_dump(by_alias=True, exclude_defaults=True, mode="json")
+    for live in ("suspend", "maxFailures"):
+        document.pop(live, None)
+    cluster = document.get("cluster", {})
+    cluster.pop("keepSecondsAfterFinished", None)
+    for group in cluster.get("workers", []):
+        group.pop("minReplicas", None)
+        group.pop("maxReplicas", None)
+    if not cluster:
+        document.pop("cluster", None)
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def attempts_of(observed: Observed, now: datetime) -> tuple[Attempt, ...]:
     """The attempts that the status records, those it does not know of yet, and the end of the newest."""
     recorded = tuple(Attempt.model_validate(item) for item in observed.status.get("attempts", []))
-    jobs = {names.attempt_of(job): job for job in of(observed.jobs, observed.object)}
+    jobs = {names.attempt_of(job): job for job in names.owned(observed.jobs, observed.object)}
     newest = recorded[-1].number if recorded else int(observed.status.get("attempt", 0))
     adopted = tuple(_adopted(jobs[number]) for number in sorted(jobs) if number > newest)
     known = (*recorded, *adopted)
-    return tuple(_judged(attempt, jobs.get(attempt.number), observed, now) for attempt in known)
+    return tuple(_with_outcome(attempt, jobs.get(attempt.number), observed, now) for attempt in known)
 
 
 def failures_of(observed: Observed, attempts: tuple[Attempt, ...]) -> int:
@@ -32,77 +52,84 @@ def failures_of(observed: Observed, attempts: tuple[Attempt, ...]) -> int:
     return int(observed.status.get("failures", 0)) + new
 
 
-def _adopted(job: Manifest) -> Attempt:
-    """The record of an attempt that was made just before the operator was cut off."""
-    metadata = job["metadata"]
-    return Attempt(
-        number=names.attempt_of(job),
-        outcome="Running",
-        started_at=parse_time(metadata["creationTimestamp"]),
-        spec_hash=metadata.get("annotations", {}).get(names.SPEC_HASH),
+def status_fields(attempts: tuple[Attempt, ...], newest: int) -> Manifest:
+    """The attempts as the status records them: the newest twenty, and the number of the newest."""
+    kept = attempts[-_MAX_RECORDED:]
+    records = [attempt.model_dump(by_alias=True, exclude_none=True, mode="json") for attempt in kept]
+    return {"attempt": newest, "attempts": records}
+
+
+def begun(number: int, spec_hash: str | None, now: datetime) -> Attempt:
+    """An attempt that begins now."""
+    return Attempt(number=number, outcome="Running", started_at=now.replace(microsecond=0), spec_hash=spec_hash)
+
+
+def ended(attempt: Attempt, now: datetime, outcome: str, reason: str | None = None, message: str = "") -> Attempt:
+    """The attempt with its end, which was seen now unless it was seen before."""
+    end = attempt.ended_at or now.replace(microsecond=0)
+    return attempt.model_copy(
+        update={"outcome": outcome, "reason": reason, "message": message[:_MAX_MESSAGE] or None, "ended_at": end}
     )
 
 
-def _judged(attempt: Attempt, job: Manifest | None, observed: Observed, now: datetime) -> Attempt:
+def _adopted(job: Manifest) -> Attempt:
+    """The record of an attempt that was made just before the operator was cut off."""
+    return Attempt(
+        number=names.attempt_of(job),
+        outcome="Running",
+        started_at=parse_time(job["metadata"]["creationTimestamp"]),
+        spec_hash=names.annotation(job, names.SPEC_HASH_ANNOTATION),
+    )
+
+
+def _with_outcome(attempt: Attempt, job: Manifest | None, observed: Observed, now: datetime) -> Attempt:
     """The attempt with its end, where it has ended."""
-    if attempt.outcome in ("Suspended", "Replaced") and job and _succeeded(job):
-        return _ended(attempt, now, "Succeeded")  # it reached the end before it was told to go
+    if attempt.outcome in ("Suspended", "Replaced") and job and _has_succeeded(job):
+        return ended(attempt, now, "Succeeded")  # it reached its end before it was ended
     if attempt.outcome != "Running":
         return attempt
-    finished = _reported_finished(attempt, observed.status)
+    is_finished = _has_reported_end(attempt, observed.status)
     if job is None:
         gone = "its RayJob was deleted, or its namespace lost it"
-        return _ended(attempt, now, "Succeeded") if finished else _ended(attempt, now, "Lost", "RayJobGone", gone)
-    if _succeeded(job):
-        return _ended(attempt, now, "Succeeded")
-    if not _over(job):
+        return ended(attempt, now, "Succeeded") if is_finished else ended(attempt, now, "Lost", "RayJobGone", gone)
+    if _has_succeeded(job):
+        return ended(attempt, now, "Succeeded")
+    if not _is_over(job):
         return attempt
-    return _ended(attempt, now, "Succeeded") if finished else _failed(attempt, job, observed, now)
+    return ended(attempt, now, "Succeeded") if is_finished else _failed(attempt, job, observed, now)
 
 
 def _failed(attempt: Attempt, job: Manifest, observed: Observed, now: datetime) -> Attempt:
     status = job["status"]
     if status.get("jobDeploymentStatus") == "ValidationFailed":
-        return _ended(attempt, now, "Invalid", "ValidationFailed", f"KubeRay refused it: {status.get('message', '')}")
+        return ended(attempt, now, "Invalid", "ValidationFailed", f"KubeRay refused it: {status.get('message', '')}")
     training = observed.status.get("training") or {}
     if training.get("attempt") == attempt.number and (problem := training.get("error")):
-        return _ended(attempt, now, "Invalid", problem["reason"], problem["message"])
+        return ended(attempt, now, "Invalid", problem["reason"], problem["message"])
     if status.get("jobStatus") == "STOPPED":
-        return _ended(attempt, now, "Failed", "Stopped", "its Ray job was stopped by somebody else")
+        return ended(attempt, now, "Failed", "Stopped", "its Ray job was stopped by somebody else")
     reason = status.get("reason") or "AppFailed"
-    return _ended(attempt, now, "Failed", reason, out_of_memory(observed.pods) or _words(status.get("message", "")))
+    return ended(attempt, now, "Failed", reason, out_of_memory(observed.pods) or _summary(status.get("message", "")))
 
 
-def _ended(attempt: Attempt, now: datetime, outcome: str, reason: str | None = None, message: str = "") -> Attempt:
-    end = attempt.ended_at or now.replace(microsecond=0)
-    return attempt.model_copy(
-        update={"outcome": outcome, "reason": reason, "message": message[:_LONGEST] or None, "ended_at": end}
-    )
+def _has_succeeded(job: Manifest) -> bool:
+    return bool(job.get("status", {}).get("jobStatus") == "SUCCEEDED" and _is_over(job))
 
 
-def ended(attempt: Attempt, outcome: str, reason: str, message: str, now: datetime) -> Attempt:
-    """The attempt as the operator itself ends it."""
-    return _ended(attempt, now, outcome, reason, message)
-
-
-def _succeeded(job: Manifest) -> bool:
-    return bool(job.get("status", {}).get("jobStatus") == "SUCCEEDED" and _over(job))
-
-
-def _over(job: Manifest) -> bool:
+def _is_over(job: Manifest) -> bool:
     return job.get("status", {}).get("jobDeploymentStatus") in ("Complete", "Failed", "ValidationFailed")
 
 
-def _reported_finished(attempt: Attempt, status: Manifest) -> bool:
-    """The trainer said that it reached a stop condition and that everything is in storage."""
+def _has_reported_end(attempt: Attempt, status: Manifest) -> bool:
+    """Whether the trainer reported that it reached a stop condition and that everything is in storage."""
     training = status.get("training") or {}
-    uploaded = not (training.get("sync") or {}).get("pending")
-    return bool(training.get("attempt") == attempt.number and training.get("stoppedBy") and uploaded)
+    is_uploaded = not (training.get("sync") or {}).get("pending")
+    return bool(training.get("attempt") == attempt.number and training.get("stoppedBy") and is_uploaded)
 
 
-def _words(message: str) -> str:
-    """Ray's message without the pages of log in it: the first line, and the last one that says something."""
-    if message == "Ray head pod not found." or f"{SUBMITTER_CONTAINER} terminated with exit code 143" in message:
+def _summary(message: str) -> str:
+    """Ray's message without the pages of log in it: its first line, and its last one."""
+    if message == "Ray head pod not found." or f"{names.SUBMITTER_CONTAINER} terminated with exit code 143" in message:
         return "its head pod was lost: deleted, evicted, or its node failed"
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     if len(lines) < 2:

@@ -1,108 +1,119 @@
-"""The whole behaviour of an experiment: from what is observed to what should be done; pure and level-based.
-
-The first check that has something to say decides. What a check may rely on is that those above it had nothing to say.
-"""
+"""The whole behavior of an experiment: from what is observed to what should be done; pure and level-based."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from rloperator.config import Settings
-from rloperator.experiment import conditions as story
-from rloperator.experiment import rayjob as attempt
-from rloperator.experiment.attempts import FAILURES, KEPT, ended
-from rloperator.experiment.view import Case, Decision
-from rloperator.kube.names import Manifest
-from rloperator.kube.pod_problems import Trouble, is_ready, trouble
-from rloperator.kube.pod_problems import head as head_of
-from rloperator.kube.types import Observed, Outcome, Patch, reference
-from rltrainer.spec import Metadata
+from rloperator.decisions import SOON, Decision, first_decision, outcome_of, status_of
+from rloperator.experiment.attempts import FAILURES, begun, ended, status_fields
+from rloperator.experiment.conditions import HEAD_READY, default_conditions, training
+from rloperator.experiment.events import events
+from rloperator.experiment.patches import live_patches
+from rloperator.experiment.rayjob import rayjob, support_of
+from rloperator.experiment.view import ExperimentView
+from rloperator.kube.pod_problems import first_problem, has_ready_head, refused_pods
+from rloperator.kube.types import Condition, Observed, Outcome, is_terminating
 from rltrainer.statuses import Attempt, Phase
-from rltrainer.storage.paths import run_uri
 
-Check = Callable[[Case], Decision | None]
-
-SOON = 2.0
-"""Seconds until the next look where something is about to happen in pods, which are not watched."""
 _FRESH = timedelta(seconds=90)
-_PATIENCE = timedelta(seconds=15)
+"""How long a start is looked at often."""
 _FIRST_DELAY, _LONGEST_DELAY = 10.0, 300.0
+"""Seconds between a failure and the next attempt."""
 
 
-def finished(case: Case) -> Decision | None:
+def run_succeeded(view: ExperimentView) -> Decision | None:
     """A run that reached a stop condition is final: nothing runs it again."""
-    if case.newest is None or case.newest.outcome != "Succeeded":
+    if view.newest is None or view.newest.outcome != "Succeeded":
         return None
-    why = case.training.get("stoppedBy") or "its stop condition"
-    steps, reward = case.training.get("timestepsTotal", 0), case.training.get("reward", "unknown")
-    if case.is_search:
-        return Decision("Succeeded", "SearchFinished", f"{story.search(case) or 'search done'}, after {steps} steps")
-    return Decision("Succeeded", "StopConditionReached", f"stopped by {why} after {steps} steps, reward {reward}")
+    steps, reward = view.training.get("timestepsTotal", 0), view.training.get("reward", "unknown")
+    if view.is_search:
+        reason, message = "SearchFinished", f"{view.search_progress or 'search done'}, after {steps} steps"
+    else:
+        stop = view.training.get("stoppedBy") or "its stop condition"
+        reason, message = "StopConditionReached", f"stopped by {stop} after {steps} steps, reward {reward}"
+    return Decision("Succeeded", reason, message).with_condition("Succeeded", "True")
 
 
-def suspended(case: Case) -> Decision | None:
-    """Asked to let the cluster go: first the checkpoint, then the pods, then the word Suspended."""
-    if not case.wants_suspension:
+def suspend_requested(view: ExperimentView) -> Decision | None:
+    """The cluster is let go: first the checkpoint is written, then the pods go, then the experiment is Suspended."""
+    if not view.suspend_requested:
         return None
-    phase: Phase = case.observed.status.get("phase") or "Pending"
-    if case.live:
-        return _end_live(case, phase, "Suspended", "Suspending", "suspension is asked for")
-    if case.remains:
-        return Decision(phase, "Suspending", _leaving(case), delete=case.to_delete, requeue_after=SOON)
-    at = (case.training.get("checkpoint") or {}).get("uri") or "the newest checkpoint, if there is one,"
-    if found := story.search(case):
-        at = f"the checkpoints of its trials ({found})"
-    return Decision("Suspended", "Suspended", f"goes on from {at} once spec.suspend is false")
+    phase: Phase = view.observed.status.get("phase") or "Pending"
+    if view.live:
+        why = "suspension is asked for"
+        return _suspending(_ending(view, view.live, phase, "Suspended", "Suspending", why))
+    if view.leftovers:
+        return _suspending(_waiting_for_deletion(view, phase, "Suspending"))
+    checkpoint = (view.training.get("checkpoint") or {}).get("uri") or "the newest checkpoint, if there is one,"
+    if view.search_progress:
+        checkpoint = f"the checkpoints of its trials ({view.search_progress})"
+    message = f"goes on from {checkpoint} once spec.suspend is false"
+    return Decision("Suspended", "Suspended", message).with_condition("Suspended", "True")
 
 
-def letting_go(case: Case) -> Decision | None:
-    """An attempt that was told to go goes all the way, whatever the document says by now."""
-    if case.newest and case.newest.outcome in ("Suspended", "Replaced") and case.remains:
-        return Decision("Provisioning", "LettingGo", _leaving(case), delete=case.to_delete, requeue_after=SOON)
-    return None
-
-
-def refused(case: Case) -> Decision | None:
-    """A document that cannot be run. What already runs of an earlier one is left alone."""
-    if case.refusal and not case.live:
-        return Decision("Invalid", case.refusal.reason, case.refusal.message)
-    return None
-
-
-def rejected(case: Case) -> Decision | None:
-    """The trainer said that no retry helps: only another document does."""
-    newest = case.newest
-    if newest and newest.outcome == "Invalid" and newest.spec_hash in (None, case.hash):
-        return Decision("Invalid", newest.reason or "Invalid", newest.message or "the trainer refused the document")
-    return None
-
-
-def out_of_attempts(case: Case) -> Decision | None:
-    """More failures than the document allows."""
-    newest, allowed = case.newest, case.spec.max_failures if case.spec else 0
-    if newest is None or newest.outcome not in FAILURES or case.failures <= allowed:
+def spec_changed(view: ExperimentView) -> Decision | None:
+    """The document has what the running attempt cannot become, which ends."""
+    live = view.live
+    if live is None or view.rejection or live.spec_hash in (None, view.spec_hash):
         return None
-    message = f"failed {case.failures} times, maxFailures is {allowed}; attempt {newest.number}: {newest.message}. "
-    return Decision(
-        "Failed", newest.reason or "Failed", message + "Raise maxFailures to go on from the last checkpoint"
+    why = f"the document changed, and attempt {live.number + 1} runs what it says now"
+    return _ending(view, live, "Provisioning", "Replaced", "DocumentChanged", why)
+
+
+def attempt_under_way(view: ExperimentView) -> Decision | None:
+    """The attempt under way is kept as the document has it; a rejected document leaves it alone."""
+    if view.live is None:
+        return None
+    progress = _progress(view, view.live)
+    is_fresh = view.live.started_at is not None and view.now - view.live.started_at < _FRESH
+    return replace(
+        progress,
+        apply=() if view.rejection else support_of(view),
+        patch=live_patches(view),
+        requeue_after=SOON if progress.phase != "Running" and is_fresh else None,
     )
 
 
-def changed(case: Case) -> Decision | None:
-    """The document asks for something that the running attempt cannot become."""
-    live = case.live
-    if live is None or case.refusal or live.spec_hash in (None, case.hash):
+def attempt_ending(view: ExperimentView) -> Decision | None:
+    """An attempt that was ended goes all the way, whatever the document says by now."""
+    if view.newest and view.newest.outcome in ("Suspended", "Replaced") and view.leftovers:
+        return _waiting_for_deletion(view, "Provisioning", "LettingGo")
+    return None
+
+
+def document_invalid(view: ExperimentView) -> Decision | None:
+    """The document cannot be run."""
+    return Decision("Invalid", view.rejection.reason, view.rejection.message) if view.rejection else None
+
+
+def trainer_rejected_document(view: ExperimentView) -> Decision | None:
+    """The trainer reported that no retry helps: only another document does."""
+    attempt = view.rejected_attempt
+    if attempt is None:
         return None
-    why = f"the document changed, and attempt {live.number + 1} runs what it says now"
-    return _end_live(case, "Provisioning", "Replaced", "DocumentChanged", why)
+    return Decision("Invalid", attempt.reason or "Invalid", attempt.message or "the trainer refused the document")
 
 
-def backing_off(case: Case) -> Decision | None:
+def retries_exhausted(view: ExperimentView) -> Decision | None:
+    """There were more failures than the document allows."""
+    newest, allowed = view.newest, view.document.max_failures
+    if newest is None or newest.outcome not in FAILURES or view.failures <= allowed:
+        return None
+    message = (
+        f"failed {view.failures} times, maxFailures is {allowed}; attempt {newest.number}: {newest.message}. "
+        "Raise maxFailures to go on from the last checkpoint"
+    )
+    return Decision("Failed", newest.reason or "Failed", message).with_condition("Failed", "True")
+
+
+def in_backoff(view: ExperimentView) -> Decision | None:
     """After a failure the next attempt waits, twice as long each time."""
-    newest = case.newest
+    newest = view.newest
     if newest is None or newest.outcome not in FAILURES or newest.ended_at is None:
         return None
-    delay = min(_FIRST_DELAY * 2 ** (case.failures - 1), _LONGEST_DELAY)
-    left = (newest.ended_at + timedelta(seconds=delay) - case.now).total_seconds()
+    delay = min(_FIRST_DELAY * 2 ** (view.failures - 1), _LONGEST_DELAY)
+    left = (newest.ended_at + timedelta(seconds=delay) - view.now).total_seconds()
     if left <= 0:
         return None
     message = (
@@ -111,67 +122,53 @@ def backing_off(case: Case) -> Decision | None:
     return Decision("Retrying", newest.reason or "Failed", message, requeue_after=left)
 
 
-def waiting_for_checkpoint(case: Case) -> Decision | None:
-    """The experiment to restore from has no checkpoint yet."""
-    asked = case.spec.restore_from if case.spec else None
-    if case.live or asked is None or asked.experiment is None or case.restore_uri or case.training.get("checkpoint"):
+def source_has_no_checkpoint(view: ExperimentView) -> Decision | None:
+    """The experiment to restore from has no checkpoint yet, and neither has this one."""
+    restore = view.document.restore_from
+    if restore is None or restore.experiment is None or view.restore_uri or view.training.get("checkpoint"):
         return None
-    return Decision(
-        "Pending", "WaitingForCheckpoint", f'waits for experiment "{asked.experiment}" to have a checkpoint'
-    )
+    message = f'waits for experiment "{restore.experiment}" to have a checkpoint'
+    return Decision("Pending", "WaitingForCheckpoint", message)
 
 
-def clearing(case: Case) -> Decision | None:
+def leftovers_exist(view: ExperimentView) -> Decision | None:
     """Never two trainers: nothing may be left of earlier attempts when the next one starts."""
-    if case.live or not case.remains:
+    if not view.leftovers:
         return None
-    phase: Phase = "Retrying" if case.newest and case.newest.outcome in FAILURES else "Pending"
-    return Decision(phase, "WaitingForPods", _leaving(case), delete=case.to_delete, requeue_after=SOON)
+    has_failed = view.newest is not None and view.newest.outcome in FAILURES
+    return _waiting_for_deletion(view, "Retrying" if has_failed else "Pending", "WaitingForPods")
 
 
-def starting(case: Case) -> Decision | None:
-    """Nothing runs and nothing is in the way."""
-    if case.live:
-        return None
-    number = case.next_number
-    begun = Attempt(number=number, outcome="Running", started_at=case.now.replace(microsecond=0), spec_hash=case.hash)
+def no_attempt(view: ExperimentView) -> Decision:
+    """Nothing runs and nothing is in the way: the next attempt starts."""
+    number = view.newest_number + 1
+    attempt = begun(number, view.spec_hash, view.now)
     return Decision(
         "Provisioning",
         "Provisioning",
         f"attempt {number} waits for its cluster",
-        attempts=(*case.attempts, begun),
-        apply=tuple(attempt.support_of(case.plan)),
-        create=(attempt.rayjob(case.plan, number),),
+        fields=status_fields((*view.attempts, attempt), number),
+        apply=support_of(view),
+        create=(rayjob(view, number),),
         requeue_after=SOON,
     )
 
 
-def running(case: Case) -> Decision:
-    """The attempt under way is kept as the document wants it."""
-    phase, reason, message = _progress(case)
-    fresh = case.live and case.live.started_at and case.now - case.live.started_at < _FRESH
-    return Decision(
-        phase,
-        reason,
-        message,
-        apply=() if case.refusal else tuple(attempt.support_of(case.plan)),
-        patch=tuple(_adjustments(case)),
-        requeue_after=SOON if phase != "Running" and fresh else None,
-    )
-
-
-CHECKS: tuple[Check, ...] = (
-    finished,
-    suspended,
-    letting_go,
-    refused,
-    rejected,
-    out_of_attempts,
-    changed,
-    backing_off,
-    waiting_for_checkpoint,
-    clearing,
-    starting,
+CHECKS: tuple[Callable[[ExperimentView], Decision | None], ...] = (
+    run_succeeded,
+    suspend_requested,
+    # An attempt under way:
+    spec_changed,
+    attempt_under_way,
+    # None under way:
+    attempt_ending,
+    document_invalid,
+    trainer_rejected_document,
+    retries_exhausted,
+    in_backoff,
+    source_has_no_checkpoint,
+    leftovers_exist,
+    no_attempt,
 )
 
 
@@ -180,100 +177,59 @@ def reconcile(observed: Observed, settings: Settings, now: datetime) -> Outcome:
 
     An object that is being deleted is left to the garbage collector: every child carries an owner reference.
     """
-    if "deletionTimestamp" in observed.object["metadata"]:
+    if is_terminating(observed.object):
         return Outcome()
-    case = Case(observed, settings, now)
-    decision = next((said for check in CHECKS if (said := check(case))), None) or running(case)
-    status = _status(case, decision)
-    before = {key: value for key, value in observed.status.items() if key != "training"}
-    return Outcome(
-        apply=decision.apply,
-        create=decision.create,
-        patch=decision.patch,
-        events=story.events(case, before, status),
-        status=status if status != before else None,
-        delete=decision.delete,
-        requeue_after=decision.requeue_after,
-    )
+    view = ExperimentView.of(observed, settings, now)
+    decision = first_decision(CHECKS, view)
+    status = status_of(view, decision, default_conditions(view, decision))
+    return outcome_of(view, decision, status, events(view, status))
 
 
-def _status(case: Case, decision: Decision) -> Manifest:
-    """The whole status but what the trainer reports."""
-    attempts = (decision.attempts or case.attempts)[-KEPT:]
-    owner = case.owner
-    folder = run_uri(case.storage.uri, Metadata.model_validate(owner.object["metadata"])) if case.storage else None
-    fields = {
-        "phase": decision.phase,
-        "message": decision.message,
-        "observedGeneration": case.observed.generation,
-        "attempt": attempts[-1].number if attempts else case.next_number - 1,
-        "failures": case.failures,
-        "attempts": [item.model_dump(by_alias=True, exclude_none=True, mode="json") for item in attempts],
-        "cluster": (case.job or {}).get("status", {}).get("rayClusterName"),
-        "storageUri": folder or case.observed.status.get("storageUri"),
-        "best": case.best,
-        "conditions": list(story.conditions(case, decision)),
-    }
-    return {key: value for key, value in fields.items() if value not in (None, [])}
-
-
-def _end_live(case: Case, phase: Phase, outcome: str, reason: str, why: str) -> Decision:
+def _ending(view: ExperimentView, live: Attempt, phase: Phase, outcome: str, reason: str, why: str) -> Decision:
     """End the attempt under way: it is written down first, and then its RayJob is deleted."""
-    assert case.live is not None  # noqa: S101 - for the type checker: the callers asked
-    end = ended(case.live, outcome, reason, why, case.now)
+    attempts = (*view.attempts[:-1], ended(live, view.now, outcome, reason, why))
     return Decision(
         phase,
         reason,
-        f"attempt {end.number} writes a checkpoint and goes: {why}",
-        attempts=(*case.attempts[:-1], end),
-        delete=case.to_delete,
+        f"attempt {live.number} writes a checkpoint and goes: {why}",
+        fields=status_fields(attempts, live.number),
+        delete=view.jobs_to_delete,
         requeue_after=SOON,
     )
 
 
-def _leaving(case: Case) -> str:
-    left = [f"{item['kind'].lower()} {item['metadata']['name']}" for item in case.remains]
-    more = f" and {len(left) - 3} more" if len(left) > 3 else ""
-    return f"waits for what is left of an earlier attempt to go: {', '.join(left[:3])}{more}"
+def _waiting_for_deletion(view: ExperimentView, phase: Phase, reason: str) -> Decision:
+    """Delete the RayJobs that are left, and wait until all that they made is gone too."""
+    children = [f"{item['kind'].lower()} {item['metadata']['name']}" for item in view.leftovers]
+    more = f" and {len(children) - 3} more" if len(children) > 3 else ""
+    message = f"waits for what is left of an earlier attempt to go: {', '.join(children[:3])}{more}"
+    return Decision(phase, reason, message, delete=view.jobs_to_delete, requeue_after=SOON)
 
 
-def _progress(case: Case) -> tuple[Phase, str, str]:
-    """How the attempt under way stands: phase, reason, message."""
-    number = case.live.number if case.live else 0
-    status = (case.job or {}).get("status", {})
-    found = trouble(case.observed.pods, case.now)
-    if status.get("jobDeploymentStatus") in ("Suspended", "Suspending"):
-        return "Pending", "WaitingForAdmission", f"attempt {number} waits for its queue to admit it"
-    if status.get("jobStatus") == "RUNNING" or case.training.get("attempt") == number:
-        said = (f"attempt {number} trains", story.search(case), found.message if found else "")
-        return "Running", "Training", "; ".join(part for part in said if part)
-    found = found or _refused_pods(case)
-    if found:
-        return "Provisioning", found.reason, found.message
-    if (pod := head_of(case.observed.pods)) and is_ready(pod):
-        return "Provisioning", "ClusterReady", f"attempt {number}: the head is ready and starts the trainer"
-    return "Provisioning", "Provisioning", f"attempt {number} waits for its head pod"
+def _suspending(decision: Decision) -> Decision:
+    """Until nothing is left the phase stays what it was, and so does the condition of a phase of rest."""
+    if decision.phase == "Suspended":
+        return replace(decision, conditions=(Condition("Suspended", "True", "Suspended", decision.message),))
+    decision = decision.with_condition("Suspended", "False")
+    return decision.with_condition(decision.phase, "True") if decision.phase in ("Succeeded", "Failed") else decision
 
 
-def _refused_pods(case: Case) -> Trouble | None:
-    """Pods that the API server refuses, by a quota or a policy, for longer than a start takes."""
-    for condition in (case.cluster or {}).get("status", {}).get("conditions", []):
-        failing = condition["type"] == "ReplicaFailure" and condition["status"] == "True"
-        if failing and case.live and case.live.started_at and case.now - case.live.started_at > _PATIENCE:
-            return Trouble("PodsRefused", f"KubeRay cannot make the pods: {condition.get('message', '')}")
-    return None
-
-
-def _adjustments(case: Case) -> list[Patch]:
-    """What the document may change on a running attempt, and what KubeRay leaves out of its pods."""
-    found: list[Patch] = []
-    if case.cluster:
-        operations = [*attempt.submitter(case.cluster)]
-        operations += attempt.scaling(case.spec, case.cluster) if case.spec and not case.refusal else []
-        found += [Patch(reference(case.cluster), tuple(operations))] if operations else []
-    if case.job and case.spec and not case.refusal:
-        keep = case.spec.cluster.keep_seconds_after_finished
-        if case.job["spec"].get("ttlSecondsAfterFinished") != keep:
-            operation = {"op": "add", "path": "/spec/ttlSecondsAfterFinished", "value": keep}
-            found.append(Patch(reference(case.job), (operation,)))
-    return found
+def _progress(view: ExperimentView, attempt: Attempt) -> Decision:
+    """How the attempt under way stands."""
+    job, pods, number = (view.job or {}).get("status", {}), view.observed.pods, attempt.number
+    problem = first_problem(pods, view.now)
+    head_ready = (HEAD_READY,) if has_ready_head(pods) else ()
+    if job.get("jobDeploymentStatus") in ("Suspended", "Suspending"):
+        message = f"attempt {number} waits for its queue to admit it"
+        return Decision("Pending", "WaitingForAdmission", message, head_ready)
+    if job.get("jobStatus") == "RUNNING" or view.training.get("attempt") == number:
+        parts = (f"attempt {number} trains", view.search_progress, problem.message if problem else "")
+        message = "; ".join(part for part in parts if part)
+        return Decision("Running", "Training", message, (HEAD_READY, training(view, attempt)))
+    age = view.now - attempt.started_at if attempt.started_at else timedelta()
+    if problem := problem or refused_pods(view.cluster, age):
+        return Decision("Provisioning", problem.reason, problem.message, head_ready)
+    if head_ready:
+        message = f"attempt {number}: the head is ready and starts the trainer"
+        return Decision("Provisioning", "ClusterReady", message, head_ready)
+    return Decision("Provisioning", "Provisioning", f"attempt {number} waits for its head pod")

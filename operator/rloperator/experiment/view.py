@@ -1,62 +1,66 @@
 """An experiment as the checks of `reconcile` see it: its document, its attempts, its children; pure."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
 
 from rloperator.config import Settings
-from rloperator.experiment import validation as policies
-from rloperator.experiment.attempts import attempts_of, failures_of
-from rloperator.experiment.rayjob import Plan, spec_hash
-from rloperator.experiment.validation import Refusal
+from rloperator.decisions import Rejection, parse
+from rloperator.experiment.attempts import attempts_of, failures_of, spec_hash, status_fields
+from rloperator.experiment.validation import ValidationInput, validate
 from rloperator.kube import names
-from rloperator.kube.names import Manifest
 from rloperator.kube.pods import Owner
-from rloperator.kube.types import Observed, Patch, is_leaving, of, reference
-from rltrainer.spec import ExperimentSpec, Storage
-from rltrainer.statuses import Attempt, Phase
+from rloperator.kube.types import Manifest, Observed, is_terminating, reference
+from rltrainer.spec import ExperimentSpec, Metadata, Storage
+from rltrainer.statuses import Attempt
+from rltrainer.storage.paths import run_uri
 
 
 @dataclass(frozen=True)
-class Decision:
-    """How an experiment stands, in one word, in words, and what is to be done about it."""
-
-    phase: Phase
-    reason: str
-    message: str
-    attempts: tuple[Attempt, ...] | None = None
-    """The attempts where the decision changes them."""
-    apply: tuple[Manifest, ...] = ()
-    create: tuple[Manifest, ...] = ()
-    patch: tuple[Patch, ...] = ()
-    delete: tuple[Manifest, ...] = ()
-    requeue_after: float | None = None
-
-
-@dataclass(frozen=True)
-class Case:
-    """What is observed of an experiment, read and brought up to date once for all checks."""
+class ExperimentView:
+    """What is observed of an experiment, parsed, validated and brought up to date once for all checks."""
 
     observed: Observed
     settings: Settings
     now: datetime
-    spec: ExperimentSpec | None = field(init=False)
+    spec: ExperimentSpec | None
     """None where the document cannot be read at all."""
-    storage: Storage | None = field(init=False, default=None)
-    refusal: Refusal | None = field(init=False, default=None)
+    storage: Storage | None
+    rejection: Rejection | None
+    """Why the document cannot be run."""
+    spec_hash: str | None
+    """Of what an attempt cannot change while it runs."""
+    attempts: tuple[Attempt, ...]
+    """Oldest first, with the ends that are seen now."""
+    failures: int
+    """Attempts that failed or were lost, those seen now included."""
+    restore_uri: str | None
+    """The checkpoint of the experiment that restoreFrom names, where it has one."""
 
-    def __post_init__(self) -> None:
-        """Read the document and hold it against the policies."""
-        read = policies.parse(self.observed.object["spec"])
-        spec, refused = (None, read) if isinstance(read, Refusal) else (read, None)
-        object.__setattr__(self, "spec", spec)
-        if spec is not None:
-            storage = policies.storage_of_run(spec, self.observed.status, self.settings)
-            has_checkpoint = bool(self.training.get("checkpoint"))
-            subject = policies.Subject(self.owner.name, spec, storage, self.observed.source, has_checkpoint)
-            object.__setattr__(self, "storage", storage)
-            refused = policies.refusal(subject)
-        object.__setattr__(self, "refusal", refused)
+    @classmethod
+    def of(cls, observed: Observed, settings: Settings, now: datetime) -> "ExperimentView":
+        """Parse the document, validate it, and bring the attempts up to date."""
+        parsed = parse(ExperimentSpec, observed.object["spec"])
+        spec, rejection = (None, parsed) if isinstance(parsed, Rejection) else (parsed, None)
+        storage = _storage(spec, observed.status, settings) if spec else None
+        attempts = attempts_of(observed, now)
+        return cls(
+            observed=observed,
+            settings=settings,
+            now=now,
+            spec=spec,
+            storage=storage,
+            rejection=_validated(spec, storage, observed) if spec else rejection,
+            spec_hash=spec_hash(spec) if spec else None,
+            attempts=attempts,
+            failures=failures_of(observed, attempts),
+            restore_uri=_restore_uri(spec, observed) if spec else None,
+        )
+
+    @property
+    def document(self) -> ExperimentSpec:
+        """The spec, where the document is not rejected."""
+        assert self.spec is not None  # noqa: S101 - for the type checker: a rejected document is never rendered
+        return self.spec
 
     @property
     def owner(self) -> Owner:
@@ -67,16 +71,6 @@ class Case:
     def training(self) -> Manifest:
         """What the trainer reports."""
         return dict(self.observed.status.get("training") or {})
-
-    @cached_property
-    def attempts(self) -> tuple[Attempt, ...]:
-        """The attempts, oldest first, with the ends that are seen now."""
-        return attempts_of(self.observed, self.now)
-
-    @property
-    def failures(self) -> int:
-        """Attempts that failed or were lost, this look included."""
-        return failures_of(self.observed, self.attempts)
 
     @property
     def newest(self) -> Attempt | None:
@@ -89,35 +83,43 @@ class Case:
         return self.newest if self.newest and self.newest.outcome == "Running" else None
 
     @property
-    def next_number(self) -> int:
-        """The number of the next attempt."""
-        return (self.newest.number if self.newest else int(self.observed.status.get("attempt", 0))) + 1
+    def rejected_attempt(self) -> Attempt | None:
+        """The newest attempt, where the trainer or KubeRay rejected the document as it still stands."""
+        newest = self.newest
+        is_rejected = newest and newest.outcome == "Invalid" and newest.spec_hash in (None, self.spec_hash)
+        return newest if is_rejected else None
+
+    @property
+    def newest_number(self) -> int:
+        """The number of the newest attempt; 0 before the first."""
+        return self.newest.number if self.newest else int(self.observed.status.get("attempt", 0))
 
     @property
     def job(self) -> Manifest | None:
         """The RayJob of the newest attempt."""
-        ours = of(self.observed.jobs, self.observed.object)
-        return next((job for job in ours if self.newest and names.attempt_of(job) == self.newest.number), None)
+        owned = names.owned(self.observed.jobs, self.observed.object)
+        return next((job for job in owned if self.newest and names.attempt_of(job) == self.newest.number), None)
+
+    @property
+    def cluster_name(self) -> str | None:
+        """The name of the newest attempt's RayCluster."""
+        name: str | None = (self.job or {}).get("status", {}).get("rayClusterName")
+        return name
 
     @property
     def cluster(self) -> Manifest | None:
         """The RayCluster of the newest attempt."""
-        name = (self.job or {}).get("status", {}).get("rayClusterName")
-        return next((found for found in self.observed.clusters if found["metadata"]["name"] == name), None)
+        clusters = self.observed.clusters
+        return next((cluster for cluster in clusters if cluster["metadata"]["name"] == self.cluster_name), None)
 
     @property
-    def hash(self) -> str | None:
-        """Of what an attempt cannot change while it runs."""
-        return spec_hash(self.spec) if self.spec else None
-
-    @property
-    def wants_suspension(self) -> bool:
-        """Read even where the document is refused otherwise."""
+    def suspend_requested(self) -> bool:
+        """Whether spec.suspend is set; read even where the document is rejected otherwise."""
         return bool(self.observed.object["spec"].get("suspend"))
 
     @property
     def is_search(self) -> bool:
-        """Whether trials are run; read even where the document is refused otherwise."""
+        """Whether spec.tune is set; read even where the document is rejected otherwise."""
         return self.observed.object["spec"].get("tune") is not None
 
     @property
@@ -126,25 +128,60 @@ class Case:
         return (self.training.get("best") or self.observed.status.get("best")) if self.is_search else None
 
     @property
-    def remains(self) -> tuple[Manifest, ...]:
+    def search_progress(self) -> str:
+        """How the trials of a search stand; empty where there is none, or nothing is known of it yet."""
+        counts = self.training.get("trials")
+        if not self.is_search or not counts:
+            return ""
+        failed = counts.get("failed", 0)
+        done = counts.get("terminated", 0) + failed
+        total = done + counts.get("running", 0) + counts.get("pending", 0)
+        failures = f", {failed} of them failed" if failed else ""
+        best = f", best {self.best['trial']} with {self.best['reward']:.5g}" if self.best else ""
+        return f"search: {done} of {total} trials done{failures}{best}"
+
+    @property
+    def leftovers(self) -> tuple[Manifest, ...]:
         """What is left of attempts that have ended; with none of it, no other trainer can be writing."""
         return (*self.observed.jobs, *self.observed.clusters, *self.observed.pods)
 
     @property
-    def to_delete(self) -> tuple[Manifest, ...]:
-        """The RayJobs among the remains that nobody has deleted yet."""
-        return tuple(reference(job) for job in self.observed.jobs if not is_leaving(job))
+    def jobs_to_delete(self) -> tuple[Manifest, ...]:
+        """The RayJobs among the leftovers that nobody has deleted yet."""
+        return tuple(reference(job) for job in self.observed.jobs if not is_terminating(job))
 
     @property
-    def plan(self) -> Plan:
-        """What to render from. Only where the document is not refused."""
-        assert self.spec is not None  # noqa: S101 - for the type checker: a refused document is never rendered
-        return Plan(self.owner, self.spec, self.storage, self.settings, self.restore_uri)
+    def fields(self) -> Manifest:
+        """Fields of its status beside phase, message and conditions."""
+        metadata = Metadata.model_validate(self.observed.object["metadata"])
+        folder = run_uri(self.storage.uri, metadata) if self.storage else self.observed.status.get("storageUri")
+        return {
+            **status_fields(self.attempts, self.newest_number),
+            "failures": self.failures,
+            "cluster": self.cluster_name,
+            "storageUri": folder,
+            "best": self.best,
+        }
 
-    @property
-    def restore_uri(self) -> str | None:
-        """The checkpoint of the experiment that restoreFrom names, where it has one."""
-        asked = self.spec.restore_from if self.spec else None
-        training = ((self.observed.source or {}).get("status") or {}).get("training") or {}
-        found = training.get("bestCheckpoint" if asked and asked.which == "best" else "checkpoint") or {}
-        return found.get("uri") if asked and asked.experiment else None
+
+def _storage(spec: ExperimentSpec, status: Manifest, settings: Settings) -> Storage | None:
+    """The document's storage or the operator's; a run stays where it began when the operator's default moves."""
+    if spec.storage is not None or settings.storage is None:
+        return spec.storage
+    if folder := status.get("storageUri"):
+        return settings.storage.model_copy(update={"uri": names.storage_of(folder)})
+    return settings.storage
+
+
+def _validated(spec: ExperimentSpec, storage: Storage | None, observed: Observed) -> Rejection | None:
+    name, training = observed.object["metadata"]["name"], observed.status.get("training") or {}
+    return validate(ValidationInput(name, spec, storage, observed.source, bool(training.get("checkpoint"))))
+
+
+def _restore_uri(spec: ExperimentSpec, observed: Observed) -> str | None:
+    restore = spec.restore_from
+    if restore is None or not restore.experiment:
+        return None
+    checkpoint = observed.source_training.get("bestCheckpoint" if restore.which == "best" else "checkpoint") or {}
+    uri: str | None = checkpoint.get("uri")
+    return uri

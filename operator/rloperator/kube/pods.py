@@ -1,7 +1,4 @@
-"""From a document to the manifests of its children; pure.
-
-What both kinds share stands here: identity, rights, the document's ConfigMap, and restricted containers.
-"""
+"""What pods of both kinds need: identity, rights, the document's ConfigMap, restricted containers; pure."""
 
 import copy
 from dataclasses import dataclass
@@ -10,8 +7,8 @@ from typing import Any
 import yaml
 
 from rloperator.kube import names
-from rloperator.kube.names import Manifest
-from rltrainer.spec import API_VERSION, GROUP, Pods, Storage
+from rloperator.kube.types import Manifest
+from rltrainer.spec import API_VERSION, GROUP, PLURALS, Pods, Storage
 
 RAY_VERSION = "2.60.0"
 """The Ray of the trainer image: KubeRay chooses its probes by it."""
@@ -28,8 +25,6 @@ RESTRICTED: Manifest = {
 TMP_MOUNT: Manifest = {"name": "tmp", "mountPath": "/tmp"}  # noqa: S108 - an emptyDir of the pod, the only place to write
 TMP_VOLUME: Manifest = {"name": "tmp", "emptyDir": {}}
 DOCUMENT_MOUNT: Manifest = {"name": "document", "mountPath": names.DOCUMENT_FOLDER, "readOnly": True}
-
-_PLURAL = {"RLExperiment": "rlexperiments", "RLRollout": "rlrollouts"}
 
 
 @dataclass(frozen=True)
@@ -73,7 +68,7 @@ class Owner:
         }
 
 
-def support(owner: Owner, storage: Storage | None, more_rules: list[Manifest]) -> list[Manifest]:
+def support(owner: Owner, storage: Storage | None, extra_rules: list[Manifest]) -> list[Manifest]:
     """ServiceAccount, Role, RoleBinding and ConfigMap: what the pod of `owner` needs beside itself."""
     metadata = owner.metadata(owner.support)
     subject = {"kind": "ServiceAccount", "name": owner.support, "namespace": owner.namespace}
@@ -81,7 +76,7 @@ def support(owner: Owner, storage: Storage | None, more_rules: list[Manifest]) -
     rbac = "rbac.authorization.k8s.io/v1"
     return [
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
-        {"apiVersion": rbac, "kind": "Role", "metadata": metadata, "rules": [*_report_rules(owner), *more_rules]},
+        {"apiVersion": rbac, "kind": "Role", "metadata": metadata, "rules": [*_report_rules(owner), *extra_rules]},
         {"apiVersion": rbac, "kind": "RoleBinding", "metadata": metadata, "roleRef": role_ref, "subjects": [subject]},
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": _document(owner, storage)},
     ]
@@ -89,7 +84,7 @@ def support(owner: Owner, storage: Storage | None, more_rules: list[Manifest]) -
 
 def _report_rules(owner: Owner) -> list[Manifest]:
     """The trainer reports into its own resource, and into no other."""
-    plural = _PLURAL[owner.kind]
+    plural = PLURALS[owner.kind]
     resources = [plural, f"{plural}/status"]
     return [{"apiGroups": [GROUP], "resources": resources, "resourceNames": [owner.name], "verbs": ["get", "patch"]}]
 
