@@ -30,7 +30,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Converger:
-    """Observes, decides and acts, for one object at a time."""
+    """The loop's body: observe, decide and act, for one object at a time."""
 
     client: KubeClient
     settings: Settings
@@ -100,9 +100,10 @@ class Converger:
 
     def _report(self, observed: Observed, error: str) -> None:
         """Report on the object what the API server refuses: whoever wrote it cannot see the operator's log."""
-        self.client.record_event(observed.object, Event("Refused", error, "Warning", dedup_key=error))
+        message = f"The API server refuses: {error}"
+        self.client.record_event(observed.object, Event("Refused", message, "Warning", dedup_key=error))
         before = observed.own_status
-        status = before | {"phase": before.get("phase", "Pending"), "message": f"the API server refuses: {error}"}
+        status = before | {"phase": before.get("phase", "Pending"), "message": message}
         if status != before:
             self.client.apply_status(observed.object, status)
 

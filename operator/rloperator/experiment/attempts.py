@@ -13,6 +13,7 @@ from rltrainer.statuses import Attempt
 FAILURES = ("Failed", "Lost")
 """Outcomes that count as a failure."""
 
+_END_VERBS = {"Failed": "failed", "Lost": "was lost", "Suspended": "ends", "Replaced": "ends"}
 _MAX_RECORDED = 20
 _MAX_MESSAGE = 1024
 
@@ -72,6 +73,12 @@ def ended(attempt: Attempt, now: datetime, outcome: str, reason: str | None = No
     )
 
 
+def describe_end(number: int, outcome: str, message: str | None) -> str:
+    """Say in a sentence how an attempt ended, and in another one why, where that is known."""
+    end = f"Attempt {number} {_END_VERBS[outcome]}"
+    return f"{end}. {message.rstrip('.')}" if message else end
+
+
 def _adopted(job: Manifest) -> Attempt:
     """The record of an attempt that was made just before the operator was cut off."""
     return Attempt(
@@ -90,7 +97,7 @@ def _with_outcome(attempt: Attempt, job: Manifest | None, observed: Observed, no
         return attempt
     is_finished = _has_reported_end(attempt, observed.status)
     if job is None:
-        gone = "its RayJob was deleted, or its namespace lost it"
+        gone = "Its RayJob was deleted, or its namespace lost it"
         return ended(attempt, now, "Succeeded") if is_finished else ended(attempt, now, "Lost", "RayJobGone", gone)
     if _has_succeeded(job):
         return ended(attempt, now, "Succeeded")
@@ -102,12 +109,14 @@ def _with_outcome(attempt: Attempt, job: Manifest | None, observed: Observed, no
 def _failed(attempt: Attempt, job: Manifest, observed: Observed, now: datetime) -> Attempt:
     status = job["status"]
     if status.get("jobDeploymentStatus") == "ValidationFailed":
-        return ended(attempt, now, "Invalid", "ValidationFailed", f"KubeRay refused it: {status.get('message', '')}")
+        return ended(
+            attempt, now, "Invalid", "ValidationFailed", f"KubeRay rejected its RayJob: {status.get('message', '')}"
+        )
     training = observed.status.get("training") or {}
     if training.get("attempt") == attempt.number and (problem := training.get("error")):
         return ended(attempt, now, "Invalid", problem["reason"], problem["message"])
     if status.get("jobStatus") == "STOPPED":
-        return ended(attempt, now, "Failed", "Stopped", "its Ray job was stopped by somebody else")
+        return ended(attempt, now, "Failed", "Stopped", "Its Ray job was stopped by somebody else")
     reason = status.get("reason") or "AppFailed"
     return ended(attempt, now, "Failed", reason, out_of_memory(observed.pods) or _summary(status.get("message", "")))
 
@@ -130,7 +139,7 @@ def _has_reported_end(attempt: Attempt, status: Manifest) -> bool:
 def _summary(message: str) -> str:
     """Ray's message without the pages of log in it: its first line, and its last one."""
     if message == "Ray head pod not found." or f"{names.SUBMITTER_CONTAINER} terminated with exit code 143" in message:
-        return "its head pod was lost: deleted, evicted, or its node failed"
+        return "Its head pod was lost: it was deleted or evicted, or its node failed"
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     if len(lines) < 2:
         return message.strip()

@@ -5,7 +5,7 @@ from rloperator.experiment.view import ExperimentView
 from rloperator.kube.types import Condition, conditions_of
 from rltrainer.statuses import Attempt
 
-HEAD_READY = Condition("ClusterReady", "True", "HeadReady", "the head pod is ready")
+HEAD_READY = Condition("ClusterReady", "True", "HeadReady", "The head pod is ready")
 
 
 def default_conditions(view: ExperimentView, decision: Decision) -> tuple[Condition, ...]:
@@ -27,15 +27,15 @@ def accepted(view: ExperimentView) -> Condition:
         return Condition("Accepted", "False", view.rejection.reason, view.rejection.message)
     if attempt := view.rejected_attempt:
         return Condition("Accepted", "False", attempt.reason or "Invalid", attempt.message or "")
-    return Condition("Accepted", "True", "Accepted", "the document can be run")
+    return Condition("Accepted", "True", "Accepted", "The document can be run")
 
 
 def training(view: ExperimentView, attempt: Attempt) -> Condition:
     """That an attempt trains, and from which checkpoint it went on."""
     restored = view.training.get("restoredFrom")
     if restored and view.training.get("attempt") == attempt.number:
-        return Condition("Training", "True", "RestoredCheckpoint", f"attempt {attempt.number} went on from {restored}")
-    return Condition("Training", "True", "Training", f"attempt {attempt.number} trains")
+        return Condition("Training", "True", "RestoredCheckpoint", f"Attempt {attempt.number} went on from {restored}")
+    return Condition("Training", "True", "Training", f"Attempt {attempt.number} is training")
 
 
 def checkpoint_synced(view: ExperimentView) -> Condition:
@@ -45,8 +45,8 @@ def checkpoint_synced(view: ExperimentView) -> Condition:
     if problem := sync.get("error"):
         return Condition("CheckpointSynced", "False", problem["reason"], problem["message"])
     if not view.training.get("checkpoint"):
-        return Condition("CheckpointSynced", "Unknown", "NoCheckpoint", "no checkpoint is in storage yet")
+        return Condition("CheckpointSynced", "Unknown", "NoCheckpoint", "No checkpoint is in storage yet")
     if sync.get("pending") and old:
         # On its way: neither good news nor bad, so it stands as it stood.
         return Condition("CheckpointSynced", old["status"], old["reason"], old["message"])
-    return Condition("CheckpointSynced", "True", "Synced", "the checkpoints are in storage")
+    return Condition("CheckpointSynced", "True", "Synced", "The checkpoints are in storage")

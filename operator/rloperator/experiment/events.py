@@ -6,6 +6,7 @@ An event is what lies between the status that stood and the one that is about to
 from collections.abc import Iterator
 from typing import Literal
 
+from rloperator.experiment.attempts import describe_end
 from rloperator.experiment.view import ExperimentView
 from rloperator.kube import names, pod_problems
 from rloperator.kube.types import Conditions, Event, Manifest, conditions_of
@@ -44,10 +45,11 @@ def _attempts(view: ExperimentView, before: Manifest, after: Manifest) -> Iterat
         number, outcome = item["number"], item["outcome"]
         if number not in outcomes:
             job = names.rayjob(view.owner.name, number)
-            yield Event("AttemptStarted", f"attempt {number} is RayJob {job}", dedup_key=str(number))
+            yield Event("AttemptStarted", f"Attempt {number} is RayJob {job}", dedup_key=str(number))
         if outcomes.get(number) != outcome and outcome in _ENDS:
             reason, kind = _ENDS[outcome]
-            yield Event(reason, f"attempt {number}: {item.get('message', '')}", kind, dedup_key=str(number))
+            message = describe_end(number, outcome, item.get("message"))
+            yield Event(reason, message, kind, dedup_key=str(number))
 
 
 def _transition(
@@ -89,4 +91,4 @@ def _recovered(old: Conditions, new: Conditions) -> Iterator[Event]:
 def _resumed(old: Conditions, new: Conditions) -> Iterator[Event]:
     before, after = old.get("Suspended"), new.get("Suspended")
     if before.get("status") == "True" and after["status"] == "False":
-        yield Event("Resumed", "goes on from the newest checkpoint", dedup_key=_dedup_key(before, after))
+        yield Event("Resumed", "The run goes on from the newest checkpoint", dedup_key=_dedup_key(before, after))

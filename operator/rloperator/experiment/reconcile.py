@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from rloperator.config import Settings
 from rloperator.decisions import SOON, Decision, first_decision, outcome_of, status_of
-from rloperator.experiment.attempts import FAILURES, begun, ended, status_fields
+from rloperator.experiment.attempts import FAILURES, begun, describe_end, ended, status_fields
 from rloperator.experiment.conditions import HEAD_READY, default_conditions, training
 from rloperator.experiment.events import events
 from rloperator.experiment.patches import live_patches
@@ -28,10 +28,10 @@ def run_succeeded(view: ExperimentView) -> Decision | None:
         return None
     steps, reward = view.training.get("timestepsTotal", 0), view.training.get("reward", "unknown")
     if view.is_search:
-        reason, message = "SearchFinished", f"{view.search_progress or 'search done'}, after {steps} steps"
+        reason, message = "SearchFinished", f"{view.search_progress or 'The search is done'}, after {steps} steps"
     else:
         stop = view.training.get("stoppedBy") or "its stop condition"
-        reason, message = "StopConditionReached", f"stopped by {stop} after {steps} steps, reward {reward}"
+        reason, message = "StopConditionReached", f"Stopped by {stop} after {steps} steps, reward {reward}"
     return Decision("Succeeded", reason, message).with_condition("Succeeded", "True")
 
 
@@ -41,14 +41,13 @@ def suspend_requested(view: ExperimentView) -> Decision | None:
         return None
     phase: Phase = view.observed.status.get("phase") or "Pending"
     if view.live:
-        why = "suspension is asked for"
-        return _suspending(_ending(view, view.live, phase, "Suspended", "Suspending", why))
+        return _suspending(_ending(view, view.live, phase, "Suspended", "Suspending", "Suspension was requested"))
     if view.leftovers:
         return _suspending(_waiting_for_deletion(view, phase, "Suspending"))
     checkpoint = (view.training.get("checkpoint") or {}).get("uri") or "the newest checkpoint, if there is one,"
+    message = f"The run goes on from {checkpoint} once spec.suspend is false"
     if view.search_progress:
-        checkpoint = f"the checkpoints of its trials ({view.search_progress})"
-    message = f"goes on from {checkpoint} once spec.suspend is false"
+        message = f"The trials go on from their checkpoints once spec.suspend is false. {view.search_progress}"
     return Decision("Suspended", "Suspended", message).with_condition("Suspended", "True")
 
 
@@ -57,7 +56,7 @@ def spec_changed(view: ExperimentView) -> Decision | None:
     live = view.live
     if live is None or view.rejection or live.spec_hash in (None, view.spec_hash):
         return None
-    why = f"the document changed, and attempt {live.number + 1} runs what it says now"
+    why = f"The document changed, and attempt {live.number + 1} runs it as it is now"
     return _ending(view, live, "Provisioning", "Replaced", "DocumentChanged", why)
 
 
@@ -92,7 +91,7 @@ def trainer_rejected_document(view: ExperimentView) -> Decision | None:
     attempt = view.rejected_attempt
     if attempt is None:
         return None
-    return Decision("Invalid", attempt.reason or "Invalid", attempt.message or "the trainer refused the document")
+    return Decision("Invalid", attempt.reason or "Invalid", attempt.message or "The trainer rejected the document")
 
 
 def retries_exhausted(view: ExperimentView) -> Decision | None:
@@ -101,8 +100,8 @@ def retries_exhausted(view: ExperimentView) -> Decision | None:
     if newest is None or newest.outcome not in FAILURES or view.failures <= allowed:
         return None
     message = (
-        f"failed {view.failures} times, maxFailures is {allowed}; attempt {newest.number}: {newest.message}. "
-        "Raise maxFailures to go on from the last checkpoint"
+        f"{describe_end(newest.number, newest.outcome, newest.message)}. There were {view.failures} failures, and "
+        f"maxFailures is {allowed}: raise it to go on from the last checkpoint"
     )
     return Decision("Failed", newest.reason or "Failed", message).with_condition("Failed", "True")
 
@@ -116,9 +115,8 @@ def in_backoff(view: ExperimentView) -> Decision | None:
     left = (newest.ended_at + timedelta(seconds=delay) - view.now).total_seconds()
     if left <= 0:
         return None
-    message = (
-        f"attempt {newest.number} ended: {newest.message}. Attempt {newest.number + 1} follows after {delay:.0f} s"
-    )
+    end = describe_end(newest.number, newest.outcome, newest.message)
+    message = f"{end}. Attempt {newest.number + 1} follows after {delay:.0f} s"
     return Decision("Retrying", newest.reason or "Failed", message, requeue_after=left)
 
 
@@ -127,7 +125,7 @@ def source_has_no_checkpoint(view: ExperimentView) -> Decision | None:
     restore = view.document.restore_from
     if restore is None or restore.experiment is None or view.restore_uri or view.training.get("checkpoint"):
         return None
-    message = f'waits for experiment "{restore.experiment}" to have a checkpoint'
+    message = f'Waiting for experiment "{restore.experiment}" to have a checkpoint'
     return Decision("Pending", "WaitingForCheckpoint", message)
 
 
@@ -146,7 +144,7 @@ def no_attempt(view: ExperimentView) -> Decision:
     return Decision(
         "Provisioning",
         "Provisioning",
-        f"attempt {number} waits for its cluster",
+        f"Attempt {number} is waiting for its cluster",
         fields=status_fields((*view.attempts, attempt), number),
         apply=support_of(view),
         create=(rayjob(view, number),),
@@ -191,7 +189,7 @@ def _ending(view: ExperimentView, live: Attempt, phase: Phase, outcome: str, rea
     return Decision(
         phase,
         reason,
-        f"attempt {live.number} writes a checkpoint and goes: {why}",
+        f"Attempt {live.number} writes a checkpoint and ends. {why}",
         fields=status_fields(attempts, live.number),
         delete=view.jobs_to_delete,
         requeue_after=SOON,
@@ -202,7 +200,7 @@ def _waiting_for_deletion(view: ExperimentView, phase: Phase, reason: str) -> De
     """Delete the RayJobs that are left, and wait until all that they made is gone too."""
     children = [f"{item['kind'].lower()} {item['metadata']['name']}" for item in view.leftovers]
     more = f" and {len(children) - 3} more" if len(children) > 3 else ""
-    message = f"waits for what is left of an earlier attempt to go: {', '.join(children[:3])}{more}"
+    message = f"Waiting for what is left of an earlier attempt to be deleted: {', '.join(children[:3])}{more}"
     return Decision(phase, reason, message, delete=view.jobs_to_delete, requeue_after=SOON)
 
 
@@ -220,16 +218,16 @@ def _progress(view: ExperimentView, attempt: Attempt) -> Decision:
     problem = first_problem(pods, view.now)
     head_ready = (HEAD_READY,) if has_ready_head(pods) else ()
     if job.get("jobDeploymentStatus") in ("Suspended", "Suspending"):
-        message = f"attempt {number} waits for its queue to admit it"
+        message = f"Attempt {number} is waiting for its queue to admit it"
         return Decision("Pending", "WaitingForAdmission", message, head_ready)
     if job.get("jobStatus") == "RUNNING" or view.training.get("attempt") == number:
-        parts = (f"attempt {number} trains", view.search_progress, problem.message if problem else "")
-        message = "; ".join(part for part in parts if part)
+        parts = (f"Attempt {number} is training", view.search_progress, problem.message if problem else "")
+        message = ". ".join(part for part in parts if part)
         return Decision("Running", "Training", message, (HEAD_READY, training(view, attempt)))
     age = view.now - attempt.started_at if attempt.started_at else timedelta()
     if problem := problem or refused_pods(view.cluster, age):
         return Decision("Provisioning", problem.reason, problem.message, head_ready)
     if head_ready:
-        message = f"attempt {number}: the head is ready and starts the trainer"
+        message = f"Attempt {number} has a ready head pod, which starts the trainer"
         return Decision("Provisioning", "ClusterReady", message, head_ready)
-    return Decision("Provisioning", "Provisioning", f"attempt {number} waits for its head pod")
+    return Decision("Provisioning", "Provisioning", f"Attempt {number} is waiting for its head pod")

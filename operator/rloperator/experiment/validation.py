@@ -52,7 +52,7 @@ def storage_missing(document: ValidationInput) -> Rejection | None:
     if document.storage is not None:
         return None
     return Rejection(
-        "NoStorage", "the experiment names no storage and the operator has none: set spec.storage.uri, "
+        "NoStorage", "The experiment names no storage, and the operator has none: set spec.storage.uri, "
         "or storage.uri in the operator's Helm values"
     )  # fmt: skip
 

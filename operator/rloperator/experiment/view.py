@@ -137,8 +137,8 @@ class ExperimentView:
         done = counts.get("terminated", 0) + failed
         total = done + counts.get("running", 0) + counts.get("pending", 0)
         failures = f", {failed} of them failed" if failed else ""
-        best = f", best {self.best['trial']} with {self.best['reward']:.5g}" if self.best else ""
-        return f"search: {done} of {total} trials done{failures}{best}"
+        best = f", the best is {self.best['trial']} with {self.best['reward']:.5g}" if self.best else ""
+        return f"The search has {done} of {total} trials done{failures}{best}"
 
     @property
     def leftovers(self) -> tuple[Manifest, ...]:

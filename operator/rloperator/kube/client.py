@@ -52,7 +52,7 @@ class ApiError(Exception):
 
 
 class ConflictError(ApiError):
-    """Somebody wrote in between: the object has to be read again."""
+    """The object was written in between, and has to be read again."""
 
 
 class NameTakenError(Exception):

@@ -9,11 +9,10 @@ from rloperator.kube.types import Manifest, parse_time
 
 _IMAGE_REASONS = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull")
 _IMAGE_MESSAGE = (
-    'pod {}: image "{}" cannot be pulled: {}. '
-    "Correct spec.cluster.image (or trainerImage in the chart), or the pull secret"
+    'Pod {} cannot pull image "{}": {}. Correct spec.cluster.image (or trainerImage in the chart), or the pull secret'
 )
 _CONFIG_REASONS = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
-_CONFIG_MESSAGE = "pod {} cannot start: {}. Once that is there, the pod starts by itself"
+_CONFIG_MESSAGE = "Pod {} cannot start: {}. Once that is there, the pod starts by itself"
 
 REASONS = ("ImagePullBackOff", "CreateContainerConfigError", "Unschedulable", "PodsRefused")
 """Every reason of a PodProblem."""
@@ -42,7 +41,7 @@ def refused_pods(ray_cluster: Manifest | None, age: timedelta) -> PodProblem | N
     for condition in (ray_cluster or {}).get("status", {}).get("conditions", []):
         failing = condition["type"] == "ReplicaFailure" and condition["status"] == "True"
         if failing and age > _REFUSED_AFTER:
-            return PodProblem("PodsRefused", f"KubeRay cannot make the pods: {condition.get('message', '')}")
+            return PodProblem("PodsRefused", f"KubeRay cannot create the pods: {condition.get('message', '')}")
     return None
 
 
@@ -62,7 +61,7 @@ def out_of_memory(pods: tuple[Manifest, ...]) -> str:
     for container in (head_pod(pods) or {}).get("status", {}).get("containerStatuses", []):
         terminated = container.get("state", {}).get("terminated", {})
         if terminated.get("reason") == "OOMKilled" and container["name"] == HEAD_CONTAINER:
-            return "the head ran out of memory and was killed: raise spec.cluster.head.memory"
+            return "The head ran out of memory and was killed: raise spec.cluster.head.memory"
     return ""
 
 
@@ -83,4 +82,4 @@ def _placement(pod: Manifest, now: datetime) -> Iterator[PodProblem]:
     name, created = pod["metadata"]["name"], parse_time(pod["metadata"]["creationTimestamp"])
     for condition in pod.get("status", {}).get("conditions", []) if now - created > _UNSCHEDULABLE_AFTER else []:
         if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
-            yield PodProblem("Unschedulable", f"pod {name} fits on no node: {condition.get('message', '')}")
+            yield PodProblem("Unschedulable", f"Pod {name} fits on no node: {condition.get('message', '')}")

@@ -50,7 +50,7 @@ class Owner:
 
     @property
     def uid(self) -> str:
-        """Tells it from an earlier object of the same name."""
+        """The identity that no earlier object of the same name has."""
         return str(self.object["metadata"]["uid"])
 
     @property

@@ -37,7 +37,7 @@ class Observed:
 
     @property
     def generation(self) -> int:
-        """Counts the changes of the spec."""
+        """The number of changes of the spec."""
         return int(self.object["metadata"].get("generation", 0))
 
     @property
@@ -54,7 +54,7 @@ class Event:
     message: str
     type: Literal["Normal", "Warning"] = "Normal"
     dedup_key: str = ""
-    """Tells this occurrence from an earlier one of the same reason; the same transition always has the same key."""
+    """The same for the same transition, another one for each occurrence of a reason."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from rloperator.rollout.view import RolloutView
 def default_conditions(decision: Decision) -> tuple[Condition, ...]:
     """All conditions, as they are where the decision changes none: accepted, and not finished for its reason."""
     return (
-        Condition("Accepted", "True", "Accepted", "the document can be run"),
+        Condition("Accepted", "True", "Accepted", "The document can be run"),
         Condition("Succeeded", "False", decision.reason, decision.message),
         Condition("Failed", "False", "NotFailed"),
     )

@@ -18,7 +18,7 @@ def episodes_finished(view: RolloutView) -> Decision | None:
     """All episodes are done and reported: final, whatever becomes of the Job."""
     if not view.results.get("done"):
         return None
-    message = f"{view.results['episodes']} episodes, return {view.results.get('reward')}"
+    message = f"Finished {view.results['episodes']} episodes with return {view.results.get('reward')}"
     return Decision("Succeeded", "EpisodesFinished", message).with_condition("Succeeded", "True")
 
 
@@ -38,7 +38,9 @@ def earlier_job_exists(view: RolloutView) -> Decision | None:
     if not earlier:
         return None
     delete = tuple(reference(item) for item in earlier if not is_terminating(item))
-    return Decision("Pending", "Replacing", "waits for an earlier Job to go", delete=delete, requeue_after=SOON)
+    return Decision(
+        "Pending", "Replacing", "Waiting for an earlier Job to be deleted", delete=delete, requeue_after=SOON
+    )
 
 
 def trainer_rejected_document(view: RolloutView) -> Decision | None:
@@ -53,7 +55,7 @@ def source_has_no_checkpoint(view: RolloutView) -> Decision | None:
     """The experiment has no checkpoint yet."""
     if view.checkpoint:
         return None
-    message = f'waits for experiment "{view.document.experiment}" to have a checkpoint'
+    message = f'Waiting for experiment "{view.document.experiment}" to have a checkpoint'
     return Decision("Pending", "WaitingForCheckpoint", message)
 
 
@@ -61,9 +63,9 @@ def job_failed(view: RolloutView) -> Decision | None:
     """The Job has failed for good."""
     if view.job_failure is None:
         return None
-    reason, message = view.job_failure.get("reason") or "JobFailed", view.job_failure.get("message", "")
-    log = f"its log: kubectl logs job/{view.owner.name}"
-    return Decision("Failed", reason, f"{message}; {log}").with_condition("Failed", "True")
+    reason, message = view.job_failure.get("reason") or "JobFailed", view.job_failure.get("message") or "The Job failed"
+    message = f"{message.rstrip('.')}. Its log: kubectl logs job/{view.owner.name}"
+    return Decision("Failed", reason, message).with_condition("Failed", "True")
 
 
 def job_under_way(view: RolloutView) -> Decision | None:
@@ -74,7 +76,7 @@ def job_under_way(view: RolloutView) -> Decision | None:
         return Decision("Pending", problem.reason, problem.message, requeue_after=SOON)
     is_ready = bool(view.job.get("status", {}).get("ready", 0))
     phase: Phase = "Running" if is_ready or view.results else "Pending"
-    return Decision(phase, "JobRunning", f"runs {view.checkpoint}", requeue_after=None if is_ready else SOON)
+    return Decision(phase, "JobRunning", f"The Job runs {view.checkpoint}", requeue_after=None if is_ready else SOON)
 
 
 def no_job(view: RolloutView) -> Decision:
@@ -82,7 +84,7 @@ def no_job(view: RolloutView) -> Decision:
     return Decision(
         "Pending",
         "JobStarted",
-        f"runs {view.checkpoint}",
+        f"The Job runs {view.checkpoint}",
         fields={"job": view.owner.name, "checkpoint": view.checkpoint},
         apply=support_of(view),
         create=(job(view),),

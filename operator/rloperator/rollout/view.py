@@ -100,9 +100,9 @@ def _storage(spec: RolloutSpec, observed: Observed, settings: Settings) -> Stora
 
 def _validated(spec: RolloutSpec, storage: Storage | None, observed: Observed) -> Rejection | None:
     if spec.experiment and observed.source is None:
-        return Rejection("ExperimentNotFound", f'there is no RLExperiment "{spec.experiment}" in this namespace')
+        return Rejection("ExperimentNotFound", f'There is no RLExperiment "{spec.experiment}" in this namespace')
     if storage is None:
-        return Rejection("NoStorage", "neither the rollout nor its experiment nor the operator names a storage")
+        return Rejection("NoStorage", "Neither the rollout nor its experiment nor the operator names a storage")
     return None
 
 

@@ -1,4 +1,4 @@
-"""The behaviour of an experiment as rows: what is observed, and what comes out."""
+"""The behavior of an experiment as rows: what is observed, and what comes out."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -46,7 +46,7 @@ def leaving(child: Manifest) -> Manifest:
 
 TRAINED: Manifest = {"attempt": 1, "stoppedBy": "timesteps_total", "timestepsTotal": 1000, "reward": "480.0",
                      "checkpoint": {"uri": b.FOLDER + "/checkpoints/checkpoint_000010"}}  # fmt: skip
-BROKEN: Manifest = {"attempt": 1, "error": {"reason": "EnvironmentNotFound", "message": 'no environment "CartPool"'}}
+BROKEN: Manifest = {"attempt": 1, "error": {"reason": "EnvironmentNotFound", "message": 'No environment "CartPool"'}}
 SOURCE: Manifest = {
     "status": {"training": {"checkpoint": {"uri": "s3://o/c1"}, "bestCheckpoint": {"uri": "s3://o/b1"}}}
 }
@@ -79,7 +79,7 @@ ROWS = (
         events=("WaitingForAdmission",)),
     Row("success", see(b.status(b.record(1), training=TRAINED), (b.rayjob(1, **b.SUCCEEDED),)), "Succeeded",
         ("Succeeded", "True", "StopConditionReached"), outcomes=("Succeeded",),
-        events=("Succeeded",), message="stopped by timesteps_total after 1000 steps, reward 480.0"),
+        events=("Succeeded",), message="Stopped by timesteps_total after 1000 steps, reward 480.0"),
     Row("success stays, with the job gone and the document changed",
         see(b.status(b.record(1, "Succeeded")), env="Acrobot-v1"), "Succeeded", outcomes=("Succeeded",),
         events=("Succeeded",)),
@@ -94,7 +94,8 @@ ROWS = (
     Row("a job that is gone is a lost attempt", see(b.status(b.record(1))), "Retrying",
         outcomes=("Lost",), failures=1, events=("AttemptLost",), requeue=10.0),
     Row("a job stopped by somebody is no success", see(b.status(b.record(1)), (b.rayjob(1, **b.STOPPED),)),
-        "Retrying", outcomes=("Failed",), failures=1, events=("AttemptFailed",), requeue=10.0, message="somebody else"),
+        "Retrying", outcomes=("Failed",), failures=1, events=("AttemptFailed",), requeue=10.0,
+        message="Attempt 1 failed. Its Ray job was stopped by somebody else. Attempt 2 follows after 10 s"),
     Row("Ray's pages of log become a line",
         see(b.status(b.record(1)), (b.rayjob(1, **b.failed(
             "Job entrypoint command failed with exit code 1, last available logs (truncated to 20,000 chars):\n"
@@ -110,14 +111,16 @@ ROWS = (
         outcomes=("Failed",), failures=1, requeue=2.0),
     Row("never two trainers: a pod that is still there is waited for",
         see(b.status(b.record(1, "Failed"), failures=1), pods=(leaving(b.pod(1)),)), "Retrying",
-        outcomes=("Failed",), failures=1, requeue=2.0, message="pod cartpole-a1-head"),
+        outcomes=("Failed",), failures=1, requeue=2.0,
+        message="Waiting for what is left of an earlier attempt to be deleted: pod cartpole-a1-head"),
     Row("then the next attempt starts", see(b.status(b.record(1, "Failed"), failures=1)), "Provisioning",
         created=("cartpole-a2",), outcomes=("Failed", "Running"), failures=1, events=("AttemptStarted",), requeue=2.0),
     Row("the third failure waits four times as long",
         see(b.status(b.record(3, "Failed", ago=30), failures=3)), "Retrying", outcomes=("Failed",), failures=3,
-        requeue=10.0, message="after 40 s"),
+        requeue=10.0, message="Attempt 3 failed. Attempt 4 follows after 40 s"),
     Row("more failures than allowed", see(b.status(b.record(4, "Failed"), failures=4)), "Failed",
-        ("Failed", "True", "Failed"), outcomes=("Failed",), failures=4, events=("Failed",), message="maxFailures is 3"),
+        ("Failed", "True", "Failed"), outcomes=("Failed",), failures=4, events=("Failed",),
+        message="Attempt 4 failed. There were 4 failures, and maxFailures is 3: raise it to go on"),
     Row("raising maxFailures goes on", see(b.status(b.record(4, "Failed", ago=400), failures=4), maxFailures=4),
         "Provisioning", created=("cartpole-a5",), outcomes=("Failed", "Running"), failures=4,
         events=("AttemptStarted",), requeue=2.0),
@@ -196,24 +199,27 @@ ROWS = (
         events=("CreateContainerConfigError",), message='secret "s3" not found'),
     Row("a bucket that is not there",
         see(b.status(b.record(1), training={"attempt": 1, "sync": {"pending": 1, "error": {
-            "reason": "BucketNotFound", "message": "no bucket b"}}}), (b.rayjob(1, **b.RUNNING),)), "Running",
+            "reason": "BucketNotFound", "message": "No bucket b"}}}), (b.rayjob(1, **b.RUNNING),)), "Running",
         ("CheckpointSynced", "False", "BucketNotFound"), outcomes=("Running",),
         events=("ClusterReady", "Training", "CheckpointSyncFailed")),
     Row("a search says how its trials stand",
         see(b.status(b.record(1, specHash=b.hash_of(tune=TUNE)), training=SEARCHING), (b.rayjob(1, **b.RUNNING),),
             tune=TUNE), "Running", outcomes=("Running",), events=("ClusterReady", "Training"),
-        message="attempt 1 trains; search: 5 of 8 trials done, 1 of them failed, best PPO_3 with 487.25"),
+        message="Attempt 1 is training. The search has 5 of 8 trials done, 1 of them failed, the best is PPO_3 with "
+                "487.25"),
     Row("a search whose trials nothing is known of yet",
         see(b.status(b.record(1, specHash=b.hash_of(tune=TUNE))), (b.rayjob(1, **b.RUNNING),), tune=TUNE),
-        "Running", outcomes=("Running",), events=("ClusterReady", "Training"), message="attempt 1 trains"),
+        "Running", outcomes=("Running",), events=("ClusterReady", "Training"), message="Attempt 1 is training"),
     Row("a search that is finished",
         see(b.status(b.record(1, specHash=b.hash_of(tune=TUNE)), training=SEARCHED), (b.rayjob(1, **b.SUCCEEDED),),
             tune=TUNE), "Succeeded", ("Succeeded", "True", "SearchFinished"), outcomes=("Succeeded",),
-        events=("Succeeded",), message="search: 8 of 8 trials done, best PPO_3 with 487.25, after 1000 steps"),
+        events=("Succeeded",),
+        message="The search has 8 of 8 trials done, the best is PPO_3 with 487.25, after 1000 steps"),
     Row("a suspended search goes on with its trials",
         see(b.status(b.record(1, "Suspended", specHash=b.hash_of(tune=TUNE)), phase="Running", training=SEARCHING),
             suspend=True, tune=TUNE), "Suspended", ("Suspended", "True", "Suspended"), outcomes=("Suspended",),
-        events=("Suspended",), message="goes on from the checkpoints of its trials (search: 5 of 8"),
+        events=("Suspended",),
+        message="The trials go on from their checkpoints once spec.suspend is false. The search has 5 of 8"),
     Row("another search ends the attempt, as any other change does",
         see(b.status(b.record(1, specHash=b.hash_of(tune=TUNE | {"numSamples": 4})), training=SEARCHING),
             (b.rayjob(1, **b.RUNNING),), tune=TUNE), "Provisioning", ("ClusterReady", "False", "DocumentChanged"),
@@ -257,6 +263,18 @@ def test_every_condition_is_there_and_as_the_crd_wants_it(row: Row) -> None:
     kinds = ["Accepted", "ClusterReady", "Training", "CheckpointSynced", "Suspended", "Succeeded", "Failed"]
     assert [condition.type for condition in checked.conditions] == kinds
     assert all(condition.observed_generation == 1 for condition in checked.conditions)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.what)
+def test_every_message_is_a_sentence(row: Row) -> None:
+    """Kubernetes begins its messages with a capital, and what is wrong with a field with the field's path."""
+    outcome = reconcile(row.observed, b.SETTINGS, b.NOW)
+    assert outcome.status is not None
+    conditions = [condition["message"] for condition in outcome.status["conditions"] if condition["message"]]
+    for message in (outcome.status["message"], *conditions, *(event.message for event in outcome.events)):
+        assert message[0].isupper() or message.startswith("spec."), message
+        assert "None" not in message
+        assert ".." not in message.replace("...", "")
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.what)

@@ -1,4 +1,4 @@
-"""The behaviour of a rollout as rows."""
+"""The behavior of a rollout as rows."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -41,8 +41,10 @@ class Row:
     deleted: int = 0
 
 
-GIVEN_UP = {"conditions": [{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "message": "no"}]}
-ERROR = {"episodes": 0, "timesteps": 0, "error": {"reason": "CheckpointNotFound", "message": "no checkpoint s3://b/c1"}}
+GIVEN_UP = {
+    "conditions": [{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "message": "No more retries"}]
+}
+ERROR = {"episodes": 0, "timesteps": 0, "error": {"reason": "CheckpointNotFound", "message": "No checkpoint s3://b/c1"}}
 
 ROWS = (
     Row("new", see(), "Pending", "JobStarted", created=1),
@@ -76,6 +78,7 @@ def test_row(row: Row) -> None:
     assert conditions_of(outcome.status).get(kind)["reason"] == row.reason
     assert [condition.type for condition in checked.conditions] == ["Accepted", "Succeeded", "Failed"]
     assert len(outcome.events) == 1
+    assert outcome.status["message"][0].isupper()
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.what)
