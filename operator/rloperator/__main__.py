@@ -1,4 +1,4 @@
-"""`rloperator`: reads its settings from flags or the environment, waits for the CRDs, and runs kopf."""
+"""`rloperator`: settings from flags or the environment, a wait for the CRDs, and kopf."""
 
 import argparse
 import logging
@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import kopf
 from pydantic import ValidationError
 
-from rloperator.cluster import Cluster, connect
 from rloperator.config import Settings
+from rloperator.kube.client import KubeClient, connect
 from rltrainer.api.base import API_VERSION
 from rltrainer.api.experiment import Storage
 from rltrainer.api.options import complaint
@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def settings_of(args: argparse.Namespace) -> Settings:
-    """The settings that the flags say. Raises ValueError with a message for the person at the keyboard."""
+    """The settings in the flags. Raises ValueError with a message for the person at the keyboard."""
     if not args.trainer_image:
         raise ValueError(
             "--trainer-image (or RLOPERATOR_TRAINER_IMAGE) is needed: the image of experiments that name none"
@@ -74,31 +74,31 @@ def _storage(args: argparse.Namespace) -> Storage | None:
         "region": args.storage_region,
         "credentialsSecret": args.storage_credentials_secret,
     }
-    given = {name: value for name, value in fields.items() if value}
-    if not given:
+    fields = {name: value for name, value in fields.items() if value}
+    if not fields:
         return None
-    if "uri" not in given:
-        raise ValueError(f"--storage-uri is needed beside {', '.join(given)}")
+    if "uri" not in fields:
+        raise ValueError(f"--storage-uri is needed beside {', '.join(fields)}")
     try:
-        return Storage.model_validate(given)
+        return Storage.model_validate(fields)
     except ValidationError as error:
         raise ValueError(complaint(error, "--storage", Storage)) from None
 
 
-def wait_for_kinds(cluster: Cluster, every: float = 10.0) -> None:
+def wait_for_kinds(client: KubeClient, every: float = 10.0) -> None:
     """Return once the API server serves every kind that the operator watches."""
-    while missing := [kind for kind in _NEEDED if not cluster.knows(*kind)]:
+    while missing := [kind for kind in _NEEDED if not client.serves(*kind)]:
         for api_version, kind in missing:
             advice = _NEEDED[api_version, kind]
-            log.warning("waits: the API server knows no %s of %s: %s", kind, api_version, advice)
+            log.warning("waiting: the API server serves no %s of %s: %s", kind, api_version, advice)
         time.sleep(every)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run until told to stop."""
+    """Run until stopped."""
     args = parser().parse_args(argv)
     logging.basicConfig(level=args.log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # its retries are told once they are used up
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # its retries are logged once they are used up
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
     logging.getLogger("kopf").setLevel(max(logging.getLogger().level, logging.WARNING))
     try:
@@ -106,9 +106,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    wait_for_kinds(Cluster(connect(1)))
-    log.info("serves %s", f"namespace {settings.namespace}" if settings.namespace else "all namespaces")
-    from rloperator import handlers  # noqa: F401, PLC0415 - importing it registers the handlers
+    wait_for_kinds(KubeClient(connect(1)))
+    log.info("serving %s", f"namespace {settings.namespace}" if settings.namespace else "all namespaces")
+    from rloperator.controller import handlers  # noqa: F401, PLC0415 - importing it registers the handlers
 
     kopf.run(
         standalone=True,

@@ -1,4 +1,4 @@
-"""What the operator is told when it starts."""
+"""What the operator is started with."""
 
 from dataclasses import dataclass
 

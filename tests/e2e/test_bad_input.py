@@ -23,9 +23,9 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("spec", "said"), REFUSED, ids=[said for _, said in REFUSED])
-def test_apply_refuses_and_names_the_field(namespace: str, spec: dict[str, Any], said: str) -> None:
-    with pytest.raises(KubectlError, match=said):
+@pytest.mark.parametrize(("spec", "message"), REFUSED, ids=[message for _, message in REFUSED])
+def test_apply_refuses_and_names_the_field(namespace: str, spec: dict[str, Any], message: str) -> None:
+    with pytest.raises(KubectlError, match=message):
         apply(document("refused", **spec), namespace)
     assert get("rlexperiment", "refused", namespace) is None
 

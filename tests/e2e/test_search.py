@@ -70,7 +70,7 @@ def test_a_search_survives_its_head_and_its_best_trial_is_rolled_out(
     folder, _, name = best["checkpoint"]["uri"].rpartition("/")
     assert folder == f"{status['storageUri']}/{best['trial']}/checkpoints"
     assert f"{name}/manifest.json" in listed(s3, folder)
-    assert f"search: 8 of 8 trials done, best {best['trial']}" in status["message"]
+    assert f"The search has 8 of 8 trials done, the best is {best['trial']}" in status["message"]
     shown = kubectl("get", "rlx", "search", "-o", "wide", namespace=experiment.namespace)
     assert "8/8" in shown
     assert best["trial"] in shown
@@ -150,9 +150,9 @@ REFUSED: tuple[tuple[Manifest, str], ...] = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize(("spec", "said"), REFUSED, ids=[str(spec) for spec, _ in REFUSED])
-def test_apply_refuses_a_search_that_cannot_be(namespace: str, spec: Manifest, said: str) -> None:
-    with pytest.raises(KubectlError, match=said):
+@pytest.mark.parametrize(("spec", "message"), REFUSED, ids=[str(spec) for spec, _ in REFUSED])
+def test_apply_refuses_a_search_that_cannot_be(namespace: str, spec: Manifest, message: str) -> None:
+    with pytest.raises(KubectlError, match=message):
         apply(document("refused", **spec), namespace)
 
 

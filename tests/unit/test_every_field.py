@@ -16,9 +16,10 @@ from typing import Any, NamedTuple, get_args, get_origin
 import pytest
 import yaml
 from pydantic import BaseModel
-from rloperator import reconcile, rollouts
 from rloperator.config import Settings
-from rloperator.observed import Observed
+from rloperator.experiment import reconcile as of_experiments
+from rloperator.kube.types import Observed
+from rloperator.rollout import reconcile as of_rollouts
 
 from rltrainer.api.documents import Experiment
 from rltrainer.api.experiment import ExperimentSpec, Storage
@@ -69,19 +70,19 @@ def outcome(module: Any, document: dict[str, Any], source: dict[str, Any] | None
 
 def operator(spec: Spec) -> Any:
     """A new experiment, beside one that it may go on from."""
-    return outcome(reconcile, owner("RLExperiment", spec), SOURCE)
+    return outcome(of_experiments, owner("RLExperiment", spec), SOURCE)
 
 
 def failures(spec: Spec) -> Any:
     """An experiment whose first attempt has failed."""
     times = {"startedAt": "2029-12-31T00:00:00Z", "endedAt": "2029-12-31T01:00:00Z"}
     attempt = {"number": 1, "outcome": "Failed", "specHash": "a", **times}
-    return outcome(reconcile, owner("RLExperiment", spec, attempt=1, failures=1, attempts=[attempt]))
+    return outcome(of_experiments, owner("RLExperiment", spec, attempt=1, failures=1, attempts=[attempt]))
 
 
 def job(spec: Spec) -> Any:
     """A new rollout, of the experiment that it names."""
-    return outcome(rollouts, owner("RLRollout", spec), SOURCE if "experiment" in spec else None)
+    return outcome(of_rollouts, owner("RLRollout", spec), SOURCE if "experiment" in spec else None)
 
 
 TIMES = ("time_", "sample_time", "learn_time", "timesteps_per_second")
@@ -116,9 +117,9 @@ def store(spec: Spec) -> Any:
 
 def origin(spec: Spec) -> Any:
     """Which checkpoint the trainer starts from."""
-    from rltrainer.storage.restore import given_uri
+    from rltrainer.storage.restore import restore_uri
 
-    return given_uri(ExperimentSpec.model_validate(spec), None)
+    return restore_uri(ExperimentSpec.model_validate(spec), None)
 
 
 def trials(spec: Spec) -> Any:
@@ -148,8 +149,8 @@ def scheduler(spec: Spec) -> Any:
     assert read.tune is not None
     made: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
-        for name in search.MAKE:
-            patch.setitem(search.MAKE, name, lambda name=name, **arguments: made.append((name, arguments)))
+        for name in search.SCHEDULER_CLASSES:
+            patch.setitem(search.SCHEDULER_CLASSES, name, lambda name=name, **arguments: made.append((name, arguments)))
         search.scheduler(read, read.tune, Journal(metric="", mode="max"), Path())
     return [(name, {key: value for key, value in arguments.items() if not callable(value)}) for name, arguments in made]
 

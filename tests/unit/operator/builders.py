@@ -3,11 +3,11 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from rloperator import attempt, names
 from rloperator.config import Settings
-from rloperator.names import Manifest
-from rloperator.observed import Observed, stamp
-from rloperator.reconcile import reconcile
+from rloperator.experiment.attempts import spec_hash
+from rloperator.experiment.reconcile import reconcile
+from rloperator.kube import names
+from rloperator.kube.types import Manifest, Observed, format_time
 
 from rltrainer.api.experiment import ExperimentSpec, Storage
 
@@ -31,14 +31,14 @@ def experiment(status: Manifest | None = None, generation: int = 1, uid: str = U
 
 
 def hash_of(**spec: Any) -> str:
-    return attempt.spec_hash(ExperimentSpec.model_validate({"run": "PPO", "env": "CartPole-v1", **spec}))
+    return spec_hash(ExperimentSpec.model_validate({"run": "PPO", "env": "CartPole-v1", **spec}))
 
 
 def record(number: int, outcome: str = "Running", ago: float = 60, **fields: Any) -> Manifest:
     """An attempt as the status records it; an ended one ended `ago` seconds before NOW."""
-    begun = {"number": number, "outcome": outcome, "startedAt": stamp(NOW - timedelta(seconds=600)),
+    begun = {"number": number, "outcome": outcome, "startedAt": format_time(NOW - timedelta(seconds=600)),
              "specHash": hash_of()}  # fmt: skip
-    end = {} if outcome == "Running" else {"endedAt": stamp(NOW - timedelta(seconds=ago))}
+    end = {} if outcome == "Running" else {"endedAt": format_time(NOW - timedelta(seconds=ago))}
     return begun | end | fields
 
 
@@ -48,9 +48,9 @@ def status(*attempts: Manifest, failures: int = 0, **fields: Any) -> Manifest:
     return {"attempt": number, "failures": failures, "attempts": list(attempts), **fields}
 
 
-def rayjob(number: int, uid: str = UID, spec_hash: str | None = None, **state: Any) -> Manifest:
+def rayjob(number: int, uid: str = UID, ran: str | None = None, **state: Any) -> Manifest:
     """An attempt's RayJob with a status."""
-    labels = {names.EXPERIMENT: "cartpole", names.OWNER_UID: uid, names.ATTEMPT: str(number)}
+    labels = {names.EXPERIMENT_LABEL: "cartpole", names.OWNER_UID_LABEL: uid, names.ATTEMPT_LABEL: str(number)}
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayJob",
@@ -59,8 +59,8 @@ def rayjob(number: int, uid: str = UID, spec_hash: str | None = None, **state: A
             "namespace": "team",
             "uid": f"job-{number}",
             "labels": labels,
-            "annotations": {names.SPEC_HASH: spec_hash or hash_of()},
-            "creationTimestamp": stamp(NOW - timedelta(seconds=600)),
+            "annotations": {names.SPEC_HASH_ANNOTATION: ran or hash_of()},
+            "creationTimestamp": format_time(NOW - timedelta(seconds=600)),
         },
         "spec": {"ttlSecondsAfterFinished": 0},
         "status": {"rayClusterName": f"cartpole-a{number}-xyz", **state},
@@ -90,7 +90,11 @@ def ray_cluster(number: int, workers: list[Manifest] | None = None, **sidecar: A
             "name": f"cartpole-a{number}-xyz",
             "namespace": "team",
             "uid": f"cluster-{number}",
-            "labels": {names.EXPERIMENT: "cartpole", names.OWNER_UID: UID, names.ATTEMPT: str(number)},
+            "labels": {
+                names.EXPERIMENT_LABEL: "cartpole",
+                names.OWNER_UID_LABEL: UID,
+                names.ATTEMPT_LABEL: str(number),
+            },
         },
         "spec": {
             "headGroupSpec": {"template": {"spec": {"containers": containers}}},
@@ -101,7 +105,7 @@ def ray_cluster(number: int, workers: list[Manifest] | None = None, **sidecar: A
 
 def pod(number: int, kind: str = "head", **state: Any) -> Manifest:
     """A pod of an attempt."""
-    labels = {names.EXPERIMENT: "cartpole", names.OWNER_UID: UID, "ray.io/node-type": kind}
+    labels = {names.EXPERIMENT_LABEL: "cartpole", names.OWNER_UID_LABEL: UID, "ray.io/node-type": kind}
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -110,7 +114,7 @@ def pod(number: int, kind: str = "head", **state: Any) -> Manifest:
             "namespace": "team",
             "uid": f"pod-{number}",
             "labels": labels,
-            "creationTimestamp": stamp(NOW - timedelta(seconds=300)),
+            "creationTimestamp": format_time(NOW - timedelta(seconds=300)),
         },
         "status": state,
     }
@@ -126,7 +130,7 @@ def waiting(reason: str, message: str, image: str = "trainer:1") -> Manifest:
 
 
 def settled(observed: Observed) -> Observed:
-    """The same, with the status that reconcile gives it: what is left to tell has been told."""
+    """The same, with the status that reconcile gives it: its events have been recorded."""
     outcome = reconcile(observed, SETTINGS, NOW)
     training = observed.status.get("training")
     after = (outcome.status or observed.status) | ({"training": training} if training else {})

@@ -5,10 +5,9 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
-from rloperator import names
-from rloperator.cluster import Cluster, ConflictError
-from rloperator.names import Manifest
-from rloperator.observed import Event, stamp
+from rloperator.kube import names
+from rloperator.kube.client import ConflictError, KubeClient
+from rloperator.kube.types import Event, Manifest, format_time
 
 from tests.unit.operator.builders import NOW
 
@@ -17,7 +16,7 @@ class CrashError(BaseException):
     """The operator dies here. No handler of the operator may catch it."""
 
 
-class FakeCluster(Cluster):
+class FakeCluster(KubeClient):
     """Holds objects by kind and name. Writes count; after those numbered in `deadly` the operator dies."""
 
     def __init__(self, deadly: frozenset[int] = frozenset()) -> None:
@@ -41,7 +40,7 @@ class FakeCluster(Cluster):
         """As the API server stores it."""
         self._serial += 1
         key = (manifest["kind"], manifest["metadata"]["name"])
-        metadata = {"uid": f"uid-{self._serial}", "creationTimestamp": stamp(self.now)} | manifest["metadata"]
+        metadata = {"uid": f"uid-{self._serial}", "creationTimestamp": format_time(self.now)} | manifest["metadata"]
         stored = copy.deepcopy(manifest) | {"metadata": metadata | {"resourceVersion": str(self._serial)}}
         self.objects[key] = stored
         return stored
@@ -51,8 +50,8 @@ class FakeCluster(Cluster):
 
     def list(self, api_version: str, kind: str, namespace: str | None, selector: str = "") -> Iterator[Manifest]:
         label, _, value = selector.partition("=")
-        for (found, _), item in sorted(self.objects.items()):
-            if found == kind and item["metadata"].get("labels", {}).get(label) == value:
+        for (item_kind, _), item in sorted(self.objects.items()):
+            if item_kind == kind and item["metadata"].get("labels", {}).get(label) == value:
                 yield copy.deepcopy(item)
 
     def apply(self, manifest: Manifest, always: bool = False) -> None:
@@ -84,7 +83,7 @@ class FakeCluster(Cluster):
     def delete(self, target: Manifest) -> None:
         item = self.objects.get((target["kind"], target["metadata"]["name"]))
         if item and item["metadata"]["uid"] == target["metadata"]["uid"]:
-            item["metadata"]["deletionTimestamp"] = stamp(self.now)
+            item["metadata"]["deletionTimestamp"] = format_time(self.now)
         self._wrote()
 
     def apply_status(self, read: Manifest, status: Manifest) -> None:
@@ -95,8 +94,8 @@ class FakeCluster(Cluster):
         self.put(item | {"status": copy.deepcopy(status) | theirs})
         self._wrote()
 
-    def tell(self, about: Manifest, event: Event) -> None:
-        self.events.setdefault(f"{event.reason} {event.anchor}", (event.reason, event.message))
+    def record_event(self, about: Manifest, event: Event) -> None:
+        self.events.setdefault(f"{event.reason} {event.dedup_key}", (event.reason, event.message))
         self._wrote()
 
     def state(self) -> tuple[int, int, int]:
@@ -136,7 +135,7 @@ class FakeCluster(Cluster):
         if item["kind"] == "RayCluster" or "deletionTimestamp" in item["metadata"]:
             del self.objects[key]
         else:
-            item["metadata"]["deletionTimestamp"] = stamp(self.now)
+            item["metadata"]["deletionTimestamp"] = format_time(self.now)
 
     def report(self, name: str, **training: Any) -> None:
         """The trainer reports."""

@@ -1,9 +1,9 @@
-"""What the API server refuses is said on the object, and taken up again once it no longer does."""
+"""What the API server refuses is reported on the object, and taken up again once it no longer does."""
 
 import pytest
-from rloperator.cluster import ApiError, NameTakenError
-from rloperator.converge import Converger, Key
-from rloperator.names import Manifest
+from rloperator.controller.converge import Converger, Key
+from rloperator.kube.client import ApiError, NameTakenError
+from rloperator.kube.types import Manifest
 
 from tests.unit.operator.builders import SETTINGS, experiment
 from tests.unit.operator.fake import FakeCluster
@@ -28,21 +28,21 @@ class Refusing(FakeCluster):
 
 
 @pytest.mark.parametrize("error", [ApiError(403, QUOTA), NameTakenError("another cartpole-a1 is there")], ids=str)
-def test_a_refusal_is_said_once_and_is_no_attempt(error: Exception) -> None:
+def test_a_refusal_is_reported_once_and_is_no_attempt(error: Exception) -> None:
     world = Refusing()
     world.error = error
     world.put(experiment())
     converger = Converger(world, SETTINGS, world.clock)
     for _ in range(3):
         with pytest.raises(type(error)):
-            converger.converge(KEY)
+            converger.reconcile_key(KEY)
     assert world.status["phase"] == "Pending"
     assert str(error) in world.status["message"]
     assert "attempts" not in world.status
     assert [reason for reason, _ in world.events.values()].count("Refused") == 1
 
     world.error = None
-    converger.converge(KEY)
+    converger.reconcile_key(KEY)
     assert world.status["phase"] == "Provisioning"
     assert world.made == ["cartpole-a1"]
 
@@ -52,10 +52,10 @@ def test_an_api_server_in_trouble_is_not_the_documents_trouble() -> None:
     world.error = ApiError(500, "etcd has no leader")
     world.put(experiment())
     with pytest.raises(ApiError):
-        Converger(world, SETTINGS, world.clock).converge(KEY)
+        Converger(world, SETTINGS, world.clock).reconcile_key(KEY)
     assert not world.status
     assert not world.events
 
 
 def test_an_object_that_is_gone_is_nothing_to_do() -> None:
-    assert Converger(FakeCluster(), SETTINGS).converge(KEY) is None
+    assert Converger(FakeCluster(), SETTINGS).reconcile_key(KEY) is None

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
-from rloperator.cluster import ConflictError
-from rloperator.converge import Converger, Key
-from rloperator.names import Manifest
+from rloperator.controller.converge import Converger, Key
+from rloperator.kube.client import ConflictError
+from rloperator.kube.types import Manifest
 
 from tests.unit.operator.builders import SETTINGS, experiment
 from tests.unit.operator.fake import CrashError, FakeCluster
@@ -55,7 +55,7 @@ def settle(world: FakeCluster) -> None:
         before = world.state()
         for _ in range(2):
             with suppress(CrashError, ConflictError):
-                Converger(world, SETTINGS, world.clock).converge(KEY)
+                Converger(world, SETTINGS, world.clock).reconcile_key(KEY)
         world.tick()
         quiet = quiet + 1 if world.state() == before else 0
 

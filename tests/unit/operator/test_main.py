@@ -20,7 +20,7 @@ def test_flags_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         ([], "--trainer-image"),
         (["--trainer-image=x", "--storage-endpoint=http://s3"], "--storage-uri is needed beside endpoint"),
@@ -30,16 +30,16 @@ def test_flags_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     ids=str,
 )
 def test_bad_flags_end_with_a_message(
-    flags: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    flags: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RLOPERATOR_TRAINER_IMAGE", raising=False)
     assert main(flags) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_the_operator_needs_neither_torch_nor_ray() -> None:
     script = (
-        "import sys, rloperator.handlers, rloperator.__main__; "
+        "import sys, rloperator.controller.handlers, rloperator.__main__; "
         "sys.exit(','.join({'torch', 'ray', 'numpy', 'gymnasium'} & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

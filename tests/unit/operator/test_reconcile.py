@@ -1,13 +1,12 @@
-"""The behaviour of an experiment as rows: what is observed, and what comes out."""
+"""The behavior of an experiment as rows: what is observed, and what comes out."""
 
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from rloperator.names import Manifest
-from rloperator.observed import Observed, Outcome, conditions_of
-from rloperator.reconcile import reconcile
+from rloperator.experiment.reconcile import reconcile
+from rloperator.kube.types import Manifest, Observed, Outcome, conditions_of
 
 from tests.unit.operator import builders as b
 
@@ -27,7 +26,7 @@ class Row:
     failures: int = 0
     events: tuple[str, ...] = ()
     requeue: float | None = None
-    said: str = ""
+    message: str = ""
 
 
 def see(
@@ -47,7 +46,7 @@ def leaving(child: Manifest) -> Manifest:
 
 TRAINED: Manifest = {"attempt": 1, "stoppedBy": "timesteps_total", "timestepsTotal": 1000, "reward": "480.0",
                      "checkpoint": {"uri": b.FOLDER + "/checkpoints/checkpoint_000010"}}  # fmt: skip
-BROKEN: Manifest = {"attempt": 1, "error": {"reason": "EnvironmentNotFound", "message": 'no environment "CartPool"'}}
+BROKEN: Manifest = {"attempt": 1, "error": {"reason": "EnvironmentNotFound", "message": 'No environment "CartPool"'}}
 SOURCE: Manifest = {
     "status": {"training": {"checkpoint": {"uri": "s3://o/c1"}, "bestCheckpoint": {"uri": "s3://o/b1"}}}
 }
@@ -80,7 +79,7 @@ ROWS = (
         events=("WaitingForAdmission",)),
     Row("success", see(b.status(b.record(1), training=TRAINED), (b.rayjob(1, **b.SUCCEEDED),)), "Succeeded",
         ("Succeeded", "True", "StopConditionReached"), outcomes=("Succeeded",),
-        events=("Succeeded",), said="stopped by timesteps_total after 1000 steps, reward 480.0"),
+        events=("Succeeded",), message="Stopped by timesteps_total after 1000 steps, reward 480.0"),
     Row("success stays, with the job gone and the document changed",
         see(b.status(b.record(1, "Succeeded")), env="Acrobot-v1"), "Succeeded", outcomes=("Succeeded",),
         events=("Succeeded",)),
@@ -91,17 +90,18 @@ ROWS = (
         see(b.status(b.record(1), training=TRAINED)), "Succeeded", outcomes=("Succeeded",), events=("Succeeded",)),
     Row("a lost head is a failure, and the next attempt waits",
         see(b.status(b.record(1)), (b.rayjob(1, **b.failed()),)), "Retrying", ("Training", "False", "AppFailed"),
-        outcomes=("Failed",), failures=1, events=("AttemptFailed",), requeue=10.0, said="head pod was lost"),
+        outcomes=("Failed",), failures=1, events=("AttemptFailed",), requeue=10.0, message="head pod was lost"),
     Row("a job that is gone is a lost attempt", see(b.status(b.record(1))), "Retrying",
         outcomes=("Lost",), failures=1, events=("AttemptLost",), requeue=10.0),
     Row("a job stopped by somebody is no success", see(b.status(b.record(1)), (b.rayjob(1, **b.STOPPED),)),
-        "Retrying", outcomes=("Failed",), failures=1, events=("AttemptFailed",), requeue=10.0, said="somebody else"),
+        "Retrying", outcomes=("Failed",), failures=1, events=("AttemptFailed",), requeue=10.0,
+        message="Attempt 1 failed. Its Ray job was stopped by somebody else. Attempt 2 follows after 10 s"),
     Row("Ray's pages of log become a line",
         see(b.status(b.record(1)), (b.rayjob(1, **b.failed(
             "Job entrypoint command failed with exit code 1, last available logs (truncated to 20,000 chars):\n"
             "iteration 1\nerror: the disk is full\n")),)),
         "Retrying", outcomes=("Failed",), failures=1, events=("AttemptFailed",), requeue=10.0,
-        said="Job entrypoint command failed with exit code 1: error: the disk is full"),
+        message="Job entrypoint command failed with exit code 1: error: the disk is full"),
     Row("after the wait what is left of the failed attempt goes first",
         see(b.status(b.record(1, "Failed"), failures=1), (b.rayjob(1, **b.failed()),), pods=(b.pod(1),)), "Retrying",
         ("ClusterReady", "False", "WaitingForPods"), deleted=("cartpole-a1",), outcomes=("Failed",), failures=1,
@@ -111,14 +111,16 @@ ROWS = (
         outcomes=("Failed",), failures=1, requeue=2.0),
     Row("never two trainers: a pod that is still there is waited for",
         see(b.status(b.record(1, "Failed"), failures=1), pods=(leaving(b.pod(1)),)), "Retrying",
-        outcomes=("Failed",), failures=1, requeue=2.0, said="pod cartpole-a1-head"),
+        outcomes=("Failed",), failures=1, requeue=2.0,
+        message="Waiting for what is left of an earlier attempt to be deleted: pod cartpole-a1-head"),
     Row("then the next attempt starts", see(b.status(b.record(1, "Failed"), failures=1)), "Provisioning",
         created=("cartpole-a2",), outcomes=("Failed", "Running"), failures=1, events=("AttemptStarted",), requeue=2.0),
     Row("the third failure waits four times as long",
         see(b.status(b.record(3, "Failed", ago=30), failures=3)), "Retrying", outcomes=("Failed",), failures=3,
-        requeue=10.0, said="after 40 s"),
+        requeue=10.0, message="Attempt 3 failed. Attempt 4 follows after 40 s"),
     Row("more failures than allowed", see(b.status(b.record(4, "Failed"), failures=4)), "Failed",
-        ("Failed", "True", "Failed"), outcomes=("Failed",), failures=4, events=("Failed",), said="maxFailures is 3"),
+        ("Failed", "True", "Failed"), outcomes=("Failed",), failures=4, events=("Failed",),
+        message="Attempt 4 failed. There were 4 failures, and maxFailures is 3: raise it to go on"),
     Row("raising maxFailures goes on", see(b.status(b.record(4, "Failed", ago=400), failures=4), maxFailures=4),
         "Provisioning", created=("cartpole-a5",), outcomes=("Failed", "Running"), failures=4,
         events=("AttemptStarted",), requeue=2.0),
@@ -135,7 +137,7 @@ ROWS = (
     Row("KubeRay refuses the job", see(b.status(b.record(1)), (b.rayjob(1, **b.INVALID),)), "Invalid",
         ("Accepted", "False", "ValidationFailed"), outcomes=("Invalid",), events=("ValidationFailed",)),
     Row("an option of another algorithm", see(run="A2C", config={"clip": 0.1}), "Invalid",
-        ("Accepted", "False", "InvalidOption"), events=("InvalidOption",), said="PPO"),
+        ("Accepted", "False", "InvalidOption"), events=("InvalidOption",), message="PPO"),
     Row("a document that is none, while an attempt of an earlier one runs",
         see(b.status(b.record(1)), (b.rayjob(1, **b.RUNNING),), config={"clip": "wide"}), "Running",
         ("Accepted", "False", "InvalidOption"), outcomes=("Running",),
@@ -150,14 +152,14 @@ ROWS = (
     Row("a replaced attempt that is gone is followed at once, and is no failure",
         see(b.status(b.record(1, "Replaced", ago=0))), "Provisioning", created=("cartpole-a2",),
         outcomes=("Replaced", "Running"), events=("AttemptStarted",), requeue=2.0),
-    Row("an attempt that reached its end before it was told to go has succeeded",
+    Row("an attempt that reached its end before it was ended has succeeded",
         see(b.status(b.record(1, "Replaced")), (b.rayjob(1, **b.SUCCEEDED),)), "Succeeded",
         outcomes=("Succeeded",), events=("Succeeded",)),
     Row("suspension ends the attempt, written down first",
         see(b.status(b.record(1), phase="Running"), (b.rayjob(1, **b.RUNNING),), suspend=True), "Running",
         ("Suspended", "False", "Suspending"), deleted=("cartpole-a1",), outcomes=("Suspended",),
         events=("Suspending",), requeue=2.0),
-    Row("suspended is said once the pods are gone",
+    Row("the phase is Suspended once the pods are gone",
         see(b.status(b.record(1, "Suspended"), phase="Running"), pods=(leaving(b.pod(1)),), suspend=True), "Running",
         ("Suspended", "False", "Suspending"), outcomes=("Suspended",), requeue=2.0),
     Row("suspended", see(b.status(b.record(1, "Suspended"), phase="Running"), suspend=True), "Suspended",
@@ -189,39 +191,42 @@ ROWS = (
         see(b.status(b.record(1)), (b.rayjob(1, jobDeploymentStatus="Initializing"),),
             pods=(b.pod(1, **b.waiting("ErrImagePull", "not found", "nowhere/x:1")),)), "Provisioning",
         ("ClusterReady", "False", "ImagePullBackOff"), outcomes=("Running",), events=("ImagePullBackOff",),
-        said="nowhere/x:1"),
+        message="nowhere/x:1"),
     Row("a Secret that is missing",
         see(b.status(b.record(1)), (b.rayjob(1, jobDeploymentStatus="Initializing"),),
             pods=(b.pod(1, **b.waiting("CreateContainerConfigError", 'secret "s3" not found')),)), "Provisioning",
         ("ClusterReady", "False", "CreateContainerConfigError"), outcomes=("Running",),
-        events=("CreateContainerConfigError",), said='secret "s3" not found'),
+        events=("CreateContainerConfigError",), message='secret "s3" not found'),
     Row("a bucket that is not there",
         see(b.status(b.record(1), training={"attempt": 1, "sync": {"pending": 1, "error": {
-            "reason": "BucketNotFound", "message": "no bucket b"}}}), (b.rayjob(1, **b.RUNNING),)), "Running",
+            "reason": "BucketNotFound", "message": "No bucket b"}}}), (b.rayjob(1, **b.RUNNING),)), "Running",
         ("CheckpointSynced", "False", "BucketNotFound"), outcomes=("Running",),
         events=("ClusterReady", "Training", "CheckpointSyncFailed")),
     Row("a search says how its trials stand",
         see(b.status(b.record(1, specHash=b.hash_of(tune=TUNE)), training=SEARCHING), (b.rayjob(1, **b.RUNNING),),
             tune=TUNE), "Running", outcomes=("Running",), events=("ClusterReady", "Training"),
-        said="attempt 1 trains; search: 5 of 8 trials done, 1 of them failed, best PPO_3 with 487.25"),
+        message="Attempt 1 is training. The search has 5 of 8 trials done, 1 of them failed, the best is PPO_3 with "
+                "487.25"),
     Row("a search whose trials nothing is known of yet",
         see(b.status(b.record(1, specHash=b.hash_of(tune=TUNE))), (b.rayjob(1, **b.RUNNING),), tune=TUNE),
-        "Running", outcomes=("Running",), events=("ClusterReady", "Training"), said="attempt 1 trains"),
+        "Running", outcomes=("Running",), events=("ClusterReady", "Training"), message="Attempt 1 is training"),
     Row("a search that is finished",
         see(b.status(b.record(1, specHash=b.hash_of(tune=TUNE)), training=SEARCHED), (b.rayjob(1, **b.SUCCEEDED),),
             tune=TUNE), "Succeeded", ("Succeeded", "True", "SearchFinished"), outcomes=("Succeeded",),
-        events=("Succeeded",), said="search: 8 of 8 trials done, best PPO_3 with 487.25, after 1000 steps"),
+        events=("Succeeded",),
+        message="The search has 8 of 8 trials done, the best is PPO_3 with 487.25, after 1000 steps"),
     Row("a suspended search goes on with its trials",
         see(b.status(b.record(1, "Suspended", specHash=b.hash_of(tune=TUNE)), phase="Running", training=SEARCHING),
             suspend=True, tune=TUNE), "Suspended", ("Suspended", "True", "Suspended"), outcomes=("Suspended",),
-        events=("Suspended",), said="goes on from the checkpoints of its trials (search: 5 of 8"),
+        events=("Suspended",),
+        message="The trials go on from their checkpoints once spec.suspend is false. The search has 5 of 8"),
     Row("another search ends the attempt, as any other change does",
         see(b.status(b.record(1, specHash=b.hash_of(tune=TUNE | {"numSamples": 4})), training=SEARCHING),
             (b.rayjob(1, **b.RUNNING),), tune=TUNE), "Provisioning", ("ClusterReady", "False", "DocumentChanged"),
         deleted=("cartpole-a1",), outcomes=("Replaced",), events=("AttemptReplaced",), requeue=2.0),
     Row("a trial that fits nowhere",
         see(tune=TUNE | {"resourcesPerTrial": {"cpu": 4}}), "Invalid", ("Accepted", "False", "NotEnoughCPUs"),
-        events=("NotEnoughCPUs",), said="4 CPUs fit no pod"),
+        events=("NotEnoughCPUs",), message="4 CPUs fit no pod"),
     Row("an attempt that went on from a checkpoint says so",
         see(b.status(b.record(1), training={"attempt": 1, "restoredFrom": "s3://b/c"}), (b.rayjob(1, **b.RUNNING),)),
         "Running", ("Training", "True", "RestoredCheckpoint"), outcomes=("Running",),
@@ -239,10 +244,9 @@ def test_row(row: Row) -> None:
     assert tuple(item["metadata"]["name"] for item in outcome.delete) == row.deleted
     assert tuple(item["outcome"] for item in status.get("attempts", [])) == row.outcomes
     assert status["failures"] == row.failures
-    told = tuple(event.reason for event in outcome.events)
-    assert told == row.events
+    assert tuple(event.reason for event in outcome.events) == row.events
     assert outcome.requeue_after == row.requeue
-    assert row.said in status["message"] or row.said in str(status["conditions"])
+    assert row.message in status["message"] or row.message in str(status["conditions"])
     if row.reason:
         kind, value, reason = row.reason
         condition = conditions_of(status).get(kind)
@@ -262,11 +266,23 @@ def test_every_condition_is_there_and_as_the_crd_wants_it(row: Row) -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.what)
+def test_every_message_is_a_sentence(row: Row) -> None:
+    """Kubernetes begins its messages with a capital, and what is wrong with a field with the field's path."""
+    outcome = reconcile(row.observed, b.SETTINGS, b.NOW)
+    assert outcome.status is not None
+    conditions = [condition["message"] for condition in outcome.status["conditions"] if condition["message"]]
+    for message in (outcome.status["message"], *conditions, *(event.message for event in outcome.events)):
+        assert message[0].isupper() or message.startswith("spec."), message
+        assert "None" not in message
+        assert ".." not in message.replace("...", "")
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.what)
 def test_with_its_status_written_a_second_look_changes_nothing(row: Row) -> None:
-    """The status is a fixed point: with nothing else changed, nothing more is written or told."""
+    """The status is a fixed point: with nothing else changed, nothing more is written or recorded."""
     after = b.settled(row.observed)
     if row.created:
-        job = b.rayjob(int(row.created[0].rsplit("a", 1)[1]), spec_hash=after.status["attempts"][-1]["specHash"])
+        job = b.rayjob(int(row.created[0].rsplit("a", 1)[1]), ran=after.status["attempts"][-1]["specHash"])
         after = Observed(after.object, (job,), source=after.source)
     after = b.settled(after)  # a decision was the first step, its consequence the second
     again: Outcome = reconcile(after, b.SETTINGS, b.NOW)

@@ -4,19 +4,21 @@ import copy
 import os
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from rloperator import attempt, rollouts
-from rloperator.manifests import merge
-from rloperator.names import Manifest, rayjob
-from rloperator.observed import Observed
-from rloperator.render import RAY_VERSION, Owner
+from rloperator.experiment.rayjob import AWAIT_TRIALS, rayjob, support_of
+from rloperator.experiment.view import ExperimentView
+from rloperator.kube import names
+from rloperator.kube.merge import merge
+from rloperator.kube.pods import RAY_VERSION
+from rloperator.kube.types import Manifest, Observed
+from rloperator.rollout.reconcile import reconcile as reconcile_rollout
 
 from rltrainer.api.base import MAX_NAME
-from rltrainer.api.experiment import ExperimentSpec
 from tests.unit.operator import builders as b
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -56,10 +58,8 @@ SEARCH: Manifest = {
 }
 
 
-def plan(restore_uri: str | None = None, **spec: Any) -> attempt.Plan:
-    document = b.experiment(**spec)
-    parsed = ExperimentSpec.model_validate(document["spec"])
-    return attempt.Plan(Owner(document), parsed, parsed.storage or b.STORAGE, b.SETTINGS, restore_uri)
+def view(restore_uri: str | None = None, **spec: Any) -> ExperimentView:
+    return replace(ExperimentView.of(Observed(b.experiment(**spec)), b.SETTINGS, b.NOW), restore_uri=restore_uri)
 
 
 def rollout(**spec: Any) -> Manifest:
@@ -71,18 +71,18 @@ def rollout(**spec: Any) -> Manifest:
 def rollout_manifests() -> list[Manifest]:
     training = {"bestCheckpoint": {"uri": f"{b.FOLDER}/checkpoints/checkpoint_000040"}}
     source = b.experiment({"training": training}, cluster={"imagePullSecrets": ["pull"]})
-    outcome = rollouts.reconcile(Observed(rollout(episodes=20, video=True), source=source), b.SETTINGS, b.NOW)
+    outcome = reconcile_rollout(Observed(rollout(episodes=20, video=True), source=source), b.SETTINGS, b.NOW)
     return [*outcome.apply, *outcome.create]
 
 
-def attempt_manifests(plan: attempt.Plan, number: int) -> list[Manifest]:
-    return [*attempt.support_of(plan), attempt.rayjob(plan, number)]
+def attempt_manifests(view: ExperimentView, number: int) -> list[Manifest]:
+    return [*support_of(view), rayjob(view, number)]
 
 
 CASES = {
-    "small": lambda: attempt_manifests(plan(), 1),
-    "full": lambda: attempt_manifests(plan("s3://bucket/other/checkpoint_000007", **FULL), 3),
-    "search": lambda: attempt_manifests(plan("s3://bucket/other/checkpoint_000007", **SEARCH), 1),
+    "small": lambda: attempt_manifests(view(), 1),
+    "full": lambda: attempt_manifests(view("s3://bucket/other/checkpoint_000007", **FULL), 3),
+    "search": lambda: attempt_manifests(view("s3://bucket/other/checkpoint_000007", **SEARCH), 1),
     "rollout": rollout_manifests,
 }
 
@@ -97,11 +97,11 @@ def test_golden(name: str) -> None:
 
 
 def containers(name: str) -> list[Manifest]:
-    found: list[Manifest] = []
+    result: list[Manifest] = []
 
     def walk(value: Any) -> None:
         if isinstance(value, dict):
-            found.extend(value.get("containers", []))
+            result.extend(value.get("containers", []))
             for item in value.values():
                 walk(item)
         elif isinstance(value, list):
@@ -109,7 +109,7 @@ def containers(name: str) -> list[Manifest]:
                 walk(item)
 
     walk(CASES[name]())
-    return found
+    return result
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
@@ -135,7 +135,7 @@ def test_no_secret_stands_in_a_manifest_and_only_what_trains_gets_one(name: str)
 
 def test_the_workers_of_a_search_are_trainers_that_report_nothing() -> None:
     """Trials run there: they reach storage and are given time, but who reports is the search in the head."""
-    job = attempt.rayjob(plan("s3://bucket/c7", **SEARCH), 1)
+    job = rayjob(view("s3://bucket/c7", **SEARCH), 1)
     (group,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
     pod = group["template"]["spec"]
     env = {item["name"]: item for item in pod["containers"][0]["env"]}
@@ -173,13 +173,13 @@ def test_a_worker_of_a_search_stays_while_a_trial_lives_and_the_head_is_there(
     ):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text(content)
-    once = attempt.AWAIT_TRIALS.replace("/proc", str(tmp_path)).replace("sleep 0.5", "echo waits; break")
+    once = AWAIT_TRIALS.replace("/proc", str(tmp_path)).replace("sleep 0.5", "echo waits; break")
     done = subprocess.run(["/bin/bash", "-c", once], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("waits\n" if waits else "", "")
 
 
 def test_the_role_names_this_one_experiment() -> None:
-    _, role, _, _ = attempt.support_of(plan())
+    _, role, _, _ = support_of(view())
     assert role["rules"] == [
         {"apiGroups": ["rltrainer.io"], "resources": ["rlexperiments", "rlexperiments/status"],
          "resourceNames": ["cartpole"], "verbs": ["get", "patch"]}
@@ -200,7 +200,7 @@ def test_the_operator_holds_every_right_that_it_grants() -> None:
 
 
 def test_names_fit_what_kuberay_allows() -> None:
-    assert len(rayjob("a" * MAX_NAME, 99999)) <= 47
+    assert len(names.rayjob("a" * MAX_NAME, 99999)) <= 47
 
 
 def test_the_ray_version_is_the_trainers() -> None:

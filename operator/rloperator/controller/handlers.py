@@ -11,12 +11,12 @@ from typing import Any
 
 import kopf
 
-from rloperator import names
-from rloperator.cluster import Cluster, connect
 from rloperator.config import Settings
-from rloperator.converge import Converger, Key
-from rloperator.queue import WorkQueue
-from rltrainer.api.base import GROUP, VERSION
+from rloperator.controller.converge import Converger, Key
+from rloperator.controller.workqueue import WorkQueue
+from rloperator.kube import names
+from rloperator.kube.client import KubeClient, connect
+from rltrainer.api.base import GROUP, PLURAL, VERSION
 
 log = logging.getLogger(__name__)
 
@@ -26,21 +26,21 @@ _SILENT_SWEEPS = 8
 
 @kopf.on.startup()
 async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> None:
-    """Set kopf up, and start the queue and the sweep."""
+    """Configure kopf, and start the queue and the sweep."""
     configure(settings)
-    ours: Settings = memo["settings"]
-    executor = ThreadPoolExecutor(ours.workers + 1, thread_name_prefix="converge")
-    converger = Converger(Cluster(connect(ours.workers + 1)), ours)
-    memo["queue"] = WorkQueue(converger.converge, executor)
+    own: Settings = memo["settings"]
+    executor = ThreadPoolExecutor(own.workers + 1, thread_name_prefix="converge")
+    converger = Converger(KubeClient(connect(own.workers + 1)), own)
+    memo["queue"] = WorkQueue(converger.reconcile_key, executor)
     memo["swept"] = time.monotonic()
     memo["tasks"] = [
-        asyncio.create_task(memo["queue"].run(ours.workers)),
+        asyncio.create_task(memo["queue"].run(own.workers)),
         asyncio.create_task(sweep(converger, memo, executor)),
     ]
 
 
 def configure(settings: kopf.OperatorSettings) -> None:
-    """kopf's own settings."""
+    """Set what kopf itself goes by."""
     settings.scanning.disabled = True  # needs no right to read CRDs and namespaces
     settings.posting.enabled = False  # the events are ours
     settings.peering.standalone = True
@@ -48,15 +48,15 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.watching.client_timeout = 330
     settings.watching.connect_timeout = 10
     settings.watching.chunk_size = 500
-    settings.watching.label_selectors["ray.io", "v1", "rayjobs"] = names.EXPERIMENT
-    settings.watching.label_selectors["batch", "v1", "jobs"] = names.ROLLOUT
+    settings.watching.label_selectors["ray.io", "v1", "rayjobs"] = names.EXPERIMENT_LABEL
+    settings.watching.label_selectors["batch", "v1", "jobs"] = names.ROLLOUT_LABEL
     settings.queueing.worker_limit = 16
     settings.queueing.idle_timeout = 0.05  # a worker keeps its place that long
     settings.networking.request_timeout = 30
 
 
 async def sweep(converger: Converger, memo: kopf.Memo, executor: ThreadPoolExecutor) -> None:
-    """Look at everything that is not finished, again and again: what no watch told is found here."""
+    """Look at everything that is not finished, again and again: what no watch reported is seen here."""
     loop = asyncio.get_running_loop()
     while True:
         try:
@@ -70,7 +70,7 @@ async def sweep(converger: Converger, memo: kopf.Memo, executor: ThreadPoolExecu
 
 @kopf.on.cleanup()
 async def stop(memo: kopf.Memo, **_: Any) -> None:
-    """End the queue and the sweep; what they were at is taken up again by the next operator."""
+    """End the queue and the sweep; the next operator takes up what they were doing."""
     for task in memo.get("tasks", []):
         task.cancel()
 
@@ -85,23 +85,23 @@ async def health(memo: kopf.Memo, **_: Any) -> str:
     return f"{age:.0f} s ago"
 
 
-@kopf.on.event(GROUP, VERSION, "rlexperiments")
-@kopf.on.event(GROUP, VERSION, "rlrollouts")
-async def changed(body: kopf.Body, memo: kopf.Memo, **_: Any) -> None:
-    """One of our own objects was made, changed or deleted."""
+@kopf.on.event(GROUP, VERSION, PLURAL["RLExperiment"])
+@kopf.on.event(GROUP, VERSION, PLURAL["RLRollout"])
+async def object_changed(body: kopf.Body, memo: kopf.Memo, **_: Any) -> None:
+    """Queue one of our own objects, which was made, changed or deleted."""
     metadata = body["metadata"]
     memo["queue"].add(Key(body["kind"], metadata["namespace"], metadata["name"]))
 
 
-@kopf.on.event("ray.io", "v1", "rayjobs", labels={names.EXPERIMENT: kopf.PRESENT})
+@kopf.on.event("ray.io", "v1", "rayjobs", labels={names.EXPERIMENT_LABEL: kopf.PRESENT})
 async def rayjob_changed(body: kopf.Body, memo: kopf.Memo, **_: Any) -> None:
-    """An attempt was made, got on, or is gone."""
+    """Queue the experiment of an attempt, which was made, got on, or is gone."""
     metadata = body["metadata"]
-    memo["queue"].add(Key("RLExperiment", metadata["namespace"], metadata["labels"][names.EXPERIMENT]))
+    memo["queue"].add(Key("RLExperiment", metadata["namespace"], metadata["labels"][names.EXPERIMENT_LABEL]))
 
 
-@kopf.on.event("batch", "v1", "jobs", labels={names.ROLLOUT: kopf.PRESENT})
+@kopf.on.event("batch", "v1", "jobs", labels={names.ROLLOUT_LABEL: kopf.PRESENT})
 async def job_changed(body: kopf.Body, memo: kopf.Memo, **_: Any) -> None:
-    """A rollout's Job was made, got on, or is gone."""
+    """Queue the rollout of a Job, which was made, got on, or is gone."""
     metadata = body["metadata"]
-    memo["queue"].add(Key("RLRollout", metadata["namespace"], metadata["labels"][names.ROLLOUT]))
+    memo["queue"].add(Key("RLRollout", metadata["namespace"], metadata["labels"][names.ROLLOUT_LABEL]))

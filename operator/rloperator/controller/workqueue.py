@@ -1,12 +1,12 @@
-"""A queue of keys to work on: each at most once at a time, again after failures, later where asked to."""
+"""A queue of keys to work on: each at most once at a time, again after failures, later where the work wants it."""
 
 import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import Executor
 
-from rloperator.cluster import ConflictError
-from rloperator.converge import Key
+from rloperator.controller.converge import Key
+from rloperator.kube.client import ConflictError
 
 log = logging.getLogger(__name__)
 
@@ -17,7 +17,7 @@ _FIRST_RETRY, _LONGEST_RETRY = 1.0, 60.0
 
 
 class WorkQueue:
-    """Runs `work` in threads. A key that is added while it is worked on is worked on once more afterwards."""
+    """A queue of keys for `work`, in threads. A key that is added while it is worked on is worked on once more."""
 
     def __init__(self, work: Work, executor: Executor) -> None:
         self._work = work
@@ -63,7 +63,7 @@ class WorkQueue:
             self._waiting.discard(key)
             self._busy.add(key)
             try:
-                delay = await self._attempt(key)
+                delay = await self._work_once(key)
             finally:
                 self._busy.discard(key)
             if key in self._again:
@@ -72,7 +72,7 @@ class WorkQueue:
             if delay is not None:
                 self.add_after(key, delay)
 
-    async def _attempt(self, key: Key) -> float | None:
+    async def _work_once(self, key: Key) -> float | None:
         """Work once; seconds until the next time, or None."""
         try:
             loop = asyncio.get_running_loop()
@@ -89,5 +89,5 @@ class WorkQueue:
 
 
 def _is_expected(error: Exception) -> bool:
-    """Whether the message alone tells it all."""
+    """Whether the message alone says enough."""
     return type(error).__module__.startswith(("rloperator.", "urllib3."))

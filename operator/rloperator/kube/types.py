@@ -2,10 +2,15 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
-from rloperator import names
-from rloperator.names import Manifest
+Manifest = dict[str, Any]
+"""An object as the API server holds it."""
+
+REPORTED_FIELDS = ("training", "results")
+"""Fields of a status that the pods report. All others are the operator's."""
+
+_MAX_CONDITION_MESSAGE = 2048
 
 
 @dataclass(frozen=True)
@@ -26,20 +31,30 @@ class Observed:
         return dict(self.object.get("status") or {})
 
     @property
+    def own_status(self) -> Manifest:
+        """The operator's part of the status."""
+        return {key: value for key, value in self.status.items() if key not in REPORTED_FIELDS}
+
+    @property
     def generation(self) -> int:
-        """Counts the changes of the spec."""
+        """The number of changes of the spec."""
         return int(self.object["metadata"].get("generation", 0))
+
+    @property
+    def source_training(self) -> Manifest:
+        """What the trainer of the source reports; empty where there is no source."""
+        return dict(((self.source or {}).get("status") or {}).get("training") or {})
 
 
 @dataclass(frozen=True)
 class Event:
-    """A line of the story that `kubectl describe` tells."""
+    """An event about an object, as `kubectl describe` lists it."""
 
     reason: str
     message: str
     type: Literal["Normal", "Warning"] = "Normal"
-    anchor: str = ""
-    """Tells this occurrence from an earlier one of the same reason; the same turn always gives the same anchor."""
+    dedup_key: str = ""
+    """The same for the same transition, another one for each occurrence of a reason."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +67,7 @@ class Patch:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What to do, in this order: apply, create, patch, tell, write the status, delete.
+    """What to do, in this order: apply, create, patch, record the events, write the status, delete.
 
     A child is made before the status speaks of it, and an end is written down before its child is deleted. So
     whatever the last thing done was, the next call goes on from there.
@@ -93,21 +108,18 @@ class Conditions:
         result = []
         for condition in new:
             old = self.get(condition.type)
-            moved = old.get("status") != condition.status
+            has_moved = old.get("status") != condition.status
             result.append(
                 {
                     "type": condition.type,
                     "status": condition.status,
                     "observedGeneration": generation,
-                    "lastTransitionTime": stamp(now) if moved else old["lastTransitionTime"],
+                    "lastTransitionTime": format_time(now) if has_moved else old["lastTransitionTime"],
                     "reason": condition.reason,
-                    "message": condition.message[:_LONGEST],
+                    "message": condition.message[:_MAX_CONDITION_MESSAGE],
                 }
             )
         return tuple(result)
-
-
-_LONGEST = 2048
 
 
 def conditions_of(status: Manifest) -> Conditions:
@@ -115,7 +127,7 @@ def conditions_of(status: Manifest) -> Conditions:
     return Conditions(tuple(status.get("conditions", [])))
 
 
-def stamp(time: datetime) -> str:
+def format_time(time: datetime) -> str:
     """A time as Kubernetes writes it."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ")
 
@@ -131,11 +143,6 @@ def reference(child: Manifest) -> Manifest:
     return {"apiVersion": child["apiVersion"], "kind": child["kind"], "metadata": metadata}
 
 
-def is_leaving(child: Manifest) -> bool:
-    """Whether a child is being deleted."""
+def is_terminating(child: Manifest) -> bool:
+    """Whether an object is being deleted."""
     return "deletionTimestamp" in child["metadata"]
-
-
-def of(children: tuple[Manifest, ...], owner: Manifest) -> tuple[Manifest, ...]:
-    """The children of this very owner."""
-    return tuple(child for child in children if names.is_of(child, owner))

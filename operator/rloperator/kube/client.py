@@ -1,4 +1,4 @@
-"""The only Kubernetes input and output: read, apply, create, patch, delete, tell.
+"""The only Kubernetes input and output: read, apply, create, patch, delete, record events.
 
 Plain requests on the official client's connection: what is read stays the JSON that the pure functions take.
 """
@@ -15,20 +15,19 @@ from urllib.parse import quote
 from kubernetes.client import ApiClient, Configuration
 from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
 
-from rloperator.names import MANAGER, OWNER_UID, Manifest
-from rloperator.observed import Event, stamp
+from rloperator.kube.names import MANAGER, OWNER_UID_LABEL
+from rloperator.kube.types import Event, Manifest, format_time
+from rltrainer.api.base import PLURAL
 
 log = logging.getLogger(__name__)
 
-_PLURALS = {
+_PLURALS = PLURAL | {
     "ConfigMap": "configmaps",
     "Event": "events",
     "Job": "jobs",
     "Pod": "pods",
     "RayCluster": "rayclusters",
     "RayJob": "rayjobs",
-    "RLExperiment": "rlexperiments",
-    "RLRollout": "rlrollouts",
     "Role": "roles",
     "RoleBinding": "rolebindings",
     "ServiceAccount": "serviceaccounts",
@@ -39,10 +38,12 @@ _PAGE = 500
 _REAPPLY_AFTER = 300.0
 """Seconds after which an unchanged manifest is applied again, in case somebody has changed what it made."""
 _REMEMBERED = 50_000
+_MAX_EVENT_MESSAGE = 1024
+"""What the API server allows."""
 
 
 class ApiError(Exception):
-    """The API server said no."""
+    """The API server refused a request."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(f"{status}: {message}")
@@ -51,7 +52,7 @@ class ApiError(Exception):
 
 
 class ConflictError(ApiError):
-    """Somebody wrote in between: look again."""
+    """The object was written in between, and has to be read again."""
 
 
 class NameTakenError(Exception):
@@ -69,7 +70,7 @@ def connect(pool_size: int) -> ApiClient:
     return ApiClient(configuration)
 
 
-class Cluster:
+class KubeClient:
     """The API server, as far as the operator uses it. Safe to use from several threads."""
 
     def __init__(self, api: ApiClient) -> None:
@@ -97,7 +98,7 @@ class Cluster:
                 return
             query["continue"] = token
 
-    def knows(self, api_version: str, kind: str) -> bool:
+    def serves(self, api_version: str, kind: str) -> bool:
         """Whether the API server serves a kind."""
         try:
             resources = self._request("GET", f"/apis/{api_version}")["resources"]
@@ -126,9 +127,9 @@ class Cluster:
         try:
             self._request("POST", path, {"fieldManager": MANAGER}, manifest)
         except ConflictError:
-            found = self.get(manifest["apiVersion"], manifest["kind"], metadata["namespace"], metadata["name"])
-            theirs = ((found or {}).get("metadata", {}).get("labels") or {}).get(OWNER_UID)
-            if found and theirs != metadata["labels"][OWNER_UID]:
+            existing = self.get(manifest["apiVersion"], manifest["kind"], metadata["namespace"], metadata["name"])
+            owner = ((existing or {}).get("metadata", {}).get("labels") or {}).get(OWNER_UID_LABEL)
+            if existing and owner != metadata["labels"][OWNER_UID_LABEL]:
                 kind = manifest["kind"]
                 raise NameTakenError(f"there is a {kind} {metadata['name']} that this operator has not made") from None
 
@@ -161,18 +162,18 @@ class Cluster:
                 raise ConflictError(409, "deleted in between") from None
             raise
 
-    def tell(self, about: Manifest, event: Event) -> None:
-        """Post an event; the same turn told twice is one event."""
+    def record_event(self, about: Manifest, event: Event) -> None:
+        """Post an event; the same transition recorded twice is one event."""
         try:
             path = _path("v1", "Event", about["metadata"]["namespace"])
-            self._request("POST", path, {"fieldManager": MANAGER}, _event(about, event, stamp(datetime.now(UTC))))
+            self._request("POST", path, {"fieldManager": MANAGER}, _event(about, event, format_time(datetime.now(UTC))))
         except ConflictError:
-            log.debug("event %s is told already", event.reason)
+            log.debug("event %s is recorded already", event.reason)
         except ApiError as error:
             if error.status not in (403, 404):
                 raise
             # Its namespace is going, and takes no more events.
-            log.info("event %s not told: %s", event.reason, error.message)
+            log.info("event %s not recorded: %s", event.reason, error.message)
 
     def _request(
         self, method: str, path: str, query: dict[str, str] | None = None, body: Any = None, content_type: str = _JSON
@@ -191,8 +192,8 @@ class Cluster:
             raise ConflictError(409, _message(data))
         if response.status >= 300:
             raise ApiError(response.status, _message(data))
-        found: Manifest = json.loads(data)
-        return found
+        result: Manifest = json.loads(data)
+        return result
 
 
 def _force() -> dict[str, str]:
@@ -219,11 +220,11 @@ def _path_of(manifest: Manifest) -> str:
 
 def _event(about: Manifest, event: Event, now: str) -> Manifest:
     metadata = about["metadata"]
-    turn = hashlib.sha256(f"{metadata['uid']} {event.reason} {event.anchor}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{metadata['uid']} {event.reason} {event.dedup_key}".encode()).hexdigest()[:16]
     return {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"name": f"{metadata['name']}.{turn}", "namespace": metadata["namespace"]},
+        "metadata": {"name": f"{metadata['name']}.{key}", "namespace": metadata["namespace"]},
         "involvedObject": {
             "apiVersion": about["apiVersion"],
             "kind": about["kind"],
@@ -232,7 +233,7 @@ def _event(about: Manifest, event: Event, now: str) -> Manifest:
             "uid": metadata["uid"],
         },
         "reason": event.reason,
-        "message": event.message[:1024],
+        "message": event.message[:_MAX_EVENT_MESSAGE],
         "type": event.type,
         "source": {"component": MANAGER},
         "reportingComponent": MANAGER,

@@ -1,7 +1,4 @@
-"""From a document to the manifests of its children; pure.
-
-What both kinds share stands here: identity, rights, the document's ConfigMap, and restricted containers.
-"""
+"""What pods of both kinds need: identity, rights, the document's ConfigMap, restricted containers; pure."""
 
 import copy
 from dataclasses import dataclass
@@ -9,9 +6,9 @@ from typing import Any
 
 import yaml
 
-from rloperator import names
-from rloperator.names import Manifest
-from rltrainer.api.base import API_VERSION, GROUP
+from rloperator.kube import names
+from rloperator.kube.types import Manifest
+from rltrainer.api.base import API_VERSION, GROUP, PLURAL
 from rltrainer.api.cluster import Pods
 from rltrainer.api.experiment import Storage
 
@@ -30,8 +27,6 @@ RESTRICTED: Manifest = {
 TMP_MOUNT: Manifest = {"name": "tmp", "mountPath": "/tmp"}  # noqa: S108 - an emptyDir of the pod, the only place to write
 TMP_VOLUME: Manifest = {"name": "tmp", "emptyDir": {}}
 DOCUMENT_MOUNT: Manifest = {"name": "document", "mountPath": names.DOCUMENT_FOLDER, "readOnly": True}
-
-_PLURAL = {"RLExperiment": "rlexperiments", "RLRollout": "rlrollouts"}
 
 
 @dataclass(frozen=True)
@@ -57,7 +52,7 @@ class Owner:
 
     @property
     def uid(self) -> str:
-        """Tells it from an earlier object of the same name."""
+        """The identity that no earlier object of the same name has."""
         return str(self.object["metadata"]["uid"])
 
     @property
@@ -75,7 +70,7 @@ class Owner:
         }
 
 
-def support(owner: Owner, storage: Storage | None, more_rules: list[Manifest]) -> list[Manifest]:
+def support(owner: Owner, storage: Storage | None, extra_rules: list[Manifest]) -> list[Manifest]:
     """ServiceAccount, Role, RoleBinding and ConfigMap: what the pod of `owner` needs beside itself."""
     metadata = owner.metadata(owner.support)
     subject = {"kind": "ServiceAccount", "name": owner.support, "namespace": owner.namespace}
@@ -83,7 +78,7 @@ def support(owner: Owner, storage: Storage | None, more_rules: list[Manifest]) -
     rbac = "rbac.authorization.k8s.io/v1"
     return [
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
-        {"apiVersion": rbac, "kind": "Role", "metadata": metadata, "rules": [*_report_rules(owner), *more_rules]},
+        {"apiVersion": rbac, "kind": "Role", "metadata": metadata, "rules": [*_report_rules(owner), *extra_rules]},
         {"apiVersion": rbac, "kind": "RoleBinding", "metadata": metadata, "roleRef": role_ref, "subjects": [subject]},
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": _document(owner, storage)},
     ]
@@ -91,7 +86,7 @@ def support(owner: Owner, storage: Storage | None, more_rules: list[Manifest]) -
 
 def _report_rules(owner: Owner) -> list[Manifest]:
     """The trainer reports into its own resource, and into no other."""
-    plural = _PLURAL[owner.kind]
+    plural = PLURAL[owner.kind]
     resources = [plural, f"{plural}/status"]
     return [{"apiGroups": [GROUP], "resources": resources, "resourceNames": [owner.name], "verbs": ["get", "patch"]}]
 

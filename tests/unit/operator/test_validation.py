@@ -1,9 +1,10 @@
-"""Documents that cannot be run, and what is said about them."""
+"""Documents that cannot be run, and why."""
 
 from typing import Any
 
 import pytest
-from rloperator.policies import Refusal, Subject, parse, parse_rollout, quantity, refusal
+from rloperator.decisions import Rejection, parse
+from rloperator.experiment.validation import ValidationInput, quantity, validate
 
 from rltrainer.api.experiment import ExperimentSpec
 from rltrainer.api.options import OPTIONS
@@ -12,7 +13,7 @@ from tests.unit.operator import builders as b
 
 GROUP = {"name": "cpu", "cpu": 2, "maxReplicas": 2}
 
-REFUSED = [
+REJECTED = [
     ({"config": {"lerning_rate": 1}}, "InvalidOption", "lerning_rate"),
     ({"config": {"gamma": 2}}, "InvalidOption", "gamma"),
     ({"run": "A2C", "config": {"clip": 0.1}}, "InvalidOption", "It belongs to APPO, PPO"),
@@ -70,23 +71,23 @@ ACCEPTED: list[dict[str, Any]] = [
 ]
 
 
-def judged(spec: dict[str, Any], storage: Any = b.STORAGE) -> Refusal | None:
-    parsed = parse({"run": "PPO", "env": "CartPole-v1", **spec})
+def validated(spec: dict[str, Any], storage: Any = b.STORAGE) -> Rejection | None:
+    parsed = parse(ExperimentSpec, {"run": "PPO", "env": "CartPole-v1", **spec})
     assert isinstance(parsed, ExperimentSpec)
-    return refusal(Subject("cartpole", parsed, parsed.storage or storage, None))
+    return validate(ValidationInput("cartpole", parsed, parsed.storage or storage, None))
 
 
-@pytest.mark.parametrize(("spec", "reason", "said"), REFUSED, ids=str)
-def test_refused(spec: dict[str, Any], reason: str, said: str) -> None:
-    found = judged(spec)
-    assert found is not None
-    assert found.reason == reason
-    assert said in found.message
+@pytest.mark.parametrize(("spec", "reason", "message"), REJECTED, ids=str)
+def test_rejected(spec: dict[str, Any], reason: str, message: str) -> None:
+    rejection = validated(spec)
+    assert rejection is not None
+    assert rejection.reason == reason
+    assert message in rejection.message
 
 
 @pytest.mark.parametrize("spec", ACCEPTED, ids=str)
 def test_accepted(spec: dict[str, Any]) -> None:
-    assert judged(spec) is None
+    assert validated(spec) is None
 
 
 @pytest.mark.parametrize("config", [{}, {"num_workers": 2}, {"num_gpus": 1},
@@ -100,32 +101,32 @@ def test_a_trial_takes_the_cpus_that_the_trainer_reserves(config: dict[str, Any]
     assert spec.tune is not None
     cpus = int(sum(bundle["CPU"] for bundle in bundles(spec.tune, spec.options())))
 
-    def judge(cpu: int) -> Refusal | None:
-        return judged({"tune": tune, "config": config, "cluster": {"workers": [
+    def with_cpus(cpu: int) -> Rejection | None:
+        return validated({"tune": tune, "config": config, "cluster": {"workers": [
             {"name": "one", "cpu": cpu, "gpus": 2, "maxReplicas": 1}]}})  # fmt: skip
 
-    assert judge(cpus) is None
-    refused = judge(cpus - 1)
-    assert refused is not None
-    assert refused.reason == "NotEnoughCPUs"
+    assert with_cpus(cpus) is None
+    rejection = with_cpus(cpus - 1)
+    assert rejection is not None
+    assert rejection.reason == "NotEnoughCPUs"
 
 
 def test_no_storage_anywhere() -> None:
-    found = judged({}, storage=None)
-    assert found is not None
-    assert found.reason == "NoStorage"
+    rejection = validated({}, storage=None)
+    assert rejection is not None
+    assert rejection.reason == "NoStorage"
 
 
 @pytest.mark.parametrize("spec", [{"env": ""}, {"stop": {"reward": 1}}, {"storage": {"uri": "/x"}}], ids=str)
-def test_a_document_that_is_none_is_refused_with_its_field(spec: dict[str, Any]) -> None:
-    found = parse({"run": "PPO", "env": "CartPole-v1", **spec})
-    assert isinstance(found, Refusal)
-    assert found.reason == "InvalidDocument"
-    assert f"spec.{next(iter(spec))}" in found.message
+def test_a_document_that_is_none_is_rejected_with_its_field(spec: dict[str, Any]) -> None:
+    rejection = parse(ExperimentSpec, {"run": "PPO", "env": "CartPole-v1", **spec})
+    assert isinstance(rejection, Rejection)
+    assert rejection.reason == "InvalidDocument"
+    assert f"spec.{next(iter(spec))}" in rejection.message
 
 
 def test_an_unknown_algorithm_is_named_with_those_that_are_known() -> None:
-    assert parse({"run": "PP0", "env": "x"}) == Refusal(
+    assert parse(ExperimentSpec, {"run": "PP0", "env": "x"}) == Rejection(
         "InvalidDocument",
         'spec: unknown algorithm "PP0". Did you mean "PPO"? '
         f"Known: {', '.join(sorted(OPTIONS))}, or package.module:NAME",
@@ -133,8 +134,8 @@ def test_an_unknown_algorithm_is_named_with_those_that_are_known() -> None:
 
 
 def test_a_rollout_names_an_experiment_or_a_checkpoint() -> None:
-    assert isinstance(parse_rollout({"experiment": "cartpole"}), RolloutSpec)
-    assert isinstance(parse_rollout({"experiment": "cartpole", "episodes": 0}), Refusal)
+    assert isinstance(parse(RolloutSpec, {"experiment": "cartpole"}), RolloutSpec)
+    assert isinstance(parse(RolloutSpec, {"experiment": "cartpole", "episodes": 0}), Rejection)
 
 
 @pytest.mark.parametrize(

@@ -1,23 +1,27 @@
-"""Every name, label and S3 folder that the operator uses, built once."""
+"""Every name, label, annotation and folder that the operator uses, built once."""
 
 import re
-from typing import Any
 
+from rloperator.kube.types import Manifest
 from rltrainer.api.base import API_VERSION, GROUP
-
-Manifest = dict[str, Any]
 
 MANAGER = "rloperator"
 """Field manager of all that the operator applies."""
 
-EXPERIMENT = f"{GROUP}/experiment"
-ROLLOUT = f"{GROUP}/rollout"
-OWNER_UID = f"{GROUP}/owner-uid"
-ATTEMPT = f"{GROUP}/attempt"
-SPEC_HASH = f"{GROUP}/spec-hash"
-CHECKPOINT = f"{GROUP}/checkpoint"
+RAY_API = "ray.io/v1"
+BATCH_API = "batch/v1"
 
-OWNER_LABEL = {"RLExperiment": EXPERIMENT, "RLRollout": ROLLOUT}
+EXPERIMENT_LABEL = f"{GROUP}/experiment"
+ROLLOUT_LABEL = f"{GROUP}/rollout"
+OWNER_UID_LABEL = f"{GROUP}/owner-uid"
+ATTEMPT_LABEL = f"{GROUP}/attempt"
+SPEC_HASH_ANNOTATION = f"{GROUP}/spec-hash"
+CHECKPOINT_ANNOTATION = f"{GROUP}/checkpoint"
+
+NODE_TYPE_LABEL = "ray.io/node-type"
+QUEUE_NAME_LABEL = "kueue.x-k8s.io/queue-name"
+
+OWNER_LABEL = {"RLExperiment": EXPERIMENT_LABEL, "RLRollout": ROLLOUT_LABEL}
 _PREFIX = {"RLExperiment": "rlx", "RLRollout": "rlr"}
 
 DOCUMENT_KEY = {"RLExperiment": "experiment.yaml", "RLRollout": "rollout.yaml"}
@@ -44,7 +48,7 @@ def labels(owner: Manifest) -> dict[str, str]:
     return {
         "app.kubernetes.io/managed-by": MANAGER,
         OWNER_LABEL[owner["kind"]]: owner["metadata"]["name"],
-        OWNER_UID: owner["metadata"]["uid"],
+        OWNER_UID_LABEL: owner["metadata"]["uid"],
     }
 
 
@@ -54,7 +58,7 @@ def selector(kind: str, name: str) -> str:
 
 
 def owner_reference(owner: Manifest) -> Manifest:
-    """Makes the garbage collector remove the child with its owner."""
+    """The reference by which the garbage collector removes a child with its owner."""
     return {
         "apiVersion": API_VERSION,
         "kind": owner["kind"],
@@ -67,13 +71,24 @@ def owner_reference(owner: Manifest) -> Manifest:
 
 def attempt_of(child: Manifest) -> int:
     """The number of the attempt that a child belongs to; 0 where it carries none."""
-    number = child["metadata"].get("labels", {}).get(ATTEMPT, "")
+    number = child["metadata"].get("labels", {}).get(ATTEMPT_LABEL, "")
     return int(number) if re.fullmatch(r"[0-9]{1,9}", number) else 0
 
 
-def is_of(child: Manifest, owner: Manifest) -> bool:
+def is_owned(child: Manifest, owner: Manifest) -> bool:
     """Whether the child is this very owner's, and not that of an earlier object of the same name."""
-    return bool(child["metadata"].get("labels", {}).get(OWNER_UID) == owner["metadata"]["uid"])
+    return bool(child["metadata"].get("labels", {}).get(OWNER_UID_LABEL) == owner["metadata"]["uid"])
+
+
+def owned(children: tuple[Manifest, ...], owner: Manifest) -> tuple[Manifest, ...]:
+    """The children of this very owner."""
+    return tuple(child for child in children if is_owned(child, owner))
+
+
+def annotation(child: Manifest, key: str) -> str | None:
+    """The value of an annotation, where the child carries it."""
+    value = child["metadata"].get("annotations", {}).get(key)
+    return None if value is None else str(value)
 
 
 def storage_of(folder: str) -> str:

@@ -11,14 +11,15 @@ import pytest
 import yaml
 from pydantic import BaseModel, Field
 
+from rltrainer.api import crd as crd_module
 from rltrainer.api.base import OPEN
-from rltrainer.api.crd import crds, experiment_crd, model_schema, options_schema, rollout_crd
+from rltrainer.api.crd import crds, experiment_crd, model_schema, options_schema
 from rltrainer.api.experiment import ExperimentSpec
 from rltrainer.api.options import OPTIONS, Options, option_names
 from rltrainer.api.status import ExperimentStatus
 from rltrainer.api.tune import KINDS
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 
 def nodes(schema: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -100,7 +101,7 @@ def test_an_option_that_means_two_things_is_refused(monkeypatch: pytest.MonkeyPa
     class Odd(Options):
         clip: int = Field(3, description="Another thing.")
 
-    monkeypatch.setattr("rltrainer.api.crd.OPTIONS", OPTIONS | {"ODD": Odd})
+    monkeypatch.setattr(crd_module, "OPTIONS", OPTIONS | {"ODD": Odd})
     with pytest.raises(ValueError, match='option "clip" has not the same type'):
         options_schema()
 
@@ -136,8 +137,8 @@ def test_the_space_of_a_search_is_a_bounded_map_of_domains_with_one_field_each()
 
 
 def columns(crd: dict[str, Any]) -> tuple[list[str], list[str]]:
-    found = crd["spec"]["versions"][0]["additionalPrinterColumns"]
-    return [c["name"] for c in found if "priority" not in c], [c["name"] for c in found if c.get("priority") == 1]
+    listed = crd["spec"]["versions"][0]["additionalPrinterColumns"]
+    return [c["name"] for c in listed if "priority" not in c], [c["name"] for c in listed if c.get("priority") == 1]
 
 
 def test_columns() -> None:
@@ -145,7 +146,7 @@ def test_columns() -> None:
         ["ALGORITHM", "ENV", "PHASE", "ITERATION", "TIMESTEPS", "REWARD", "ATTEMPT", "AGE"],
         ["BEST", "EVALUATION", "TRIALS", "BEST TRIAL", "CHECKPOINT", "CLUSTER", "MESSAGE"],
     )
-    assert columns(rollout_crd()) == (
+    assert columns(crd_module.rollout_crd()) == (
         ["EXPERIMENT", "PHASE", "EPISODES", "REWARD", "AGE"], ["CHECKPOINT", "MESSAGE"]
     )  # fmt: skip
 

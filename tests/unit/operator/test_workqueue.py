@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from rloperator.cluster import ConflictError
-from rloperator.converge import Key
-from rloperator.queue import WorkQueue
+from rloperator.controller.converge import Key
+from rloperator.controller.workqueue import WorkQueue
+from rloperator.kube.client import ConflictError
 
 KEY, OTHER = Key("RLExperiment", "team", "a"), Key("RLExperiment", "team", "b")
 

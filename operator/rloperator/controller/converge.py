@@ -1,0 +1,115 @@
+"""One object brought to where it should be: observe, reconcile, apply."""
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from rloperator.config import Settings
+from rloperator.experiment.reconcile import reconcile as reconcile_experiment
+from rloperator.kube import names
+from rloperator.kube.client import ApiError, ConflictError, KubeClient, NameTakenError
+from rloperator.kube.types import Event, Manifest, Observed, Outcome
+from rloperator.rollout.reconcile import reconcile as reconcile_rollout
+from rltrainer.api.base import API_VERSION
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Key:
+    """One object of ours."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True)
+class Converger:
+    """The loop's body: observe, decide and act, for one object at a time."""
+
+    client: KubeClient
+    settings: Settings
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+    def reconcile_key(self, key: Key) -> float | None:
+        """Bring one object to where it should be; seconds until it wants another look, or None.
+
+        Raises ConflictError where somebody wrote in between.
+        """
+        observed = self.observe(key)
+        if observed is None:
+            return None
+        reconcile = reconcile_experiment if key.kind == "RLExperiment" else reconcile_rollout
+        outcome = reconcile(observed, self.settings, self.clock())
+        try:
+            self.apply(key, observed.object, outcome)
+        except ConflictError:
+            raise
+        except (NameTakenError, ApiError) as error:
+            if not isinstance(error, ApiError) or error.status < 500:
+                self._report(observed, str(error))
+            raise
+        return outcome.requeue_after
+
+    def observe(self, key: Key) -> Observed | None:
+        """The object and its children, as they are now; None where it is gone."""
+        manifest = self.client.get(API_VERSION, key.kind, key.namespace, key.name)
+        if manifest is None:
+            return None
+        is_experiment = key.kind == "RLExperiment"
+
+        def children(api_version: str, kind: str) -> tuple[Manifest, ...]:
+            return tuple(self.client.list(api_version, kind, key.namespace, names.selector(key.kind, key.name)))
+
+        # Children are listed in the order in which they make each other: what was made in between is seen.
+        return Observed(
+            object=manifest,
+            jobs=children(names.RAY_API, "RayJob") if is_experiment else children(names.BATCH_API, "Job"),
+            clusters=children(names.RAY_API, "RayCluster") if is_experiment else (),
+            pods=children("v1", "Pod"),
+            source=self._source(manifest),
+        )
+
+    def apply(self, key: Key, manifest: Manifest, outcome: Outcome) -> None:
+        """Do what was decided, in the order that makes every interruption harmless."""
+        for child in outcome.apply:
+            self.client.apply(child, always=bool(outcome.create))
+        for child in outcome.create:
+            self.client.create(child)
+        for patch in outcome.patch:
+            self.client.patch(patch.target, patch.operations)
+        for event in outcome.events:
+            log.info("%s: %s: %s", key, event.reason, event.message)
+            self.client.record_event(manifest, event)
+        if outcome.status is not None:
+            self.client.apply_status(manifest, outcome.status)
+        for target in outcome.delete:
+            self.client.delete(target)
+
+    def unfinished(self) -> Iterator[Key]:
+        """Every object that may still want something done."""
+        for kind in ("RLExperiment", "RLRollout"):
+            for item in self.client.list(API_VERSION, kind, self.settings.namespace):
+                if (item.get("status") or {}).get("phase") not in ("Succeeded", "Failed"):
+                    yield Key(kind, item["metadata"]["namespace"], item["metadata"]["name"])
+
+    def _report(self, observed: Observed, error: str) -> None:
+        """Report on the object what the API server refuses: whoever wrote it cannot see the operator's log."""
+        message = f"The API server refuses: {error}"
+        self.client.record_event(observed.object, Event("Refused", message, "Warning", dedup_key=error))
+        before = observed.own_status
+        status = before | {"phase": before.get("phase", "Pending"), "message": message}
+        if status != before:
+            self.client.apply_status(observed.object, status)
+
+    def _source(self, manifest: Manifest) -> Manifest | None:
+        """The experiment that an object names, where it names one and there is one."""
+        spec = manifest["spec"]
+        place = (spec.get("restoreFrom") or {}) if manifest["kind"] == "RLExperiment" else spec
+        name, namespace = place.get("experiment"), manifest["metadata"]["namespace"]
+        return self.client.get(API_VERSION, "RLExperiment", namespace, name) if name else None

@@ -1,0 +1,114 @@
+"""How an object's checks come to a decision, and a decision to its status: once for both kinds; pure.
+
+A check is a fact about a view, and says what follows where the fact holds. The first one that holds decides; what a
+check may rely on is that none above it held.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Literal, Protocol, TypeVar
+
+from pydantic import ValidationError
+
+from rloperator.kube.types import Condition, Event, Manifest, Observed, Outcome, Patch, conditions_of
+from rltrainer.api.experiment import ExperimentSpec
+from rltrainer.api.options import complaint
+from rltrainer.api.rollout import RolloutSpec
+from rltrainer.api.status import Phase
+
+SOON = 2.0
+"""Seconds until the next look where something is about to happen in pods, which are not watched."""
+
+SpecT = TypeVar("SpecT", ExperimentSpec, RolloutSpec)
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Why a document cannot be run."""
+
+    reason: str
+    message: str
+
+
+def parse(model: type[SpecT], spec: Manifest) -> SpecT | Rejection:
+    """A document's spec, or why it is none."""
+    try:
+        return model.model_validate(spec)
+    except ValidationError as error:
+        return Rejection("InvalidDocument", complaint(error, "spec", model))
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How an object stands, and what is to be done about it."""
+
+    phase: Phase
+    reason: str
+    message: str
+    conditions: tuple[Condition, ...] = ()
+    """Those that the decision changes from what they are without an attempt or a Job under way."""
+    fields: Manifest = field(default_factory=dict)
+    """Further fields of the status that the decision changes."""
+    apply: tuple[Manifest, ...] = ()
+    create: tuple[Manifest, ...] = ()
+    patch: tuple[Patch, ...] = ()
+    delete: tuple[Manifest, ...] = ()
+    requeue_after: float | None = None
+
+    def with_condition(self, kind: str, status: Literal["True", "False"]) -> "Decision":
+        """This decision and a condition, for the decision's own reason."""
+        return replace(self, conditions=(*self.conditions, Condition(kind, status, self.reason, self.message)))
+
+
+class View(Protocol):
+    """What a view of either kind has."""
+
+    @property
+    def observed(self) -> Observed:
+        """What the view was made of."""
+
+    @property
+    def now(self) -> datetime:
+        """When it was observed."""
+
+    @property
+    def fields(self) -> Manifest:
+        """Fields of its status beside phase, message and conditions, where the decision changes none of them."""
+
+
+ViewT = TypeVar("ViewT", bound=View)
+
+
+def first_decision(checks: tuple[Callable[[ViewT], Decision | None], ...], view: ViewT) -> Decision:
+    """The decision of the first check that holds. The last check holds always."""
+    return next(decision for check in checks if (decision := check(view)))
+
+
+def status_of(view: View, decision: Decision, defaults: tuple[Condition, ...]) -> Manifest:
+    """The operator's whole status; `defaults` are all conditions as they are where the decision changes none."""
+    observed = view.observed
+    conditions = {condition.type: condition for condition in (*defaults, *decision.conditions)}
+    updated = conditions_of(observed.status).updated(tuple(conditions.values()), observed.generation, view.now)
+    status = {
+        "phase": decision.phase,
+        "message": decision.message,
+        "observedGeneration": observed.generation,
+        **view.fields,
+        **decision.fields,
+        "conditions": list(updated),
+    }
+    return {key: value for key, value in status.items() if value not in (None, [])}
+
+
+def outcome_of(view: View, decision: Decision, status: Manifest, events: tuple[Event, ...]) -> Outcome:
+    """What there is to do. A status that stands as it should is not written again."""
+    return Outcome(
+        apply=decision.apply,
+        create=decision.create,
+        patch=decision.patch,
+        events=events,
+        status=status if status != view.observed.own_status else None,
+        delete=decision.delete,
+        requeue_after=decision.requeue_after,
+    )

@@ -1,0 +1,1 @@
+"""An RLExperiment: what is seen of it, what is decided, and the RayJobs of its attempts."""

@@ -1,0 +1,147 @@
+"""The attempts of an experiment, brought up to date with what is observed; pure."""
+
+import hashlib
+import json
+from datetime import datetime
+
+from rloperator.kube import names
+from rloperator.kube.pod_problems import out_of_memory
+from rloperator.kube.types import Manifest, Observed, parse_time
+from rltrainer.api.experiment import ExperimentSpec
+from rltrainer.api.status import Attempt
+
+FAILURES = ("Failed", "Lost")
+"""Outcomes that count as a failure."""
+
+_END_VERBS = {"Failed": "failed", "Lost": "was lost", "Suspended": "ends", "Replaced": "ends"}
+_MAX_RECORDED = 20
+_MAX_MESSAGE = 1024
+
+
+def spec_hash(spec: ExperimentSpec) -> str:
+    """Hash what an attempt cannot change while it runs.
+
+    Defaults are left out, so that a field that a later version adds does not restart what runs.
+    """
+    document = spec.model_dump(by_alias=True, exclude_defaults=True, mode="json")
+    for live in ("suspend", "maxFailures"):
+        document.pop(live, None)
+    cluster = document.get("cluster", {})
+    cluster.pop("keepSecondsAfterFinished", None)
+    for group in cluster.get("workers", []):
+        group.pop("minReplicas", None)
+        group.pop("maxReplicas", None)
+    if not cluster:
+        document.pop("cluster", None)
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def attempts_of(observed: Observed, now: datetime) -> tuple[Attempt, ...]:
+    """The attempts that the status records, those it does not know of yet, and the end of the newest."""
+    recorded = tuple(Attempt.model_validate(item) for item in observed.status.get("attempts", []))
+    jobs = {names.attempt_of(job): job for job in names.owned(observed.jobs, observed.object)}
+    newest = recorded[-1].number if recorded else int(observed.status.get("attempt", 0))
+    adopted = tuple(_adopted(jobs[number]) for number in sorted(jobs) if number > newest)
+    known = (*recorded, *adopted)
+    return tuple(_with_outcome(attempt, jobs.get(attempt.number), observed, now) for attempt in known)
+
+
+def failures_of(observed: Observed, attempts: tuple[Attempt, ...]) -> int:
+    """Failed and lost attempts, those included that the status no longer lists."""
+    before = {item["number"]: item["outcome"] for item in observed.status.get("attempts", [])}
+    new = sum(a.outcome in FAILURES and before.get(a.number) not in FAILURES for a in attempts)
+    return int(observed.status.get("failures", 0)) + new
+
+
+def status_fields(attempts: tuple[Attempt, ...], newest: int) -> Manifest:
+    """The attempts as the status records them: the newest twenty, and the number of the newest."""
+    kept = attempts[-_MAX_RECORDED:]
+    records = [attempt.model_dump(by_alias=True, exclude_none=True, mode="json") for attempt in kept]
+    return {"attempt": newest, "attempts": records}
+
+
+def begun(number: int, spec_hash: str | None, now: datetime) -> Attempt:
+    """An attempt that begins now."""
+    return Attempt(number=number, outcome="Running", started_at=now.replace(microsecond=0), spec_hash=spec_hash)
+
+
+def ended(attempt: Attempt, now: datetime, outcome: str, reason: str | None = None, message: str = "") -> Attempt:
+    """The attempt with its end, which was seen now unless it was seen before."""
+    end = attempt.ended_at or now.replace(microsecond=0)
+    return attempt.model_copy(
+        update={"outcome": outcome, "reason": reason, "message": message[:_MAX_MESSAGE] or None, "ended_at": end}
+    )
+
+
+def describe_end(number: int, outcome: str, message: str | None) -> str:
+    """Say in a sentence how an attempt ended, and in another one why, where that is known."""
+    end = f"Attempt {number} {_END_VERBS[outcome]}"
+    return f"{end}. {message.rstrip('.')}" if message else end
+
+
+def _adopted(job: Manifest) -> Attempt:
+    """The record of an attempt that was made just before the operator was cut off."""
+    return Attempt(
+        number=names.attempt_of(job),
+        outcome="Running",
+        started_at=parse_time(job["metadata"]["creationTimestamp"]),
+        spec_hash=names.annotation(job, names.SPEC_HASH_ANNOTATION),
+    )
+
+
+def _with_outcome(attempt: Attempt, job: Manifest | None, observed: Observed, now: datetime) -> Attempt:
+    """The attempt with its end, where it has ended."""
+    if attempt.outcome in ("Suspended", "Replaced") and job and _has_succeeded(job):
+        return ended(attempt, now, "Succeeded")  # it reached its end before it was ended
+    if attempt.outcome != "Running":
+        return attempt
+    is_finished = _has_reported_end(attempt, observed.status)
+    if job is None:
+        gone = "Its RayJob was deleted, or its namespace lost it"
+        return ended(attempt, now, "Succeeded") if is_finished else ended(attempt, now, "Lost", "RayJobGone", gone)
+    if _has_succeeded(job):
+        return ended(attempt, now, "Succeeded")
+    if not _is_over(job):
+        return attempt
+    return ended(attempt, now, "Succeeded") if is_finished else _failed(attempt, job, observed, now)
+
+
+def _failed(attempt: Attempt, job: Manifest, observed: Observed, now: datetime) -> Attempt:
+    status = job["status"]
+    if status.get("jobDeploymentStatus") == "ValidationFailed":
+        return ended(
+            attempt, now, "Invalid", "ValidationFailed", f"KubeRay rejected its RayJob: {status.get('message', '')}"
+        )
+    training = observed.status.get("training") or {}
+    if training.get("attempt") == attempt.number and (problem := training.get("error")):
+        return ended(attempt, now, "Invalid", problem["reason"], problem["message"])
+    if status.get("jobStatus") == "STOPPED":
+        return ended(attempt, now, "Failed", "Stopped", "Its Ray job was stopped by somebody else")
+    reason = status.get("reason") or "AppFailed"
+    return ended(attempt, now, "Failed", reason, out_of_memory(observed.pods) or _summary(status.get("message", "")))
+
+
+def _has_succeeded(job: Manifest) -> bool:
+    return bool(job.get("status", {}).get("jobStatus") == "SUCCEEDED" and _is_over(job))
+
+
+def _is_over(job: Manifest) -> bool:
+    return job.get("status", {}).get("jobDeploymentStatus") in ("Complete", "Failed", "ValidationFailed")
+
+
+def _has_reported_end(attempt: Attempt, status: Manifest) -> bool:
+    """Whether the trainer reported that it reached a stop condition and that everything is in storage."""
+    training = status.get("training") or {}
+    is_uploaded = not (training.get("sync") or {}).get("pending")
+    return bool(training.get("attempt") == attempt.number and training.get("stoppedBy") and is_uploaded)
+
+
+def _summary(message: str) -> str:
+    """Ray's message without the pages of log in it: its first line, and its last one."""
+    if message == "Ray head pod not found." or f"{names.SUBMITTER_CONTAINER} terminated with exit code 143" in message:
+        return "Its head pod was lost: it was deleted or evicted, or its node failed"
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    if len(lines) < 2:
+        return message.strip()
+    first = lines[0].split(", last available logs", maxsplit=1)[0]
+    return f"{first}: {lines[-1]}"

@@ -1,0 +1,1 @@
+"""Kubernetes itself: its client, what the API server holds, names, and what pods are made of."""

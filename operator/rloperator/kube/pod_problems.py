@@ -1,0 +1,85 @@
+"""What keeps pods from running, for whoever wrote the document; pure."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from rloperator.kube.names import HEAD_CONTAINER, NODE_TYPE_LABEL
+from rloperator.kube.types import Manifest, parse_time
+
+_IMAGE_REASONS = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull")
+_IMAGE_MESSAGE = (
+    'Pod {} cannot pull image "{}": {}. Correct spec.cluster.image (or trainerImage in the chart), or the pull secret'
+)
+_CONFIG_REASONS = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
+_CONFIG_MESSAGE = "Pod {} cannot start: {}. Once that is there, the pod starts by itself"
+
+REASONS = ("ImagePullBackOff", "CreateContainerConfigError", "Unschedulable", "PodsRefused")
+"""Every reason of a PodProblem."""
+
+_UNSCHEDULABLE_AFTER = timedelta(seconds=10)
+"""How long a pod may wait, before it is a problem, for another one to leave its node."""
+_REFUSED_AFTER = timedelta(seconds=15)
+"""How long a start may take before pods that are not made are a problem."""
+
+
+@dataclass(frozen=True)
+class PodProblem:
+    """Why a pod does not run."""
+
+    reason: str
+    message: str
+
+
+def first_problem(pods: tuple[Manifest, ...], now: datetime) -> PodProblem | None:
+    """The first thing that keeps one of the pods from running; None where nothing is known to."""
+    return next((problem for pod in pods for problem in (*_containers(pod), *_placement(pod, now))), None)
+
+
+def refused_pods(ray_cluster: Manifest | None, age: timedelta) -> PodProblem | None:
+    """Pods that the API server refuses, by a quota or a policy, in a cluster that began `age` ago."""
+    for condition in (ray_cluster or {}).get("status", {}).get("conditions", []):
+        failing = condition["type"] == "ReplicaFailure" and condition["status"] == "True"
+        if failing and age > _REFUSED_AFTER:
+            return PodProblem("PodsRefused", f"KubeRay cannot create the pods: {condition.get('message', '')}")
+    return None
+
+
+def head_pod(pods: tuple[Manifest, ...]) -> Manifest | None:
+    """The head pod, where there is one."""
+    return next((pod for pod in pods if pod["metadata"]["labels"].get(NODE_TYPE_LABEL) == "head"), None)
+
+
+def has_ready_head(pods: tuple[Manifest, ...]) -> bool:
+    """Whether there is a head pod, and it is ready."""
+    conditions = (head_pod(pods) or {}).get("status", {}).get("conditions", [])
+    return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
+
+
+def out_of_memory(pods: tuple[Manifest, ...]) -> str:
+    """That a container of the head was killed for its memory; empty where none was."""
+    for container in (head_pod(pods) or {}).get("status", {}).get("containerStatuses", []):
+        terminated = container.get("state", {}).get("terminated", {})
+        if terminated.get("reason") == "OOMKilled" and container["name"] == HEAD_CONTAINER:
+            return "The head ran out of memory and was killed: raise spec.cluster.head.memory"
+    return ""
+
+
+def _containers(pod: Manifest) -> Iterator[PodProblem]:
+    status = pod.get("status", {})
+    name = pod["metadata"]["name"]
+    for container in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]:
+        waiting = container.get("state", {}).get("waiting", {})
+        reason, detail = waiting.get("reason", ""), waiting.get("message") or waiting.get("reason")
+        if reason in _IMAGE_REASONS:
+            # One reason for all of them: the kubelet goes back and forth between trying and waiting.
+            yield PodProblem("ImagePullBackOff", _IMAGE_MESSAGE.format(name, container["image"], detail))
+        if reason in _CONFIG_REASONS:
+            yield PodProblem("CreateContainerConfigError", _CONFIG_MESSAGE.format(name, detail))
+
+
+def _placement(pod: Manifest, now: datetime) -> Iterator[PodProblem]:
+    name, created = pod["metadata"]["name"], parse_time(pod["metadata"]["creationTimestamp"])
+    for condition in pod.get("status", {}).get("conditions", []) if now - created > _UNSCHEDULABLE_AFTER else []:
+        if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
+            yield PodProblem("Unschedulable", f"Pod {name} fits on no node: {condition.get('message', '')}")

@@ -1,0 +1,67 @@
+"""From a rollout to its Job; pure."""
+
+from rloperator.kube import names
+from rloperator.kube.merge import merge
+from rloperator.kube.pods import (
+    DOCUMENT_MOUNT,
+    TMP_MOUNT,
+    TMP_VOLUME,
+    container,
+    document_volume,
+    environment,
+    pod_spec,
+    support,
+)
+from rloperator.kube.types import Manifest
+from rloperator.rollout.view import RolloutView
+
+_NO_RETRY_HELPS = 2
+"""The trainer's exit code for a document or a checkpoint that cannot be run."""
+
+
+def support_of(view: RolloutView) -> tuple[Manifest, ...]:
+    """What the Job needs beside itself."""
+    return tuple(support(view.owner, view.storage, []))
+
+
+def job(view: RolloutView) -> Manifest:
+    """The Job that runs the rollout."""
+    annotations = {names.SPEC_HASH_ANNOTATION: view.spec_hash, names.CHECKPOINT_ANNOTATION: view.checkpoint}
+    # A pod that its node loses is not the rollout's failure, and exit code 2 is: neither is worth a retry's count.
+    rules = [
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        {
+            "action": "FailJob",
+            "onExitCodes": {"containerName": names.ROLLOUT_CONTAINER, "operator": "In", "values": [_NO_RETRY_HELPS]},
+        },
+    ]
+    return {
+        "apiVersion": names.BATCH_API,
+        "kind": "Job",
+        "metadata": view.owner.metadata(view.owner.name) | {"annotations": annotations},
+        "spec": {
+            "backoffLimit": view.document.backoff_limit,
+            "podFailurePolicy": {"rules": rules},
+            "podReplacementPolicy": "Failed",
+            "template": _template(view),
+        },
+    }
+
+
+def _template(view: RolloutView) -> Manifest:
+    owner, spec, cluster = view.owner, view.document, view.source_cluster
+    main = container(
+        names.ROLLOUT_CONTAINER,
+        spec.image or cluster.get("image") or view.settings.trainer_image,
+        cluster.get("imagePullPolicy", "IfNotPresent"),
+        spec.pods,
+        command=["rltrainer", "rollout", "-f", f"{names.DOCUMENT_FOLDER}/{names.DOCUMENT_KEY[owner.kind]}"],
+        env=environment(owner, view.storage, RLTRAINER_CHECKPOINT_URI=view.checkpoint or ""),
+        volumeMounts=[TMP_MOUNT, DOCUMENT_MOUNT],
+    )
+    fields: Manifest = {"serviceAccountName": owner.support}
+    if secrets := cluster.get("imagePullSecrets"):
+        fields["imagePullSecrets"] = [{"name": name} for name in secrets]
+    volumes = [TMP_VOLUME, document_volume(owner)]
+    pod = {"metadata": {"labels": names.labels(owner.object)}, "spec": pod_spec(spec.pods, main, volumes, **fields)}
+    return dict(merge(pod, spec.pods.pod_template))

@@ -1,0 +1,121 @@
+"""A rollout as the checks of `reconcile` see it: its document, its Job, the experiment that it runs; pure."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import datetime
+
+from rloperator.config import Settings
+from rloperator.decisions import Rejection, parse
+from rloperator.kube import names
+from rloperator.kube.pods import Owner
+from rloperator.kube.types import Manifest, Observed
+from rltrainer.api.experiment import Storage
+from rltrainer.api.rollout import RolloutSpec
+
+
+@dataclass(frozen=True)
+class RolloutView:
+    """What is observed of a rollout, parsed and validated once for all checks."""
+
+    observed: Observed
+    settings: Settings
+    now: datetime
+    spec: RolloutSpec | None
+    """None where the document cannot be read at all."""
+    storage: Storage | None
+    """The rollout's own, its experiment's, or the operator's."""
+    rejection: Rejection | None
+    """Why the document cannot be run."""
+    spec_hash: str | None
+    """Of the document: a Job cannot change, so another document is another Job."""
+    job: Manifest | None
+    """The rollout's Job, where there is one."""
+    job_is_current: bool
+    """Whether the Job runs the document as it stands."""
+    checkpoint: str | None
+    """The checkpoint to run: the one chosen when the Job was made, as long as that Job stands."""
+
+    @classmethod
+    def of(cls, observed: Observed, settings: Settings, now: datetime) -> "RolloutView":
+        """Parse the document, validate it, and choose the checkpoint."""
+        parsed = parse(RolloutSpec, observed.object["spec"])
+        spec, rejection = (None, parsed) if isinstance(parsed, Rejection) else (parsed, None)
+        storage = _storage(spec, observed, settings) if spec else None
+        spec_hash = _spec_hash(spec) if spec else None
+        job = next(iter(names.owned(observed.jobs, observed.object)), None)
+        job_is_current = bool(job and spec and names.annotation(job, names.SPEC_HASH_ANNOTATION) == spec_hash)
+        chosen = names.annotation(job, names.CHECKPOINT_ANNOTATION) if job and job_is_current else None
+        return cls(
+            observed=observed,
+            settings=settings,
+            now=now,
+            spec=spec,
+            storage=storage,
+            rejection=_validated(spec, storage, observed) if spec else rejection,
+            spec_hash=spec_hash,
+            job=job,
+            job_is_current=job_is_current,
+            checkpoint=chosen or _checkpoint(spec, observed),
+        )
+
+    @property
+    def document(self) -> RolloutSpec:
+        """The spec, where the document is not rejected."""
+        assert self.spec is not None  # noqa: S101 - for the type checker: a rejected document is never rendered
+        return self.spec
+
+    @property
+    def owner(self) -> Owner:
+        """The rollout, for rendering."""
+        return Owner(self.observed.object)
+
+    @property
+    def results(self) -> Manifest:
+        """What the pod reports."""
+        return dict(self.observed.status.get("results") or {})
+
+    @property
+    def source_cluster(self) -> Manifest:
+        """spec.cluster of the experiment: whose image holds where the rollout names none."""
+        return dict(((self.observed.source or {}).get("spec") or {}).get("cluster") or {})
+
+    @property
+    def job_failure(self) -> Manifest | None:
+        """The condition by which the Job has failed for good."""
+        conditions = (self.job or {}).get("status", {}).get("conditions", [])
+        return next((item for item in conditions if item["type"] == "Failed" and item["status"] == "True"), None)
+
+    @property
+    def fields(self) -> Manifest:
+        """Fields of its status beside phase, message and conditions."""
+        if self.job:
+            return {"job": self.owner.name, "checkpoint": self.checkpoint}
+        return {key: self.observed.status.get(key) for key in ("job", "checkpoint")}
+
+
+def _storage(spec: RolloutSpec, observed: Observed, settings: Settings) -> Storage | None:
+    source = ((observed.source or {}).get("spec") or {}).get("storage")
+    return spec.storage or (Storage.model_validate(source) if source else settings.storage)
+
+
+def _validated(spec: RolloutSpec, storage: Storage | None, observed: Observed) -> Rejection | None:
+    if spec.experiment and observed.source is None:
+        return Rejection("ExperimentNotFound", f'There is no RLExperiment "{spec.experiment}" in this namespace')
+    if storage is None:
+        return Rejection("NoStorage", "Neither the rollout nor its experiment nor the operator names a storage")
+    return None
+
+
+def _spec_hash(spec: RolloutSpec) -> str:
+    document = spec.model_dump(by_alias=True, exclude_defaults=True, mode="json")
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _checkpoint(spec: RolloutSpec | None, observed: Observed) -> str | None:
+    if spec and spec.checkpoint:
+        return spec.checkpoint
+    latest = observed.source_training.get("checkpoint") or {}
+    best = observed.source_training.get("bestCheckpoint") or latest
+    uri = (best if spec and spec.which == "best" else latest).get("uri")
+    return str(uri) if uri else None
