@@ -13,8 +13,8 @@ from rltrainer import rllib_compat
 from rltrainer.api.base import API_VERSION
 from rltrainer.api.documents import Experiment
 from rltrainer.cli.common import UsageError, as_json
-from rltrainer.rllib_compat.environments import environment
-from rltrainer.rllib_compat.judging import stops
+from rltrainer.rllib_compat.environments import translate_environment
+from rltrainer.rllib_compat.metrics import translate_stop
 
 LOCAL_DIR = "~/rltrainer_results"
 EXPORTS = ("model", "checkpoint", "onnx")
@@ -50,17 +50,17 @@ def jobs(arguments: argparse.Namespace) -> list[Job]:
     return [_job(each, arguments) for each in _documents(arguments)]
 
 
-def _documents(arguments: argparse.Namespace) -> Iterator[rllib_compat.Translated]:
+def _documents(arguments: argparse.Namespace) -> Iterator[rllib_compat.TranslatedDocument]:
     """The documents of the file, or an empty one."""
     if not arguments.file:
         if not (arguments.run and arguments.env):
             raise UsageError("give a document with -f FILE, or both --run and --env")
-        yield rllib_compat.Translated({"apiVersion": API_VERSION, "kind": "RLExperiment", "spec": {}})
-    elif rllib_compat.is_classic(_yaml(arguments.file)):
-        yield from rllib_compat.documents(arguments.file)
+        yield rllib_compat.TranslatedDocument({"apiVersion": API_VERSION, "kind": "RLExperiment", "spec": {}})
+    elif rllib_compat.is_rllib_document(_yaml(arguments.file)):
+        yield from rllib_compat.translate_file(arguments.file)
     else:
         content = Experiment.from_yaml(arguments.file).model_dump(by_alias=True, exclude_unset=True)
-        yield rllib_compat.Translated(content)
+        yield rllib_compat.TranslatedDocument(content)
 
 
 def _yaml(path: str) -> Any:
@@ -71,7 +71,7 @@ def _yaml(path: str) -> Any:
         return None
 
 
-def _job(given: rllib_compat.Translated, arguments: argparse.Namespace) -> Job:
+def _job(given: rllib_compat.TranslatedDocument, arguments: argparse.Namespace) -> Job:
     """The document with what the command line says over it."""
     content, notes = given.document, list(given.notes)
     spec: Content = content["spec"]
@@ -80,7 +80,7 @@ def _job(given: rllib_compat.Translated, arguments: argparse.Namespace) -> Job:
     if arguments.env:
         _put_environment(spec, arguments.env, notes)
     _put_config(spec, as_json(arguments.config, "--config"), notes)
-    spec["stop"] = {**spec.get("stop", {}), **stops(as_json(arguments.stop, "--stop"), "command line")}
+    spec["stop"] = {**spec.get("stop", {}), **translate_stop(as_json(arguments.stop, "--stop"), "command line")}
     _put_checkpoint(spec, arguments)
     _put_search(spec, arguments, notes)
     _put_storage(spec, arguments.upload_dir)
@@ -108,7 +108,7 @@ def _put_environment(spec: Content, name: str, notes: list[str]) -> None:
     if name.startswith("ALE/"):
         spec["env"] = name
         return
-    spec["env"], env_config, said = environment(name, {}, "--env")
+    spec["env"], env_config, said = translate_environment(name, {}, "--env")
     notes += said
     if env_config:
         spec["envConfig"] = {**env_config, **spec.get("envConfig", {})}
@@ -117,7 +117,7 @@ def _put_environment(spec: Content, name: str, notes: list[str]) -> None:
 def _put_config(spec: Content, config: Content, notes: list[str]) -> None:
     """Options by our names or RLlib's, and what is searched over."""
     before = spec.get("config", {})
-    known = rllib_compat.CLASSIC.get(spec["run"])
+    known = rllib_compat.ALGORITHMS.get(spec["run"])
     options, space, said = rllib_compat.translate_config(spec["run"], config, over=before)
     notes += said
     if known is not None and known.run != spec["run"]:

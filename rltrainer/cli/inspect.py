@@ -46,10 +46,10 @@ def documents(path: str) -> Iterator[tuple[Experiment | Rollout, list[str]]]:
     """The documents in a file, of RLlib's named experiments each as one, and notes on each.
 
     Raises DocumentError or OptionError."""
-    if not rllib_compat.is_classic(read_yaml(path).content):
+    if not rllib_compat.is_rllib_document(read_yaml(path).content):
         yield read_document(path), []
         return
-    for each in rllib_compat.documents(path):
+    for each in rllib_compat.translate_file(path):
         yield Experiment.parse(each.document, where=path), each.notes
 
 
