@@ -38,7 +38,7 @@ def rows(folder: Path, means: list[float | None], **more: Any) -> Path:
 def curves(*arguments: object) -> list[plot.Curve]:
     """What a command line would draw."""
     given = parser().parse_args(["plot", *map(str, arguments)])
-    return [plot.curve_of(name, found, given.x, given.y) for name, found in plot.found(given)]
+    return [plot.curve_of(name, found, given.x, given.y) for name, found in plot.read_runs(given)]
 
 
 def test_a_curve_has_the_points_of_the_rows(tmp_path: Path) -> None:
