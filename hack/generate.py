@@ -1,5 +1,5 @@
-"""Writes what is generated: from rltrainer/spec.py the CRDs, the chart's copy of them and docs/reference.md, and from
-the command line's own parsers docs/cli.md.
+"""Writes the generated files: from the models of rltrainer/api the CRDs, the chart's copy of them and
+docs/reference.md, and from the parsers of rltrainer/cli docs/cli.md.
 
 `--check` writes nothing and fails where one of them is stale.
 """
@@ -17,7 +17,7 @@ from rltrainer.cli import parser as command_line
 from rltrainer.cli.completion import commands_of
 
 ROOT = Path(__file__).resolve().parent.parent
-HEADER = "# Generated from rltrainer/spec.py by `make generate`.\n"
+HEADER = "# Generated from rltrainer/api by `make generate`.\n"
 KEEP = {"helm.sh/resource-policy": "keep"}
 
 Schema = dict[str, Any]
@@ -31,14 +31,14 @@ class Dumper(yaml.SafeDumper):
 
 
 def dump(manifest: Schema) -> str:
-    """YAML that is the same for the same manifest."""
+    """Write YAML that is the same for the same manifest."""
     return HEADER + yaml.dump(manifest, Dumper=Dumper, sort_keys=False, width=120, allow_unicode=True)
 
 
 def chart_template(manifest: Schema) -> str:
     """A CRD as a template of the chart, which a person may switch off, and which uninstalling leaves."""
-    kept = manifest | {"metadata": manifest["metadata"] | {"annotations": KEEP}}
-    return f"{{{{- if .Values.crds.install }}}}\n{dump(kept)}{{{{- end }}}}\n"
+    annotated = manifest | {"metadata": manifest["metadata"] | {"annotations": KEEP}}
+    return f"{{{{- if .Values.crds.install }}}}\n{dump(annotated)}{{{{- end }}}}\n"
 
 
 def fields(schema: Schema, path: str) -> Iterator[tuple[str, Schema, bool]]:
@@ -92,9 +92,9 @@ def table(schema: Schema, path: str) -> str:
 def reference() -> str:
     """docs/reference.md."""
     parts = [
-        "<!-- Generated from rltrainer/spec.py by `make generate`. -->\n"
+        "<!-- Generated from rltrainer/api by `make generate`. -->\n"
         "# Reference\n\n"
-        "Every field of the documents, as `kubectl explain rlx.spec` and `rltrainer describe` also tell it. "
+        "Every field of the documents, as `kubectl explain rlx.spec` and `rltrainer describe` show it too. "
         "Options in `spec.config` belong to all algorithms unless their description says whose they are."
     ]
     for crd in crds().values():
@@ -111,8 +111,8 @@ CLI_INTRO = """\
 # The command line
 
 `rltrainer COMMAND --help` says the same. Exit codes: 0 done; 2 the command line, the document or its environment is
-wrong, and no retry helps; 1 anything else; 128 + n after signal n. What a command finds goes to standard output, what
-it says meanwhile to standard error.
+wrong, and no retry helps; 1 anything else; 128 + n after signal n. Results go to standard output, notes and the log to
+standard error.
 
 A CHECKPOINT is one of
 
@@ -142,12 +142,12 @@ def command_reference() -> str:
 
 def argument_groups(sub: argparse.ArgumentParser) -> dict[str, list[argparse.Action]]:
     """The arguments of a command by the title of their group; those of no group first."""
-    found: dict[str, list[argparse.Action]] = {"": []}
+    groups: dict[str, list[argparse.Action]] = {"": []}
     for group in sub._action_groups:
         plain = group.title in ("positional arguments", "options")
         actions = [action for action in group._group_actions if "--help" not in action.option_strings]
-        found.setdefault("" if plain else (group.title or "").capitalize(), []).extend(actions)
-    return {title: actions for title, actions in found.items() if actions}
+        groups.setdefault("" if plain else (group.title or "").capitalize(), []).extend(actions)
+    return {title: actions for title, actions in groups.items() if actions}
 
 
 def argument_row(action: argparse.Action, sub: argparse.ArgumentParser) -> str:
@@ -161,7 +161,7 @@ def argument_row(action: argparse.Action, sub: argparse.ArgumentParser) -> str:
 
 
 def generated() -> dict[Path, str]:
-    """Every generated file and what should stand in it."""
+    """Return the content of every generated file."""
     files = {ROOT / "docs" / "reference.md": reference(), ROOT / "docs" / "cli.md": command_reference()}
     for name, crd in crds().items():
         files[ROOT / "crds" / name] = dump(crd)

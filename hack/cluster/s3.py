@@ -17,7 +17,7 @@ _EMPTY = hashlib.sha256(b"").hexdigest()
 
 
 def make_bucket(endpoint: str, bucket: str, access_key: str, secret_key: str) -> None:
-    """Makes the bucket unless it is there. `endpoint` is host:port of a server that speaks plain HTTP."""
+    """Make the bucket unless it is there. `endpoint` is host:port of a server that speaks plain HTTP."""
     headers = signed_headers("PUT", endpoint, f"/{bucket}", access_key, secret_key, datetime.now(UTC))
     request = urllib.request.Request(f"http://{endpoint}/{bucket}", method="PUT", headers=headers)
     try:
