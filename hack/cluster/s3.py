@@ -31,7 +31,7 @@ def make_bucket(endpoint: str, bucket: str, access_key: str, secret_key: str) ->
 def signed_headers(
     method: str, host: str, path: str, access_key: str, secret_key: str, now: datetime
 ) -> dict[str, str]:
-    """The headers that authorise a request without query and body."""
+    """The headers that authorize a request without query and body."""
     moment = now.strftime("%Y%m%dT%H%M%SZ")
     headers = {"host": host, "x-amz-content-sha256": _EMPTY, "x-amz-date": moment}
     names = ";".join(headers)

@@ -135,7 +135,7 @@ ENVIRONMENT: dict[str, Rule] = {
 REJECTED: dict[str, Rule] = {
     "multiagent": reject("there is one agent: give each its own experiment, or one environment for all", {}),
     "callbacks": reject("there are none: result.json has the numbers of every iteration", {}),
-    "custom_eval_function": reject("evaluation in the document says how policies are judged"),
+    "custom_eval_function": reject("evaluation in the document says how policies are evaluated"),
     "input": reject("experience is sampled, not read", "sampler"),
     "output": reject("rltrainer rollout --out writes trajectories"),
     "explore": reject("training always explores", True),
