@@ -66,7 +66,7 @@ WARM = 0.25
 
 
 class Stopwatches:
-    """One for each part, of which one runs at a time."""
+    """A stopwatch for each part, of which one runs at a time."""
 
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
@@ -74,34 +74,34 @@ class Stopwatches:
         self.since = perf_counter()
 
     def restart(self, keep: bool = False) -> None:
-        """Begins anew, or brings what runs up to date."""
-        self._turn()
+        """Set all to zero; with `keep`, only bring the running one up to date."""
+        self._split()
         if not keep:
             self.seconds.clear()
 
-    def _turn(self) -> None:
+    def _split(self) -> None:
         now = perf_counter()
         self.seconds[self.running[-1]] += now - self.since
         self.since = now
 
     def timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """`function`, whose time is that of `part`."""
+        """Wrap `function` so that its time counts as that of `part`."""
 
         @wraps(function)
-        def within(*given: Any, **named: Any) -> Any:
-            self._turn()
+        def measured(*args: Any, **kwargs: Any) -> Any:
+            self._split()
             self.running.append(part)
             try:
-                return function(*given, **named)
+                return function(*args, **kwargs)
             finally:
-                self._turn()
+                self._split()
                 self.running.pop()
 
-        return within
+        return measured
 
 
-def places(ray: bool) -> Iterator[tuple[str, Any, str]]:
-    """The part, the owner and the name of everything that is timed."""
+def timed_functions(ray: bool) -> Iterator[tuple[str, Any, str]]:
+    """Yield (part, owner, name) of each function that is timed."""
     yield from (("copies", worker.Worker, "_store_obs"), ("copies", worker, "load_weights"))
     yield from (("copies", learner.Learner, "weights"), ("copies", learner, "collate"))
     yield from (("buffer", Replay, "add"), ("drawing", Replay, "sample"), ("drawing", Replay, "update_priorities"))
@@ -114,43 +114,43 @@ def places(ray: bool) -> Iterator[tuple[str, Any, str]]:
 
 @contextmanager
 def timed(run: str, ray: bool) -> Iterator[tuple[Stopwatches, Algorithm]]:
-    """Within it the functions are timed, and so are those of the algorithm given, where it is used in this process."""
-    watches, algorithm, begin = Stopwatches(), algorithms.load(run), worker.Worker.__init__
+    """Time the functions in this context, and those of the algorithm that it yields, unless Ray runs them."""
+    watches, algorithm, initialize = Stopwatches(), algorithms.load(run), worker.Worker.__init__
 
-    def began(worker: worker.Worker, *given: Any, **named: Any) -> None:
-        begin(worker, *given, **named)
+    def with_timed_env(worker: worker.Worker, *args: Any, **kwargs: Any) -> None:
+        initialize(worker, *args, **kwargs)
         worker.envs.step = watches.timed("environment", worker.envs.step)  # type: ignore[method-assign]
 
     with ExitStack() as stack:
-        for part, owner, name in places(ray):
+        for part, owner, name in timed_functions(ray):
             stack.enter_context(patch.object(owner, name, watches.timed(part, getattr(owner, name))))
         if not ray:
-            stack.enter_context(patch.object(worker.Worker, "__init__", began))
+            stack.enter_context(patch.object(worker.Worker, "__init__", with_timed_env))
             act, update = watches.timed("inference", algorithm.act), watches.timed("forward", algorithm.update)
             algorithm = replace(algorithm, act=act, update=update)
         yield watches, algorithm
 
 
 class Count:
-    """Counts steps once a run has warmed up, as long as it is to last; then asks it to end."""
+    """Counts the steps of a run after its warm-up, then interrupts it."""
 
     def __init__(self, watches: Stopwatches, interrupt: Interrupt, seconds: float) -> None:
         self.watches, self.interrupt, self.seconds = watches, interrupt, seconds
-        self.begun, self.warm, self.steps = perf_counter(), False, 0
+        self.start, self.warm, self.steps = perf_counter(), False, 0
 
     def tick(self, steps: int) -> None:
-        """Called after each iteration, with its steps."""
+        """Count the steps of an iteration."""
         now = perf_counter()
         self.steps += steps
-        if not self.warm and now - self.begun > WARM * self.seconds:
-            self.begun, self.warm, self.steps = now, True, 0
+        if not self.warm and now - self.start > WARM * self.seconds:
+            self.start, self.warm, self.steps = now, True, 0
             self.watches.restart()
-        elif self.warm and now - self.begun > self.seconds:
+        elif self.warm and now - self.start > self.seconds:
             self.interrupt.ask(signal.SIGTERM)
 
 
-def profiled(run: str, env: str, config: Mapping[str, Any], seconds: float) -> tuple[Stopwatches, int]:
-    """The time of each part, in seconds, and the environment steps that they were spent on."""
+def profile(run: str, env: str, config: Mapping[str, Any], seconds: float) -> tuple[Stopwatches, int]:
+    """Train for `seconds`; return the time of each part and the environment steps."""
     spec = {"run": run, "env": env, "config": dict(config), "checkpoint": {"atEnd": False}}
     experiment = Experiment.parse(
         {"apiVersion": API_VERSION, "kind": "RLExperiment", "metadata": {"name": "profile"}, "spec": spec}
@@ -172,11 +172,11 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--only", default="*", help="algorithms whose name matches")
     arguments.add_argument("--seconds", type=float, default=8.0, help="of each (%(default)s)")
-    given = arguments.parse_args()
+    options = arguments.parse_args()
     print(f"{'us a step':18}" + "".join(f"{part:>12}" for part in (*PARTS, "steps/s")))
     for name, (env, config) in TASKS.items():
-        if fnmatch.fnmatch(name, given.only):
-            watches, steps = profiled(name.partition(",")[0], env, config, given.seconds)
+        if fnmatch.fnmatch(name, options.only):
+            watches, steps = profile(name.partition(",")[0], env, config, options.seconds)
             parts = [watches.seconds[part] / steps * 1e6 for part in PARTS]
             print(f"{name:18}" + "".join(f"{part:12.1f}" for part in parts) + f"{1e6 / sum(parts):12.0f}", flush=True)
 

@@ -1,4 +1,4 @@
-"""What searches cost and find: each scheduler and searcher over the same trials, beside the default options.
+"""The cost and result of searches: each scheduler and searcher over the same trials, beside the default options.
 
 `python -m benchmarks.search` prints a table; `--only ASHA` runs one of them beside FIFO.
 """
@@ -14,7 +14,7 @@ from rltrainer.runs import train
 
 TRIALS = 16
 ITERATIONS = 60
-"""Of a trial that nothing ends early: 61,440 steps of PPO's default."""
+"""Iterations of a trial that is not stopped early: 61,440 steps of PPO's default."""
 SPACE: dict[str, Any] = {
     "lr": {"loguniform": [0.00001, 0.01]},
     "gamma": {"uniform": [0.9, 0.999]},
@@ -55,13 +55,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         default = train.run(document("default", None), folder)
         lines = [f"without a search: {default.row['episode_reward_mean']:.1f}"]
-        whole = 0
+        fifo_steps = 0
         for name in chosen:
-            found = tune.run(document(name, SEARCHES[name]), folder)
-            steps = sum(entry.timesteps_total for entry in found.journal.trials)
-            whole = whole or steps
-            reward = found.best.reward if found.best else None
-            lines.append(f"{name:15} best {reward:6.1f}  {steps:9,} steps  {steps / whole:4.0%} of FIFO's")
+            search = tune.run(document(name, SEARCHES[name]), folder)
+            steps = sum(entry.timesteps_total for entry in search.journal.trials)
+            fifo_steps = fifo_steps or steps
+            reward = search.best.reward if search.best else None
+            lines.append(f"{name:15} best {reward:6.1f}  {steps:9,} steps  {steps / fifo_steps:4.0%} of FIFO's")
     print("\n".join(lines))
 
 

@@ -1,4 +1,4 @@
-"""Checks what we would apply against the schemas of those who would receive it, unknown fields included.
+"""Checks our manifests against the schemas of Kubernetes, KubeRay and our own CRDs, unknown fields included.
 
 The rendered chart against Kubernetes' own OpenAPI definitions, the rendered RayJobs against KubeRay's CRD, and the
 examples against our CRDs. Needs no cluster: the schemas lie in the Go modules that the local cluster is built from.
@@ -29,15 +29,15 @@ VALUES: tuple[tuple[str, ...], ...] = (
 
 
 def module(folder: str, path: str) -> Path:
-    """Where the Go module `path`, as pinned by hack/cluster/go/<folder>, lies; downloads it when it is not there."""
+    """Return the folder of Go module `path` as pinned by hack/cluster/go/<folder>; download it if missing."""
     subprocess.run(["go", "mod", "download", path], cwd=MODULES / folder, check=True, capture_output=True)
     command = ["go", "list", "-m", "-f", "{{.Dir}}", path]
-    done = subprocess.run(command, cwd=MODULES / folder, check=True, capture_output=True, text=True)
-    return Path(done.stdout.strip())
+    process = subprocess.run(command, cwd=MODULES / folder, check=True, capture_output=True, text=True)
+    return Path(process.stdout.strip())
 
 
 def strict(schema: Any) -> Any:
-    """The schema with unknown fields refused, and with Kubernetes' extensions said in JSON Schema."""
+    """Return the schema with unknown fields rejected, and with Kubernetes' extensions in JSON Schema."""
     if isinstance(schema, list):
         return [strict(part) for part in schema]
     if not isinstance(schema, dict):
@@ -55,7 +55,7 @@ def strict(schema: Any) -> Any:
 
 @cache
 def kubernetes() -> tuple[Schema, dict[tuple[str, str], str]]:
-    """Kubernetes' definitions, and the name of the one for each (apiVersion, kind)."""
+    """Return Kubernetes' definitions, and the name of the one for each (apiVersion, kind)."""
     text = (module("kube", "k8s.io/kubernetes") / "api" / "openapi-spec" / "swagger.json").read_text()
     definitions: Schema = json.loads(text)["definitions"]
     kinds = {}
@@ -64,17 +64,17 @@ def kubernetes() -> tuple[Schema, dict[tuple[str, str], str]]:
             api = f"{gvk['group']}/{gvk['version']}" if gvk["group"] else gvk["version"]
             kinds[api, gvk["kind"]] = name
     quantity = "io.k8s.apimachinery.pkg.api.resource.Quantity"
-    fixed = {name: strict(part) for name, part in definitions.items()}
-    fixed[quantity] = {"type": ["string", "number"]}
-    fixed["io.k8s.apimachinery.pkg.util.intstr.IntOrString"] = {"type": ["string", "integer"]}
+    strict_definitions = {name: strict(part) for name, part in definitions.items()}
+    strict_definitions[quantity] = {"type": ["string", "number"]}
+    strict_definitions["io.k8s.apimachinery.pkg.util.intstr.IntOrString"] = {"type": ["string", "integer"]}
     # A CRD's own schema is a JSON Schema: its definition refers to itself in ways that a strict reading refuses.
-    fixed["io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps"] = {"type": "object"}
-    return fixed, kinds
+    strict_definitions["io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps"] = {"type": "object"}
+    return strict_definitions, kinds
 
 
 @cache
 def custom() -> dict[tuple[str, str], Schema]:
-    """The schemas of KubeRay's and our CRDs, by (apiVersion, kind)."""
+    """Return the schemas of KubeRay's and our CRDs, by (apiVersion, kind)."""
     kuberay = module("kuberay", "github.com/ray-project/kuberay/ray-operator") / "config" / "crd" / "bases"
     schemas = {}
     for path in [*kuberay.glob("*.yaml"), *(ROOT / "crds").glob("*.yaml")]:
@@ -86,7 +86,7 @@ def custom() -> dict[tuple[str, str], Schema]:
 
 
 def problems(manifest: Schema) -> Iterator[str]:
-    """What the receiver would object to, one line each."""
+    """Yield each violation of the manifest's schema as a line."""
     api, kind = manifest["apiVersion"], manifest["kind"]
     definitions, kinds = kubernetes()
     if (api, kind) in custom():
@@ -100,8 +100,8 @@ def problems(manifest: Schema) -> Iterator[str]:
         yield f"{kind} {manifest['metadata'].get('name', '?')}: {error.json_path}: {error.message[:300]}"
 
 
-def rendered() -> Iterator[tuple[str, Schema]]:
-    """Every manifest of the chart under each set of values, with where it comes from."""
+def chart_manifests() -> Iterator[tuple[str, Schema]]:
+    """Yield every manifest of the chart under each set of values, with its source."""
     for values in VALUES:
         settings = [argument for value in values for argument in ("--set", value)]
         command = [
@@ -114,14 +114,14 @@ def rendered() -> Iterator[tuple[str, Schema]]:
             "--include-crds",
             *settings,
         ]
-        done = subprocess.run(command, env=environment(), stdout=subprocess.PIPE, text=True, check=True)
-        for manifest in yaml.safe_load_all(done.stdout):
+        process = subprocess.run(command, env=environment(), stdout=subprocess.PIPE, text=True, check=True)
+        for manifest in yaml.safe_load_all(process.stdout):
             if manifest:
                 yield f"chart with {' '.join(values) or 'its defaults'}", manifest
 
 
-def written() -> Iterator[tuple[str, Schema]]:
-    """The examples, and the golden manifests that the operator's tests hold it to."""
+def file_manifests() -> Iterator[tuple[str, Schema]]:
+    """Yield the examples and the golden manifests of the operator's tests, with their file."""
     folders = (ROOT / "examples", ROOT / "tests" / "unit" / "operator" / "golden")
     for path in sorted(path for folder in folders for path in folder.glob("*.yaml")):
         for manifest in yaml.safe_load_all(path.read_text()):
@@ -129,15 +129,15 @@ def written() -> Iterator[tuple[str, Schema]]:
 
 
 def main() -> int:
-    """0 when no receiver objects."""
-    checked, found = 0, []
-    for where, manifest in [*rendered(), *written()]:
+    """Check all manifests; return 0 when none violates its schema."""
+    checked, errors = 0, []
+    for where, manifest in [*chart_manifests(), *file_manifests()]:
         checked += 1
-        found += [f"{where}: {problem}" for problem in problems(manifest)]
-    for problem in found:
-        print(problem, file=sys.stderr)
-    print(f"{checked} manifests checked against the schemas of Kubernetes, KubeRay and our own: {len(found)} problems")
-    return 1 if found or not checked else 0
+        errors += [f"{where}: {problem}" for problem in problems(manifest)]
+    for error in errors:
+        print(error, file=sys.stderr)
+    print(f"{checked} manifests checked against the schemas of Kubernetes, KubeRay and our own: {len(errors)} problems")
+    return 1 if errors or not checked else 0
 
 
 if __name__ == "__main__":

@@ -19,18 +19,18 @@ class DemoError(RuntimeError):
 
 
 def say(text: str) -> None:
-    """A heading of the story."""
+    """Print a heading."""
     print(f"\n=== {text}", flush=True)
 
 
 def shell(*args: str) -> None:
-    """A kubectl command, as typed, and what it prints."""
+    """Print a kubectl command and its output."""
     print(f"$ kubectl -n {NAMESPACE} {' '.join(args)}")
     print(kubectl(*args, namespace=NAMESPACE), end="", flush=True)
 
 
 def line(status: Manifest) -> str:
-    """One line of progress."""
+    """Format a status as one line."""
     training = status.get("training", {})
     reward = training.get("reward", "-")
     bar = "█" * int(20 * min(1.0, max(0.0, training.get("episodeRewardMean", 0.0) / GOAL)))
@@ -41,7 +41,7 @@ def line(status: Manifest) -> str:
 
 
 def watch(kind: str, name: str) -> Manifest:
-    """Shows an object's progress until it is final, and gives its status."""
+    """Print an object's progress until it is final, and return its status."""
     start, shown = time.monotonic(), ""
     while time.monotonic() - start < TIMEOUT:
         status: Manifest = (get(kind, name, NAMESPACE) or {}).get("status", {})
@@ -60,7 +60,7 @@ def watch(kind: str, name: str) -> Manifest:
 
 
 def list_checkpoints(uri: str) -> None:
-    """What lies in S3 below the run's folder."""
+    """Print the objects in S3 below the run's folder. Raises DemoError without a complete checkpoint."""
     place = urlsplit(uri)
     with s3_client() as s3:
         listed = s3.list_objects_v2(Bucket=place.netloc, Prefix=place.path.strip("/") + "/").get("Contents", [])
@@ -71,7 +71,7 @@ def list_checkpoints(uri: str) -> None:
 
 
 def train() -> None:
-    """Applies the example and follows it until it has succeeded."""
+    """Apply the example and follows it until it has succeeded."""
     say("Train: kubectl apply -f examples/cartpole-ppo.yaml")
     kubectl("delete", "rlrollout", ROLLOUT, "--ignore-not-found", "--wait", namespace=NAMESPACE)
     kubectl("delete", "rlexperiment", EXPERIMENT, "--ignore-not-found", "--cascade=foreground", namespace=NAMESPACE)
@@ -87,7 +87,7 @@ def train() -> None:
 
 
 def roll_out() -> None:
-    """Runs the best policy as a Job and shows its returns."""
+    """Run the best policy as a Job and show its returns."""
     say("Roll out: kubectl apply -f examples/cartpole-rollout.yaml")
     print(apply(ROOT / "examples" / "cartpole-rollout.yaml", NAMESPACE), end="", flush=True)
     status = watch("rlrollout", ROLLOUT)

@@ -47,8 +47,8 @@ def helm_command() -> list[str]:
 def main() -> int:
     """Install or upgrade, and say where it stands."""
     print(f"Installing the chart as {NAMESPACE}/{RELEASE}", flush=True)
-    done = subprocess.run(helm_command(), env=environment(), stdout=subprocess.DEVNULL, check=False)
-    if done.returncode:
+    process = subprocess.run(helm_command(), env=environment(), stdout=subprocess.DEVNULL, check=False)
+    if process.returncode:
         print(kubectl("get", "pods", "-o", "wide", namespace=NAMESPACE), file=sys.stderr)
         print("error: the operator did not become ready; its log: "
               f"kubectl -n {NAMESPACE} logs deployment/{RELEASE}", file=sys.stderr)  # fmt: skip

@@ -31,14 +31,14 @@ class Dumper(yaml.SafeDumper):
 
 
 def dump(manifest: Schema) -> str:
-    """YAML that is the same for the same manifest."""
+    """Write YAML that is the same for the same manifest."""
     return HEADER + yaml.dump(manifest, Dumper=Dumper, sort_keys=False, width=120, allow_unicode=True)
 
 
 def chart_template(manifest: Schema) -> str:
     """A CRD as a template of the chart, which a person may switch off, and which uninstalling leaves."""
-    kept = manifest | {"metadata": manifest["metadata"] | {"annotations": KEEP}}
-    return f"{{{{- if .Values.crds.install }}}}\n{dump(kept)}{{{{- end }}}}\n"
+    annotated = manifest | {"metadata": manifest["metadata"] | {"annotations": KEEP}}
+    return f"{{{{- if .Values.crds.install }}}}\n{dump(annotated)}{{{{- end }}}}\n"
 
 
 def fields(schema: Schema, path: str) -> Iterator[tuple[str, Schema, bool]]:
@@ -94,7 +94,7 @@ def reference() -> str:
     parts = [
         "<!-- Generated from rltrainer/api by `make generate`. -->\n"
         "# Reference\n\n"
-        "Every field of the documents, as `kubectl explain rlx.spec` and `rltrainer describe` also tell it. "
+        "Every field of the documents, as `kubectl explain rlx.spec` and `rltrainer describe` show it too. "
         "Options in `spec.config` belong to all algorithms unless their description says whose they are."
     ]
     for crd in crds().values():
@@ -111,8 +111,8 @@ CLI_INTRO = """\
 # The command line
 
 `rltrainer COMMAND --help` says the same. Exit codes: 0 done; 2 the command line, the document or its environment is
-wrong, and no retry helps; 1 anything else; 128 + n after signal n. What a command finds goes to standard output, what
-it says meanwhile to standard error.
+wrong, and no retry helps; 1 anything else; 128 + n after signal n. Results go to standard output, notes and the log to
+standard error.
 
 A CHECKPOINT is one of
 
@@ -161,7 +161,7 @@ def argument_row(action: argparse.Action, sub: argparse.ArgumentParser) -> str:
 
 
 def generated() -> dict[Path, str]:
-    """Every generated file and what should stand in it."""
+    """Return the content of every generated file."""
     files = {ROOT / "docs" / "reference.md": reference(), ROOT / "docs" / "cli.md": command_reference()}
     for name, crd in crds().items():
         files[ROOT / "crds" / name] = dump(crd)

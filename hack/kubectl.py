@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class KubectlError(RuntimeError):
-    """kubectl said no; the message is kubectl's own."""
+    """kubectl failed; the message is kubectl's own."""
 
 
 def environment() -> dict[str, str]:
@@ -32,27 +32,27 @@ def environment() -> dict[str, str]:
 
 
 def kubectl(*args: str, stdin: str | None = None, namespace: str | None = None, timeout: float = 120) -> str:
-    """What `kubectl ARGS` prints. Raises KubectlError with what it complained of."""
+    """Run `kubectl ARGS` and return its output. Raises KubectlError with its message."""
     command = ["kubectl", *(["-n", namespace] if namespace else []), *args]
-    done = subprocess.run(
+    process = subprocess.run(
         command, input=stdin, env=environment(), capture_output=True, text=True, timeout=timeout, check=False
     )
-    if done.returncode:
-        raise KubectlError(done.stderr.strip() or f"{' '.join(command)} ended with {done.returncode}")
-    return done.stdout
+    if process.returncode:
+        raise KubectlError(process.stderr.strip() or f"{' '.join(command)} ended with {process.returncode}")
+    return process.stdout
 
 
 def get(kind: str, name: str, namespace: str | None = None) -> Manifest | None:
-    """One object, or None where there is none."""
-    found = kubectl("get", kind, name, "-o", "json", "--ignore-not-found", namespace=namespace)
-    return json.loads(found) if found.strip() else None
+    """Return one object, None where there is none."""
+    output = kubectl("get", kind, name, "-o", "json", "--ignore-not-found", namespace=namespace)
+    return json.loads(output) if output.strip() else None
 
 
 def items(kind: str, namespace: str | None = None, selector: str = "") -> list[Manifest]:
-    """All objects of a kind that match the label selector."""
+    """Return all objects of a kind that match the label selector."""
     selected = ["-l", selector] if selector else []
-    found: list[Manifest] = json.loads(kubectl("get", kind, *selected, "-o", "json", namespace=namespace))["items"]
-    return found
+    objects: list[Manifest] = json.loads(kubectl("get", kind, *selected, "-o", "json", namespace=namespace))["items"]
+    return objects
 
 
 def apply(manifest: Manifest | str | Path, namespace: str | None = None) -> str:
@@ -64,7 +64,7 @@ def apply(manifest: Manifest | str | Path, namespace: str | None = None) -> str:
 
 
 def wait_until(what: str, probe: Callable[[], T | None], timeout: float, every: float = 0.5) -> T:
-    """The first true result of `probe`. Raises TimeoutError that says what was waited for, seconds."""
+    """Return the first true result of `probe`; `timeout` and `every` in seconds. Raises TimeoutError with `what`."""
     deadline = time.monotonic() + timeout
     while True:
         if result := probe():
@@ -75,7 +75,7 @@ def wait_until(what: str, probe: Callable[[], T | None], timeout: float, every: 
 
 
 def make_namespace(name: str) -> None:
-    """A namespace under restricted Pod Security that holds the S3 credentials of the local cluster."""
+    """Make a namespace under restricted Pod Security that holds the S3 credentials of the local cluster."""
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
     secret = get("secret", "s3-credentials", "minio")
@@ -86,7 +86,7 @@ def make_namespace(name: str) -> None:
 
 @contextmanager
 def port_forward(target: str, port: int, namespace: str) -> Iterator[int]:
-    """A local port that leads to `port` of a Service or Pod while the context lasts."""
+    """Forward a local port to `port` of a Service or Pod in this context, and yield it."""
     command = ["kubectl", "-n", namespace, "port-forward", target, f":{port}", "--address", "127.0.0.1"]
     with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True) as process:
         try:

@@ -33,20 +33,20 @@ def main() -> int:
     arguments.add_argument("--seeds", type=int, help="at most so many seeds of each task")
     arguments.add_argument("--jobs", type=int, default=1, help="seeds side by side, on an equal share of the CPUs each")
     arguments.add_argument("--report", action="store_true", help="run nothing, write RESULTS.md from what is there")
-    given = arguments.parse_args()
-    chosen = [task for task in TASKS if any(fnmatch.fnmatch(task.name, pattern) for pattern in given.only)]
-    if not given.report:
-        complete([(task, min(task.seeds, given.seeds or task.seeds)) for task in chosen], given.jobs)
+    options = arguments.parse_args()
+    tasks = [task for task in TASKS if any(fnmatch.fnmatch(task.name, pattern) for pattern in options.only)]
+    if not options.report:
+        complete([(task, min(task.seeds, options.seeds or task.seeds)) for task in tasks], options.jobs)
     write_report({task.name: stored(task) for task in TASKS})
     return 0
 
 
 def complete(tasks: list[tuple[Task, int]], jobs: int) -> None:
-    """Runs the seeds that are missing of each task, `jobs` at a time; the first that fails ends all."""
+    """Run the missing seeds of each task, `jobs` at a time; the first that fails ends all."""
     missing: list[tuple[Task, int]] = []
     for task, seeds in tasks:
-        done = stored(task)["seeds"]
-        missing += [(task, seed) for seed in range(seeds) if str(seed) not in done]
+        finished = stored(task)["seeds"]
+        missing += [(task, seed) for seed in range(seeds) if str(seed) not in finished]
     shares: Queue[set[int]] = Queue()
     for share in split(os.sched_getaffinity(0), jobs):
         shares.put(share)
@@ -59,9 +59,9 @@ def complete(tasks: list[tuple[Task, int]], jobs: int) -> None:
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-            found = stored(task)
-            found["seeds"] = dict(sorted({**found["seeds"], str(seed): outcome}.items()))
-            store(task, found)
+            results = stored(task)
+            results["seeds"] = dict(sorted({**results["seeds"], str(seed): outcome}.items()))
+            store(task, results)
             print(f"{task.name:24} seed {seed}  {summary(outcome)}", flush=True)
 
 
@@ -72,7 +72,7 @@ def split(cpus: set[int], jobs: int) -> list[set[int]]:
 
 
 def one(name: str, seed: int, shares: Queue[set[int]]) -> dict[str, Any]:
-    """What one seed reaches, in a process of its own on one of the shares of the CPUs, or what went wrong."""
+    """Run one seed in a process of its own on one share of the CPUs; return its result. Raises SystemExit."""
     share = shares.get()
     try:
         command = ["taskset", "--cpu-list", ",".join(map(str, share))]
@@ -93,21 +93,21 @@ def summary(outcome: dict[str, Any]) -> str:
 
 
 def stored(task: Task) -> dict[str, Any]:
-    """What is known of `task` with its document as it is now."""
-    path, now = RESULTS / f"{task.name}.json", fingerprint(task)
-    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    return found if found.get("document") == now else {"document": now, "seeds": {}}
+    """Return the results of `task`, empty where its document has changed since."""
+    path, document = RESULTS / f"{task.name}.json", fingerprint(task)
+    results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return results if results.get("document") == document else {"document": document, "seeds": {}}
 
 
-def store(task: Task, found: dict[str, Any]) -> None:
+def store(task: Task, results: dict[str, Any]) -> None:
     RESULTS.mkdir(exist_ok=True)
     part = RESULTS / f".{task.name}.part"
-    part.write_text(json.dumps(found) + "\n")
+    part.write_text(json.dumps(results) + "\n")
     part.rename(RESULTS / f"{task.name}.json")
 
 
 def fingerprint(task: Task) -> str:
-    """Of what is trained and for how long; comments and the order of fields do not count."""
+    """Hash what is trained and for how long; comments and the order of fields do not count."""
     spec = yaml.safe_load((TUNED / f"{task.name}.yaml").read_text())["spec"]
     return hashlib.sha256(json.dumps([spec, task.steps], sort_keys=True).encode()).hexdigest()[:16]
 

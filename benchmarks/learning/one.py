@@ -19,7 +19,7 @@ from rltrainer.runs.train import run
 
 EPISODES = 100
 STATES = 1_000_000
-"""Seed of the states that a policy is judged in, and each seed's policy in others: 100 of them may all be hard."""
+"""Seed of the states that a policy is evaluated in; each seed's policy has its own, as 100 states may all be hard."""
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ is *met* if the return is at least the bar within the steps allowed.
 
 
 def write_report(results: dict[str, dict[str, Any]]) -> None:
-    """Writes RESULTS.md from the results by the task's name."""
+    """Write RESULTS.md from the results by the task's name."""
     lines = [HEAD, machine(), ""]
     lines += ["| task | bar | within | return | each seed | steps | seconds | CPUs | met | reference |"]
     lines += ["| --- " * 10 + "|"]
@@ -71,5 +71,5 @@ def interquartile_mean(values: list[float]) -> float:
     """The mean of the middle half; a value on its border counts in part. Agarwal et al. 2021, arXiv 2108.13264."""
     quarter = len(values) / 4
     weights = [min(i + 1, len(values) - quarter) - max(i, quarter) for i in range(len(values))]
-    kept = [(max(0.0, weight), value) for weight, value in zip(weights, sorted(values), strict=True)]
-    return sum(weight * value for weight, value in kept) / sum(weight for weight, _ in kept)
+    weighted = [(max(0.0, weight), value) for weight, value in zip(weights, sorted(values), strict=True)]
+    return sum(weight * value for weight, value in weighted) / sum(weight for weight, _ in weighted)

@@ -30,7 +30,7 @@ from benchmarks.speed.table import ROWS, Published, Row, Threshold, Throughput
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 ROUNDS = {Throughput: 5, Threshold: 1}
-"""Rounds of a row, where they are not given; 2 of any other."""
+"""Default rounds of a row by its kind; 2 of any other."""
 
 
 def main() -> int:
@@ -40,33 +40,33 @@ def main() -> int:
     arguments.add_argument("--seconds", type=float, default=3.0, help="of a window (%(default)s)")
     arguments.add_argument("--again", action="store_true", help="measure rows that are done once more")
     arguments.add_argument("--report", action="store_true", help="measure nothing, write RESULTS.md from what is there")
-    given = arguments.parse_args()
+    options = arguments.parse_args()
     failed = 0
-    if not given.report:
+    if not options.report:
         for contender in ("sb3", "rllib"):
             python(contender)  # installs it, before anything is measured
         for row in ROWS:
-            if not fnmatch.fnmatch(row.name, given.only) or (done(row) and not given.again):
+            if not fnmatch.fnmatch(row.name, options.only) or (is_measured(row) and not options.again):
                 continue
             if isinstance(row, Published) and not torch.cuda.is_available():
                 print(f"{row.name:28} left out: PyTorch sees no GPU", flush=True)
             else:
-                failed += not complete(row, given.rounds or ROUNDS.get(type(row), 2), given.seconds)
+                failed += not complete(row, options.rounds or ROUNDS.get(type(row), 2), options.seconds)
     write_report({row.name: json.loads(path(row).read_text()) for row in ROWS if path(row).exists()})
     return 1 if failed else 0
 
 
 def complete(row: Row, rounds: int, seconds: float) -> bool:
-    """Measures a row and keeps what was found; says so, or what went wrong."""
+    """Measure a row, store its figures and print them, or print the error; return whether it succeeded."""
     try:
         figures = measured(row, rounds, seconds)
     except RuntimeError as error:
         print(f"{row.name} failed: {error}", flush=True)
         return False
-    found = {"code": code(), "row": described(row), "machine": machine(), "date": f"{datetime.now(UTC):%Y-%m-%d}"}
+    result = {"code": code(), "row": described(row), "machine": machine(), "date": f"{datetime.now(UTC):%Y-%m-%d}"}
     RESULTS.mkdir(exist_ok=True)
     part = path(row).with_suffix(".part")
-    part.write_text(json.dumps({**found, "figures": figures}, indent=1) + "\n")
+    part.write_text(json.dumps({**result, "figures": figures}, indent=1) + "\n")
     part.rename(path(row))
     medians = ", ".join(f"{name} {figure(median(values))}" for name, values in figures.items())
     print(f"{row.name:28} {medians}; {'; '.join(ratios(row, figures))}", flush=True)
@@ -77,10 +77,10 @@ def path(row: Row) -> Path:
     return RESULTS / f"{row.name}.json"
 
 
-def done(row: Row) -> bool:
-    """Whether the row was measured as it is now, with the code as it is now."""
-    found: dict[str, Any] = json.loads(path(row).read_text()) if path(row).exists() else {}
-    return (found.get("code"), found.get("row")) == (code(), described(row))
+def is_measured(row: Row) -> bool:
+    """Whether the current row was measured with the current code."""
+    result: dict[str, Any] = json.loads(path(row).read_text()) if path(row).exists() else {}
+    return (result.get("code"), result.get("row")) == (code(), described(row))
 
 
 def described(row: Row) -> Any:

@@ -20,7 +20,7 @@ from stable_baselines3.common.buffers import ReplayBuffer  # type: ignore[import
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss, smooth_l1_loss
 
-from benchmarks.speed.meter import Meter, given
+from benchmarks.speed.meter import Meter, parse_work
 
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
@@ -156,7 +156,7 @@ class Sampled:
         self.obs, _ = self.envs.reset(seed=0)
 
     def step(self, actions: Any) -> int:
-        """Steps all environments; returns the updates that are due after it."""
+        """Step all environments; return the updates that are due after it."""
         following, reward, terminated, truncated, infos = self.envs.step(actions)
         real = following.copy()
         for i in np.flatnonzero(truncated):
@@ -316,4 +316,4 @@ def main(work: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main(given())
+    main(parse_work())

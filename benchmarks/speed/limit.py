@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.speed.meter import Meter, given
+from benchmarks.speed.meter import Meter, parse_work
 from rltrainer.core.optimizer import Adam
 from rltrainer.core.types import Spaces
 from rltrainer.envs.source import EnvSource
@@ -225,31 +225,31 @@ class Limit:
 
     def __init__(self, work: dict[str, Any]) -> None:
         o, source = work["options"], EnvSource(work["env"])
-        self.length, self.width = o["rollout_fragment_length"], o["num_envs_per_worker"]
-        self.envs = source.vector(self.width)
+        self.unroll_length, self.num_envs = o["rollout_fragment_length"], o["num_envs_per_worker"]
+        self.envs = source.vector(self.num_envs)
         self.envs.reset(seed=0)
         self.envs.action_space.seed(0)
         self.actions = [self.envs.action_space.sample() for _ in range(64)]
         self.passes = Passes(work["run"], source.spaces(), o)
 
     def round(self) -> None:
-        """One fragment of every environment, and what is learnt from it."""
-        for t in range(self.length):
+        """One fragment of every environment, and what is learned from it."""
+        for t in range(self.unroll_length):
             self.passes.act()
             self.envs.step(self.actions[t % len(self.actions)])
         self.passes.learn()
 
     def choose_threads(self) -> None:
-        """As many threads as are fastest."""
-        found: dict[int, float] = {}
+        """Set the number of threads that is fastest."""
+        seconds_per_round: dict[int, float] = {}
         for threads in {1, cpus()}:
             torch.set_num_threads(threads)
             begun, rounds = perf_counter(), 0
             while perf_counter() - begun < TRIAL_SECONDS or rounds < 2:
                 self.round()
                 rounds += 1
-            found[threads] = (perf_counter() - begun) / rounds
-        torch.set_num_threads(min(found, key=lambda threads: found[threads]))
+            seconds_per_round[threads] = (perf_counter() - begun) / rounds
+        torch.set_num_threads(min(seconds_per_round, key=lambda threads: seconds_per_round[threads]))
 
 
 def main(work: dict[str, Any]) -> None:
@@ -258,8 +258,8 @@ def main(work: dict[str, Any]) -> None:
     limit.choose_threads()
     while True:
         limit.round()
-        meter.tick(limit.length * limit.width)
+        meter.tick(limit.unroll_length * limit.num_envs)
 
 
 if __name__ == "__main__":
-    main(given())
+    main(parse_work())

@@ -28,7 +28,7 @@ WATCHED_SECONDS, WATCHES = 6.0, 12
 
 @singledispatch
 def measured(row: Any, rounds: int, seconds: float) -> Figures:
-    """The figures of `rounds` rounds, in each of which every contender works once; in windows of `seconds`."""
+    """Measure `rounds` rounds, in each of which every contender works for one window of `seconds`."""
     raise TypeError(f"there is no such row: {row}")
 
 
@@ -40,21 +40,21 @@ def _(row: Throughput, rounds: int, seconds: float) -> Figures:
 
 @measured.register
 def _(row: Memory, rounds: int, seconds: float) -> Figures:
-    given = work(row.run, row.env, row.config)
-    return {name: [held(name, given) for _ in range(rounds)] for name in ("ours", *row.peers)}
+    document = work(row.run, row.env, row.config)
+    return {name: [peak_megabytes(name, document) for _ in range(rounds)] for name in ("ours", *row.peers)}
 
 
-def held(name: str, given: dict[str, Any]) -> float:
-    """The most megabytes that a contender holds while it trains."""
-    with started(name, given) as contender:
+def peak_megabytes(name: str, document: dict[str, Any]) -> float:
+    """Measure the peak memory of a contender while it trains, in megabytes."""
+    with started(name, document) as contender:
         contender.answer()
         contender.begin(WATCHED_SECONDS)
-        most = 0.0
+        peak = 0.0
         for _ in range(WATCHES):
             sleep(WATCHED_SECONDS / WATCHES)
-            most = max(most, megabytes(contender.process))
+            peak = max(peak, megabytes(contender.process))
         contender.answer()
-    return most
+    return peak
 
 
 @measured.register
@@ -78,21 +78,21 @@ def _(row: Published, rounds: int, seconds: float) -> Figures:
 
 
 def versions(works: Mapping[str, dict[str, Any]], rounds: int, seconds: float) -> Figures:
-    """Steps a second of ours at each of several `works`, by name, each started anew in every round."""
-    found: Figures = {name: [] for name in works}
+    """Measure our steps per second at each of several `works`, by name, each started anew in every round."""
+    figures: Figures = {name: [] for name in works}
     for _ in range(rounds):
-        for name, given in works.items():
-            found[name] += rates(("ours",), given, 1, seconds)["ours"]
-    return found
+        for name, document in works.items():
+            figures[name] += rates(("ours",), document, 1, seconds)["ours"]
+    return figures
 
 
 @measured.register
 def _(row: Threshold, rounds: int, seconds: float) -> Figures:
-    found: Figures = {"ours": [], row.peer: []}
+    figures: Figures = {"ours": [], row.peer: []}
     for seed in range(rounds):
-        found["ours"].append(timed(row, partial(our_command, row, seed)))
-        found[row.peer].append(timed(row, partial(peer_command, row, seed)))
-    return found
+        figures["ours"].append(timed(row, partial(our_command, row, seed)))
+        figures[row.peer].append(timed(row, partial(peer_command, row, seed)))
+    return figures
 
 
 def our_command(row: Threshold, seed: int, folder: str) -> list[str]:
@@ -121,28 +121,28 @@ def iteration(run: str, config: dict[str, Any]) -> int:
 
 
 def peer_command(row: Threshold, seed: int, folder: str) -> list[str]:
-    """The peer's script, told to go on until the threshold."""
+    """The peer's script, which runs until the threshold."""
     options = dict(row.options)
     if row.peer == "rllib":
         options = work(row.run, row.env, row.options)["options"]
-    given = {"run": row.run, "env": row.env, "options": options, "seed": seed}
+    document = {"run": row.run, "env": row.env, "options": options, "seed": seed}
     goal = {"reward": row.reward, "evaluated": row.evaluated}
-    return [python(row.peer), "-m", f"benchmarks.speed.{row.peer}", json.dumps({**given, **goal})]
+    return [python(row.peer), "-m", f"benchmarks.speed.{row.peer}", json.dumps({**document, **goal})]
 
 
 def timed(row: Threshold, command: Callable[[str], list[str]]) -> float:
-    """Seconds of a process from its start to its end; infinity where it did not reach the threshold in time.
+    """Measure the seconds of a process from start to end; infinity where it did not reach the threshold in time.
 
     Raises RuntimeError where it failed.
     """
     environment = {**os.environ, **QUIET, "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "output").open("w+") as output:
-        arguments, begun = command(folder), perf_counter()
+        arguments, start = command(folder), perf_counter()
         process = subprocess.Popen(
             arguments, stdout=output, stderr=output, text=True, start_new_session=True, env=environment
         )
         try:
-            code, taken = process.wait(row.cap), perf_counter() - begun
+            code, seconds = process.wait(row.cap), perf_counter() - start
         except subprocess.TimeoutExpired:
             return float("inf")
         finally:
@@ -153,4 +153,4 @@ def timed(row: Threshold, command: Callable[[str], list[str]]) -> float:
             if "Traceback" in text or (code < 0 and -code != signal.SIGTERM):
                 raise RuntimeError(f"{arguments[:4]} ended with {code}:\n{text[-3000:]}")
             return float("inf")
-        return taken
+        return seconds

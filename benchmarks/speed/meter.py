@@ -17,30 +17,30 @@ SETTLING = 0.15
 
 
 class Meter:
-    """Counts the steps that `tick` is told of."""
+    """Counts environment steps in windows."""
 
     def __init__(self, work: dict[str, Any]) -> None:
         self.warmup: int = work["warmup"]
         self.channel = os.fdopen(os.dup(1), "w")
-        os.dup2(2, 1)  # whatever a library prints is no answer
-        self.steps, self.begun, self.counting = 0, 0.0, False
+        os.dup2(2, 1)  # keeps what libraries print out of the answers
+        self.steps, self.started, self.counting = 0, 0.0, False
         self.settled = self.ends = 0.0
 
     def tick(self, steps: int) -> None:
-        """Called again and again, with the steps done since the last call. Ends the process when the race is over."""
+        """Count the steps since the last call. Ends the process when the race is over."""
         now = perf_counter()
         if self.warmup > 0:
             self.warmup -= steps
             if self.warmup <= 0:
-                self._say(ready=True)
+                self._send(ready=True)
                 self._open()
             return
         if self.counting:
             self.steps += steps
         elif now >= self.settled:
-            self.counting, self.begun = True, now
+            self.counting, self.started = True, now
         if self.steps and now >= self.ends:
-            self._say(steps=self.steps, seconds=now - self.begun)
+            self._send(steps=self.steps, seconds=now - self.started)
             self._open()
 
     def _open(self) -> None:
@@ -51,12 +51,12 @@ class Meter:
         self.steps, self.counting = 0, False
         self.settled, self.ends = now + SETTLING * seconds, now + seconds
 
-    def _say(self, **what: Any) -> None:
-        self.channel.write(json.dumps(what) + "\n")
+    def _send(self, **message: Any) -> None:
+        self.channel.write(json.dumps(message) + "\n")
         self.channel.flush()
 
 
-def given() -> dict[str, Any]:
-    """The work that this process was started with."""
+def parse_work() -> dict[str, Any]:
+    """Parse the work from the command line of this process."""
     work: dict[str, Any] = json.loads(sys.argv[1])
     return work

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from benchmarks.speed.meter import Meter, given
+from benchmarks.speed.meter import Meter, parse_work
 from rltrainer import algorithms
 from rltrainer.api.documents import Experiment
 from rltrainer.core.algorithm import Algorithm
@@ -58,4 +58,4 @@ def main(work: dict[str, Any]) -> None:
 if __name__ == "__main__":
     from benchmarks.speed import ours  # the module that the document names, which this one, as __main__, is not
 
-    ours.main(given())
+    ours.main(parse_work())

@@ -16,16 +16,16 @@ def python(contender: str) -> str:
     """The interpreter that a contender runs in: this one, or that of its peers' environment, made where it is not."""
     if contender not in LISTS:
         return sys.executable
-    wanted = HERE / f"requirements-{LISTS[contender]}.txt"
+    requirements = HERE / f"requirements-{LISTS[contender]}.txt"
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    key = hashlib.sha256(wanted.read_bytes() + version.encode()).hexdigest()[:12]
+    key = hashlib.sha256(requirements.read_bytes() + version.encode()).hexdigest()[:12]
     folder = CACHE / f"{LISTS[contender]}-{key}"
     interpreter = folder / "bin" / "python"
     if not (folder / ".complete").exists():
-        print(f"installing {wanted.name} into {folder}", flush=True)
+        print(f"installing {requirements.name} into {folder}", flush=True)
         uv = os.environ.get("UV", ".build/uv/bin/uv")
         subprocess.run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, folder], check=True)
-        subprocess.run([uv, "pip", "sync", "--quiet", "--python", interpreter, wanted], check=True)
+        subprocess.run([uv, "pip", "sync", "--quiet", "--python", interpreter, requirements], check=True)
         (folder / ".complete").touch()
     return str(interpreter)
 

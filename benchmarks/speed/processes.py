@@ -9,14 +9,14 @@ from pathlib import Path
 
 def members(session: int) -> list[int]:
     """The processes of a session: all that a contender has begun, as long as it has not begun sessions."""
-    found = []
+    processes = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            found += [(int(folder.name), int(fields[1]), int(fields[3]))]
-    family = {pid for pid, _, owner in found if owner == session}
+            processes += [(int(folder.name), int(fields[1]), int(fields[3]))]
+    family = {pid for pid, _, owner in processes if owner == session}
     while True:  # and the children of those, whatever their session
-        grown = family | {pid for pid, parent, _ in found if parent in family}
+        grown = family | {pid for pid, parent, _ in processes if parent in family}
         if grown == family:
             return sorted(family)
         family = grown
@@ -35,7 +35,7 @@ def megabytes(process: "subprocess.Popen[str]") -> float:
 
 
 def end(process: "subprocess.Popen[str]") -> None:
-    """Ends a process and its descendants."""
+    """End a process and its descendants."""
     family = members(process.pid)
     for sent, patience in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 10.0)):
         for pid in family:

@@ -17,23 +17,23 @@ QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "PYTHONWARNINGS"
 
 
 class Contender:
-    """A process that works when it is told to."""
+    """A process that works for one window at a time."""
 
     def __init__(self, name: str, process: "subprocess.Popen[str]", errors: IO[str]) -> None:
         self.name, self.process, self.errors = name, process, errors
 
     def answer(self) -> dict[str, Any]:
-        """What it says next. Raises RuntimeError with the end of what it wrote to standard error, if it is gone."""
+        """Read its next answer. Raises RuntimeError with the end of its standard error if the process has ended."""
         assert self.process.stdout is not None  # noqa: S101 - for the type checker
         line = self.process.stdout.readline()
         if line:
-            found: dict[str, Any] = json.loads(line)
-            return found
+            answer: dict[str, Any] = json.loads(line)
+            return answer
         self.errors.seek(0)
         raise RuntimeError(f"{self.name} ended with {self.process.wait()}:\n{self.errors.read()[-3000:]}")
 
     def begin(self, seconds: float) -> None:
-        """Has it work for one window; what it says next is how much."""
+        """Start one window; its next answer has the steps and seconds."""
         assert self.process.stdin is not None  # noqa: S101 - for the type checker
         self.process.stdin.write(f"{seconds}\n")
         self.process.stdin.flush()
@@ -41,7 +41,7 @@ class Contender:
 
 @contextmanager
 def started(name: str, work: Mapping[str, Any]) -> Iterator[Contender]:
-    """A contender, and all that it begins, until the end of the block."""
+    """Start a contender, and end it and its children with the context."""
     command = [python(name), "-m", f"benchmarks.speed.{name}", json.dumps(work)]
     threads = {"OMP_NUM_THREADS": str(work["threads"])} if name in LISTS else {}
     with tempfile.TemporaryFile("w+") as errors:
@@ -61,29 +61,29 @@ def started(name: str, work: Mapping[str, Any]) -> Iterator[Contender]:
 
 
 def rates(names: tuple[str, ...], work: Mapping[str, Any], rounds: int, seconds: float) -> dict[str, list[float]]:
-    """Steps a second of each contender, round by round. They are made ready one after the other."""
-    found: dict[str, list[float]] = {name: [] for name in names}
+    """Measure steps per second of each contender, round by round. They start one after the other."""
+    steps_per_second: dict[str, list[float]] = {name: [] for name in names}
     with ExitStack() as stack:
         teams: dict[str, list[Contender]] = {name: [] for name in names}
         for name, team in teams.items():
-            for module, its in processes(name, work):
-                team.append(stack.enter_context(started(module, its)))
+            for module, share in processes(name, work):
+                team.append(stack.enter_context(started(module, share)))
                 team[-1].answer()
         for _ in range(rounds):
             for name, team in teams.items():
-                found[name].append(together(team, seconds))
-    return found
+                steps_per_second[name].append(together(team, seconds))
+    return steps_per_second
 
 
 def processes(name: str, work: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """The processes that a contender is, by module, and what each is started with."""
+    """Return the processes of a contender: the module of each, and its work."""
     if name != APART:
         return [(name, work)]
     return [("ours", {**work, "config": {**work["config"], "num_workers": 0}})] * work["config"]["num_workers"]
 
 
 def together(team: list[Contender], seconds: float) -> float:
-    """Steps a second of a team over one window, which all its processes work in."""
+    """Measure steps per second of a team over one window, in which all its processes work."""
     for contender in team:
         contender.begin(seconds)
     answers = [contender.answer() for contender in team]

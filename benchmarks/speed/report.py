@@ -41,9 +41,9 @@ def machine() -> str:
     )
 
 
-def write_report(found: Mapping[str, Mapping[str, Any]]) -> None:
-    """Writes RESULTS.md from what is known of each row."""
-    known = [(row, found[row.name]) for row in ROWS if row.name in found]
+def write_report(results: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write RESULTS.md from the results of the rows."""
+    known = [(row, results[row.name]) for row in ROWS if row.name in results]
     machines = dict.fromkeys(each["machine"] for _, each in known)
     parts = [HEAD.format(machine="\n\n".join(machines))]
     for kind, title in (
@@ -56,7 +56,7 @@ def write_report(found: Mapping[str, Mapping[str, Any]]) -> None:
         rows = [(row, each) for row, each in known if isinstance(row, kind)]
         if rows:
             parts += [f"\n## {title}\n", "\n".join(table(rows)), ""]
-    missing = [row.name for row in ROWS if row.name not in found]
+    missing = [row.name for row in ROWS if row.name not in results]
     if missing:
         parts += ["\n## Not measured yet\n", f"{', '.join(missing)}.", ""]
     RESULTS.write_text("\n".join(parts))
@@ -87,30 +87,30 @@ def figure(value: float) -> str:
 
 
 def ratios(row: Row, figures: Mapping[str, list[float]]) -> Iterable[str]:
-    """How the medians compare, and the bars that the row has."""
-    middle = {name: median(values) for name, values in figures.items()}
+    """Yield the ratios of the medians, with the row's bars."""
+    medians = {name: median(values) for name, values in figures.items()}
     match row:
         case Throughput():
-            for name in (name for name in middle if name != "ours"):
-                yield judged(NAMES[name], middle["ours"] / middle[name], row.bars.get(name))
+            for name in (name for name in medians if name != "ours"):
+                yield ratio_text(NAMES[name], medians["ours"] / medians[name], row.bars.get(name))
         case Threshold():
-            yield judged(NAMES[row.peer], middle[row.peer] / middle["ours"], row.bar)
+            yield ratio_text(NAMES[row.peer], medians[row.peer] / medians["ours"], row.bar)
         case Scaling():
-            one, many = middle.values()
-            yield judged("one worker", many / one, row.bar)
+            one, many = medians.values()
+            yield ratio_text("one worker", many / one, row.bar)
         case Published():
-            yield judged(f"LeanRL's {row.rate:,.0f}", middle["ours"] / row.rate, 1.0)
-            yield judged("kernel by kernel", middle["ours"] / middle["kernel by kernel"], None)
+            yield ratio_text(f"LeanRL's {row.rate:,.0f}", medians["ours"] / row.rate, 1.0)
+            yield ratio_text("kernel by kernel", medians["ours"] / medians["kernel by kernel"], None)
         case Memory():
             if row.most is not None:
-                yield f"{'' if middle['ours'] <= row.most else '**missed** '}at most {row.most:.0f}"
+                yield f"{'' if medians['ours'] <= row.most else '**missed** '}at most {row.most:.0f}"
             for name, most in row.share.items():
-                share = middle["ours"] / middle[name]
+                share = medians["ours"] / medians[name]
                 yield f"{NAMES[name]} x {share:.2f} (at most {most}{'' if share <= most else ', **missed**'})"
 
 
-def judged(name: str, ratio: float, bar: float | None) -> str:
-    """A ratio beside its bar."""
+def ratio_text(name: str, ratio: float, bar: float | None) -> str:
+    """Format a ratio and its bar."""
     if math.isnan(ratio) or math.isinf(ratio):
         return f"{name}: no ratio, for one was not in time"
     text = f"{name} x {ratio:.2f}"

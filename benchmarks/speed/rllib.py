@@ -9,7 +9,7 @@ import math
 import sys
 from typing import Any
 
-from benchmarks.speed.meter import Meter, given
+from benchmarks.speed.meter import Meter, parse_work
 
 STEPS = "num_env_steps_sampled_lifetime"
 
@@ -44,7 +44,7 @@ def training(run: str, o: dict[str, Any]) -> dict[str, Any]:
 
 
 def replayed(run: str, o: dict[str, Any], steps: int) -> dict[str, Any]:
-    """What the algorithms with a replay buffer have in common. Its intensity: steps learnt for each one sampled."""
+    """What the algorithms with a replay buffer have in common. Its intensity: steps learned for each one sampled."""
     ratio = o["batch_size"] * o["updates_per_step"]
     own: dict[str, Any] = {"lr": None, "actor_lr": o["lr"], "critic_lr": o["lr"], "alpha_lr": o["lr"]}
     if run == "DQN":
@@ -111,7 +111,7 @@ def algorithm(work: dict[str, Any]) -> Any:
 
 
 def reach(running: Any, reward: float) -> None:
-    """Trains until the mean return of the last 100 episodes is `reward`, and ends the process."""
+    """Train until the mean return of the last 100 episodes is `reward`, then end the process."""
     while running.train()["env_runners"].get("episode_return_mean", -math.inf) < reward:
         pass
     running.stop()
@@ -133,10 +133,10 @@ def main(work: dict[str, Any]) -> None:
         reach(running, work["reward"])
     meter = Meter(work)
     while True:
-        done = int(running.train()["env_runners"].get(STEPS, seen))
-        meter.tick(done - seen)
-        seen = done
+        steps = int(running.train()["env_runners"].get(STEPS, seen))
+        meter.tick(steps - seen)
+        seen = steps
 
 
 if __name__ == "__main__":
-    main(given())
+    main(parse_work())

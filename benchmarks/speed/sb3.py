@@ -19,7 +19,7 @@ from stable_baselines3.common.callbacks import (  # type: ignore[import-not-foun
 from stable_baselines3.common.env_util import make_vec_env  # type: ignore[import-not-found]
 from stable_baselines3.common.vec_env import VecFrameStack, VecNormalize  # type: ignore[import-not-found]
 
-from benchmarks.speed.meter import Meter, given
+from benchmarks.speed.meter import Meter, parse_work
 
 ACTIVATIONS = {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}
 
@@ -120,7 +120,7 @@ class Reached(BaseCallback):  # type: ignore[misc]
 
 
 def reach(work: dict[str, Any]) -> None:
-    """Trains until the threshold, with rl-zoo3's options."""
+    """Train until the threshold, with rl-zoo3's options."""
     torch.set_num_threads(1)
     o, linear = work["options"], work["options"].get("linear", {})
     envs = make_vec_env(work["env"], n_envs=o.get("n_envs", 1), seed=work["seed"])
@@ -169,4 +169,4 @@ def main(work: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main(given())
+    main(parse_work())

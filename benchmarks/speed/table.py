@@ -13,8 +13,8 @@ WARMUP = 1500
 def work(run: str, env: str, config: Mapping[str, Any], warmup: int = WARMUP, threads: int = 1) -> dict[str, Any]:
     """What a contender is started with."""
     options = parse_options(run, dict(config)).model_dump(by_alias=True, mode="json")
-    given = {"run": run, "env": env, "config": dict(config), "options": options}
-    return {**given, "warmup": warmup, "threads": threads}
+    document = {"run": run, "env": env, "config": dict(config), "options": options}
+    return {**document, "warmup": warmup, "threads": threads}
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def _change(command: str) -> None:
 
 
 def main() -> int:
-    """Runs one command; a failure is one message and exit status 1."""
+    """Run one command; a failure is one message and exit status 1."""
     arguments = _parser().parse_args()
     try:
         if arguments.command == "status":

@@ -26,7 +26,7 @@ def manifest(name: str, **values: str) -> str:
 
 
 def install(kubectl: Kubectl, load: Load) -> None:
-    """Installs both, and returns when both are ready."""
+    """Install both, and return when both are ready."""
     with step(f"KubeRay {programs.KUBERAY} and MinIO"):
         _start_minio(kubectl, load(oci.MINIO))
         _start_kuberay(kubectl, load(oci.KUBERAY))

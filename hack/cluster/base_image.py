@@ -25,7 +25,7 @@ def reference() -> str:
 
 
 def ensure(builder: Buildah) -> str:
-    """Makes the base image unless the cache has it, and returns its reference."""
+    """Make the base image unless the cache has it, and return its reference."""
     if not builder.has(reference()):
         with step(f"making the base image from Debian {SUITE}: {' '.join(PACKAGES)}"):
             _make(builder)

@@ -80,7 +80,7 @@ class Buildah:
         self._forget_old(f"localhost/{build.image}")
 
     def _forget_old(self, image: str) -> None:
-        """Removes earlier builds, with the layers that this one does not share."""
+        """Remove earlier builds, with the layers that this one does not share."""
         repository = image.rpartition(":")[0]
         names = run([*self._command("images"), "--format", "{{.Name}}:{{.Tag}}"]).split()
         old = [name for name in names if name.startswith(f"{repository}:") and name != image]
@@ -100,14 +100,14 @@ class Buildah:
         run([*self._command("push"), image, f"docker-archive:{archive}:{image}"])
 
     def load(self, archive: Path, image: str) -> None:
-        found = run([*self._command("pull"), f"oci-archive:{archive}"]).strip()
-        self.tag(found, image)
+        image_id = run([*self._command("pull"), f"oci-archive:{archive}"]).strip()
+        self.tag(image_id, image)
 
     def has(self, image: str) -> bool:
         return succeeds([*self._command("inspect"), "--type", "image", image])
 
     def import_base(self, image: str, rootfs: Path) -> None:
-        """Makes an image whose one layer is the tar file."""
+        """Make an image whose one layer is the tar file."""
         container = run([*self._command("from"), "scratch"]).strip()
         try:
             run([*self._command("add"), container, rootfs, "/"])

@@ -70,7 +70,7 @@ def kubeconfig(who: Identity) -> Path:
 
 
 def make() -> None:
-    """Makes the authority, every certificate, the key that signs service account tokens, and the kubeconfigs."""
+    """Make the authority, every certificate, the key that signs service account tokens, and the kubeconfigs."""
     PKI.mkdir(parents=True, exist_ok=True)
     PKI.chmod(0o700)
     _openssl("req", "-x509", *_EC, "-subj", "/CN=rl-local-ca", "-days", _DAYS, "-keyout", "ca.key", "-out", "ca.crt")
@@ -98,7 +98,7 @@ def _openssl(*arguments: str) -> None:
 
 
 def write_kubeconfig(path: Path, who: Identity) -> None:
-    """Writes a kubeconfig that holds everything in itself (JSON, which is YAML), readable by its owner alone."""
+    """Write a kubeconfig that holds everything in itself (JSON, which is YAML), readable by its owner alone."""
     cluster = {"server": API, "certificate-authority-data": _encoded(PKI / "ca.crt")}
     user = {"client-certificate-data": _encoded(certificate(who)), "client-key-data": _encoded(key(who))}
     context = {"cluster": CONTEXT, "user": who.file}

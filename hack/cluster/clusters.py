@@ -23,15 +23,15 @@ class Cluster(Protocol):
     def name(self) -> str: ...
 
     def up(self) -> None:
-        """Makes it, or finds it running, with its kubeconfig at `.build/kubeconfig`."""
+        """Make it, or find it running, with its kubeconfig at `.build/kubeconfig`."""
 
     def down(self) -> None:
-        """Removes it, if it is ours."""
+        """Remove it, if it is ours."""
 
     def kubectl(self) -> Kubectl: ...
 
     def load(self, image: oci.OneFileImage) -> str:
-        """Brings one of our small images to its nodes and returns the reference there."""
+        """Bring one of our small images to its nodes and return the reference there."""
 
     def reference(self, image: str) -> str:
         """What `name:tag` is called on its nodes."""
@@ -40,7 +40,7 @@ class Cluster(Protocol):
         """Whether `name:tag` was brought there already."""
 
     def publish(self, builder: Builder, image: str) -> None:
-        """Brings the image that was just built as `name:tag` to its nodes."""
+        """Bring the image that was just built as `name:tag` to its nodes."""
 
 
 class Source:
@@ -74,7 +74,7 @@ class Source:
         self._forget_old(image)
 
     def _forget_old(self, image: str) -> None:
-        """Keeps the newest three, which a running experiment may name: changed dependencies cost gigabytes."""
+        """Keep the newest three, which a running experiment may name: changed dependencies cost gigabytes."""
         repository = image.split(":", maxsplit=1)[0]
         old = registry.tags(repository)[3:]
         for tag in old:
@@ -215,7 +215,7 @@ def _offered() -> str:
 
 
 def up() -> None:
-    """Makes the cluster with everything that belongs on it, and says how to use it."""
+    """Make the cluster with everything that belongs on it, and say how to use it."""
     cluster = chosen()
     say(f"Cluster: {cluster.name}")
     programs.link_tools(BUILD)
@@ -229,14 +229,14 @@ def up() -> None:
 
 
 def down() -> None:
-    """Removes the cluster; doing so twice is no error."""
+    """Remove the cluster; doing so twice is no error."""
     chosen().down()
     KUBECONFIG.unlink(missing_ok=True)
     _RECORD.unlink(missing_ok=True)
 
 
 def status() -> None:
-    """Says which cluster it would be, and for the one from source how it is."""
+    """Say which cluster it would be, and for the one from source how it is."""
     cluster = chosen()
     say(f"Cluster: {cluster.name}")
     for line in source.status() if cluster.name == "source" else ():

@@ -24,12 +24,12 @@ def say(message: str) -> None:
 
 @contextmanager
 def step(title: str, every: float = 30.0) -> Iterator[None]:
-    """Names a piece of work, says every half minute that it still runs, and how long it took."""
+    """Name a piece of work, report every half minute that it still runs, and how long it took."""
     say(f"==> {title}")
-    started, done = time.monotonic(), threading.Event()
+    started, finished = time.monotonic(), threading.Event()
 
     def remind() -> None:
-        while not done.wait(every):
+        while not finished.wait(every):
             say(f"    … {title}: {time.monotonic() - started:.0f} s")
 
     reminder = threading.Thread(target=remind, daemon=True)
@@ -37,7 +37,7 @@ def step(title: str, every: float = 30.0) -> Iterator[None]:
     try:
         yield
     finally:
-        done.set()
+        finished.set()
         reminder.join()
     seconds = time.monotonic() - started
     if seconds >= 1:
@@ -46,14 +46,14 @@ def step(title: str, every: float = 30.0) -> Iterator[None]:
 
 @contextmanager
 def alone(lock: Path) -> Iterator[None]:
-    """Waits until no other process, of whichever checkout, holds the lock; the kernel frees a dead holder's."""
+    """Wait until no other process, of whichever checkout, holds the lock; the kernel frees a dead holder's."""
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as held:
+    with lock.open("w") as file:
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             say("Waiting for another `make cluster`, `make cluster-down` or `make images` to end")
-            fcntl.flock(held, fcntl.LOCK_EX)
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
@@ -66,13 +66,13 @@ def run(
     log: Path | None = None,
     timeout: float | None = None,
 ) -> str:
-    """Runs a command and returns its standard output.
+    """Run a command and return its standard output.
 
-    With `log`, both streams go to that file instead. Raises `Failure` with the command and the end of what it said.
+    With `log`, both streams go to that file instead. Raises `Failure` with the command and the end of its output.
     """
     try:
         with _sink(log) as output:
-            done = subprocess.run(
+            process = subprocess.run(
                 command,
                 check=False,
                 env={**os.environ, **(env or {})},
@@ -87,12 +87,12 @@ def run(
         raise Failure(f"{command[0]} is not installed ({error})") from error
     except subprocess.TimeoutExpired as error:
         raise Failure(f"no answer within {timeout:.0f} s: {printable(command)}") from error
-    if done.returncode != 0:
-        said = log.read_text(errors="replace") if log else done.stderr or done.stdout
-        tail = "\n".join(said.strip().splitlines()[-15:])
+    if process.returncode != 0:
+        text = log.read_text(errors="replace") if log else process.stderr or process.stdout
+        tail = "\n".join(text.strip().splitlines()[-15:])
         where = f"\n(whole output: {log})" if log else ""
-        raise Failure(f"exit status {done.returncode}: {printable(command)}\n{tail}{where}")
-    return done.stdout or ""
+        raise Failure(f"exit status {process.returncode}: {printable(command)}\n{tail}{where}")
+    return process.stdout or ""
 
 
 @contextmanager

@@ -13,7 +13,7 @@ _CONFIG = STATE / "containerd.toml"
 
 
 def up() -> None:
-    """Starts it empty: what an earlier cluster left running or half removed is forgotten, its images stay."""
+    """Start it empty: what an earlier cluster left running or half removed is forgotten, its images stay."""
     _CONFIG.parent.mkdir(parents=True, exist_ok=True)
     _CONFIG.write_text(_configuration())
     _start()
@@ -65,7 +65,7 @@ def pull(reference: str) -> None:
 
 
 def remove(references: set[str]) -> None:
-    """Removes images, and the names by digest that the CRI plugin gave them: either would keep the layers."""
+    """Remove images, and the names by digest that the CRI plugin gave them: either would keep the layers."""
     if references:
         run(ctr("images", "remove", *sorted(references)))
     rows = [line.split() for line in run(ctr("images", "list")).splitlines()[1:]]

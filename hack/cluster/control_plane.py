@@ -11,7 +11,7 @@ _ETCD = "http://127.0.0.1:2379"
 
 
 def up() -> None:
-    """Starts the four and returns when the API server is ready."""
+    """Start the four and return when the API server is ready."""
     start("etcd", [program("etcd"), *_etcd()])
     start("apiserver", [program("kube"), "apiserver", *_apiserver()])
     wait_until("the API server ready", api_ready, 60, f"Its log: {LOG / 'apiserver.log'}")

@@ -1,4 +1,4 @@
-"""System packages, from Debian alone, and said before they are installed."""
+"""System packages, from Debian alone; their names are printed before they are installed."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ IMAGES = {"buildah": "buildah", "debootstrap": "debootstrap"}
 
 
 def require(packages: dict[str, str]) -> None:
-    """Installs the packages whose program is missing.
+    """Install the packages whose program is missing.
 
     Raises `Failure` with the command to type where that is not ours to do: no Debian, or not root.
     """

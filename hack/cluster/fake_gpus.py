@@ -9,7 +9,7 @@ RESOURCE = "nvidia.com/gpu"
 
 
 def set_count(kubectl: Kubectl, count: int) -> None:
-    """Gives the cluster's first node `count` simulated GPUs; 0 takes them away."""
+    """Give the cluster's first node `count` simulated GPUs; 0 takes them away."""
     if count < 0:
         raise Failure(f"a node cannot have {count} GPUs")
     node = kubectl("get", "nodes", "-o", "jsonpath={.items[0].metadata.name}")

@@ -25,7 +25,7 @@ _PASSED = (
 
 
 def make(cluster: Cluster) -> None:
-    """Builds what the cluster lacks, brings it there, and writes the references into `.build/images.env`."""
+    """Build what the cluster lacks, bring it there, and write the references into `.build/images.env`."""
     tag, builder = content_tag(), None
     for target in TARGETS:
         image = f"rl-{target}:{tag}"
@@ -45,10 +45,10 @@ def make(cluster: Cluster) -> None:
 
 def content_tag() -> str:
     """The hash of everything that goes into the images."""
-    found = hashlib.sha256((SOURCES / "base_image.py").read_bytes())
+    checksum = hashlib.sha256((SOURCES / "base_image.py").read_bytes())
     for path in sorted(path for name in _INPUTS for path in _files(CHECKOUT / name)):
-        found.update(str(path.relative_to(CHECKOUT)).encode() + b"\0" + path.read_bytes())
-    return found.hexdigest()[:12]
+        checksum.update(str(path.relative_to(CHECKOUT)).encode() + b"\0" + path.read_bytes())
+    return checksum.hexdigest()[:12]
 
 
 def _files(path: Path) -> list[Path]:
@@ -58,7 +58,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def build(builder: Builder, target: str, image: str) -> None:
-    """Builds one target. Without Docker the base is our own, unless BASE_IMAGE names another."""
+    """Build one target. Without Docker the base is our own, unless BASE_IMAGE names another."""
     arguments = {name: os.environ[name] for name in ("BASE_IMAGE", "UV_VERSION") if os.environ.get(name)}
     if "BASE_IMAGE" not in arguments and isinstance(builder, Buildah):
         arguments["BASE_IMAGE"] = base_image.ensure(builder)

@@ -20,14 +20,14 @@ class Kubectl:
         return run([*self._base, *arguments], stdin=stdin, timeout=timeout)
 
     def apply(self, manifest: str) -> None:
-        """Applies on the server's side: some of the definitions are too long for the annotation of the other way."""
+        """Apply on the server's side: some of the definitions are too long for the annotation of the other way."""
         self(*_APPLY, "-f", "-", stdin=manifest)
 
     def apply_kustomization(self, folder: Path) -> None:
         self(*_APPLY, "-k", folder)
 
     def rolled_out(self, namespace: str, deployment: str, seconds: int) -> None:
-        """Waits for a Deployment; on failure says what its pods say."""
+        """Wait for a Deployment; on failure report what its pods say."""
         try:
             self(
                 "-n", namespace, "rollout", "status", f"deployment/{deployment}", f"--timeout={seconds}s", timeout=None

@@ -27,7 +27,7 @@ def mounts() -> list[str]:
 
 
 def unmount() -> None:
-    """Unmounts everything below our cache, a busy mount too."""
+    """Unmount everything below our cache, a busy mount too."""
     libc = ctypes.CDLL(None, use_errno=True)
     for point in mounts():
         if libc.umount2(os.fsencode(point), _DETACH) != 0 and point in mounts():
@@ -42,7 +42,7 @@ def control_groups() -> list[Path]:
 
 
 def remove_control_groups() -> None:
-    """Removes them; the kernel lets go of a group a moment after its last process."""
+    """Remove them; the kernel lets go of a group a moment after its last process."""
 
     def removed() -> bool:
         for group in control_groups():
@@ -54,7 +54,7 @@ def remove_control_groups() -> None:
 
 
 def remove_folders() -> None:
-    """Removes what the kubelet, CNI and containerd's shims keep outside our state folder, where nobody else uses it."""
+    """Remove what the kubelet, CNI and containerd's shims keep outside our state folder, where nobody else uses it."""
     # The kubelet links every container's log here, whatever folder it keeps the log in.
     for link in Path("/var/log/containers").glob("*.log"):
         if link.is_symlink() and str(link.readlink()).startswith(str(STATE)):

@@ -30,7 +30,7 @@ _SETTINGS = {
 
 
 def up() -> None:
-    """Makes the bridge with the node's address, the CNI configuration, and the kernel settings."""
+    """Make the bridge with the node's address, the CNI configuration, and the kernel settings."""
     if not succeeds(["ip", "link", "show", BRIDGE]):
         _refuse_overlap()
         run(["ip", "link", "add", BRIDGE, "address", "0a:58:0a:7b:00:01", "type", "bridge"])
@@ -81,7 +81,7 @@ def _sysctl(name: str) -> Path:
 
 
 def down() -> None:
-    """Removes the bridge and every rule of ours, and gives the kernel its settings back."""
+    """Remove the bridge and every rule of ours, and give the kernel its settings back."""
     if succeeds(["ip", "link", "show", BRIDGE]):
         run(["ip", "link", "delete", BRIDGE])
     for command in ("iptables", "ip6tables"):
@@ -94,7 +94,7 @@ def down() -> None:
 
 
 def _remove_results(folder: Path) -> None:
-    """Removes what CNI remembers of pods whose processes were killed before it was told: two files for each."""
+    """Remove what CNI remembers of pods whose processes were killed before it heard of it: two files for each."""
     for result in folder.glob(f"{NETWORK}-*-eth0"):
         container = result.name.removeprefix(f"{NETWORK}-").removesuffix("-eth0")
         (folder / f"cni-loopback-{container}-lo").unlink(missing_ok=True)
@@ -103,9 +103,9 @@ def _remove_results(folder: Path) -> None:
 
 def _remove_rules(command: str) -> None:
     before = run([f"{command}-save"])
-    kept = without_ours(before)
-    if kept != before:
-        run([f"{command}-restore"], stdin=kept)
+    others = without_ours(before)
+    if others != before:
+        run([f"{command}-restore"], stdin=others)
 
 
 def without_ours(rules: str) -> str:

@@ -14,7 +14,7 @@ _FOLDER = STATE / "node"
 
 
 def up() -> None:
-    """Starts the three and returns when the node is Ready."""
+    """Start the three and return when the node is Ready."""
     _FOLDER.mkdir(parents=True, exist_ok=True)
     for name, document in {"kubelet": _kubelet(), "proxy": _proxy()}.items():
         (_FOLDER / f"{name}.json").write_text(json.dumps(document, indent=2))

@@ -35,7 +35,7 @@ class OneFileImage:
     inputs: Callable[[], str]  # names the binary's content, without building it
 
     def digest(self) -> str:
-        """Names the image's content: its binary, and how this file makes an image of one."""
+        """Name the image's content: its binary, and how this file makes an image of one."""
         return hashlib.sha256(self.inputs().encode() + Path(__file__).read_bytes()).hexdigest()[:12]
 
     def reference(self) -> str:
@@ -43,7 +43,7 @@ class OneFileImage:
         return f"localhost/rl-kubernetes/{self.name}:{self.digest()}"
 
     def archive(self) -> Path:
-        """Writes the OCI archive unless it is there, and returns its path."""
+        """Write the OCI archive unless it is there, and return its path."""
         path = ARCHIVES / f"{self.name}-{self.digest()}.tar"
         if not path.exists():
             ARCHIVES.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ class OneFileImage:
 
 
 def write_archive(path: Path, reference: str, inside: str, binary: Path) -> None:
-    """Writes an OCI image layout with one layer of one file, as a tar that containerd, kind and minikube load."""
+    """Write an OCI image layout with one layer of one file, as a tar that containerd, kind and minikube load."""
     blobs: dict[str, bytes] = {}
 
     def add(content: bytes, media: str) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Our daemons: started without a parent, found again by what they are, and stopped with their children."""
+"""Our daemons: started without a parent, recognized by what they run, and stopped with their children."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ LOG = STATE / "log"
 
 
 def start(name: str, command: Arguments) -> None:
-    """Starts a daemon in a session of its own; its output goes to the log of its name."""
+    """Start a daemon in a session of its own; its output goes to the log of its name."""
     PIDS.mkdir(parents=True, exist_ok=True)
     LOG.mkdir(parents=True, exist_ok=True)
     words = [os.fspath(word) for word in command]
@@ -45,7 +45,7 @@ def dead() -> list[str]:
 
 
 def stop(*names: str) -> None:
-    """Stops the named daemons: SIGTERM, and SIGKILL for one that stays."""
+    """Stop the named daemons: SIGTERM, and SIGKILL for one that stays."""
     pids = [int((PIDS / name).read_text()) for name in names if alive(name)]
     end(pids)
     for name in names:
@@ -53,7 +53,7 @@ def stop(*names: str) -> None:
 
 
 def stop_all() -> None:
-    """Ends every daemon of ours, known by name or not, and all that runs below containerd's shims."""
+    """End every daemon of ours, known by name or not, and all that runs below containerd's shims."""
     daemons = ours()
     shims = [pid for pid in daemons if "shim" in _executable(Path(f"/proc/{pid}"))]
     end(_descendants(shims), patience=0)
@@ -94,13 +94,13 @@ def _descendants(roots: Iterable[int]) -> list[int]:
         except (OSError, IndexError, ValueError):
             continue
         children.setdefault(parent, []).append(int(path.name))
-    found: list[int] = []
+    descendants: list[int] = []
     waiting = list(roots)
     while waiting:
         below = children.get(waiting.pop(), [])
-        found += below
+        descendants += below
         waiting += below
-    return found
+    return descendants
 
 
 def _running(pid: int) -> bool:

@@ -28,7 +28,7 @@ class Program:
     module: str = ""
     version: str = ""
     extra: str = ""  # a folder of the package's own module that is kept beside the binary
-    minutes: float = 1  # on two cores, nothing cached; what the person is told
+    minutes: float = 1  # on two cores, nothing cached; as the progress line says
 
 
 KUBE = Program("kube", "./kube", module="kube", minutes=5)
@@ -47,59 +47,59 @@ TOOLS = (KUBECTL, HELM, MINIO, KWOK)
 NODE = (KUBE, ETCD, REGISTRY, COREDNS)
 
 
-def digest(wanted: Program) -> str:
+def digest(spec: Program) -> str:
     """The hash of everything that decides the binary's content, the Go release apart."""
-    named = (wanted.name, wanted.package, wanted.version, wanted.extra)
+    named = (spec.name, spec.package, spec.version, spec.extra)
     inputs = hashlib.sha256(repr((named, _FLAGS, _LINK)).encode())
-    for path in sorted((SOURCES / "go" / wanted.module).rglob("*")) if wanted.module else ():
+    for path in sorted((SOURCES / "go" / spec.module).rglob("*")) if spec.module else ():
         if path.is_file():
             inputs.update(path.name.encode() + path.read_bytes())
     return inputs.hexdigest()[:12]
 
 
-def folder(wanted: Program) -> Path:
-    return PROGRAMS / f"{wanted.name}-{digest(wanted)}"
+def folder(spec: Program) -> Path:
+    return PROGRAMS / f"{spec.name}-{digest(spec)}"
 
 
-def ensure(wanted: Program) -> Path:
-    """Builds the program unless the cache has it, and returns its stable path."""
-    target = folder(wanted)
+def ensure(spec: Program) -> Path:
+    """Build the program unless the cache has it, and return its stable path."""
+    target = folder(spec)
     if not target.is_dir():
-        with step(f"building {wanted.name} from source (about {wanted.minutes:g} min on two cores)"):
-            _build(wanted, target)
-    _link(target / wanted.name, program(wanted.name))
-    return program(wanted.name)
+        with step(f"building {spec.name} from source (about {spec.minutes:g} min on two cores)"):
+            _build(spec, target)
+    _link(target / spec.name, program(spec.name))
+    return program(spec.name)
 
 
-def _build(wanted: Program, target: Path) -> None:
+def _build(spec: Program, target: Path) -> None:
     _require_go()
     PROGRAMS.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{wanted.name}-", dir=PROGRAMS))
+    fresh = Path(tempfile.mkdtemp(prefix=f".{spec.name}-", dir=PROGRAMS))
     fresh.chmod(0o755)
     # Static: some of these binaries are the only file of their image.
     env = {"CGO_ENABLED": "0", "GOBIN": str(fresh), "GOFLAGS": ""}
-    log = LOGS / f"build-{wanted.name}.log"
-    if wanted.module:
-        command = ["go", "build", *_FLAGS, "-ldflags", _LINK, "-o", str(fresh / wanted.name), wanted.package]
-        run(command, env=env, cwd=SOURCES / "go" / wanted.module, log=log)
+    log = LOGS / f"build-{spec.name}.log"
+    if spec.module:
+        command = ["go", "build", *_FLAGS, "-ldflags", _LINK, "-o", str(fresh / spec.name), spec.package]
+        run(command, env=env, cwd=SOURCES / "go" / spec.module, log=log)
     else:
         run(
-            ["go", "install", *_FLAGS, "-ldflags", _LINK, f"{wanted.package}@{wanted.version}"],
+            ["go", "install", *_FLAGS, "-ldflags", _LINK, f"{spec.package}@{spec.version}"],
             env=env,
             cwd=fresh,
             log=log,
         )
-    if wanted.extra:
-        _keep_extra(wanted, fresh)
-    for old in PROGRAMS.glob(f"{wanted.name}-????????????"):
+    if spec.extra:
+        _keep_extra(spec, fresh)
+    for old in PROGRAMS.glob(f"{spec.name}-????????????"):
         shutil.rmtree(old)
     fresh.rename(target)
 
 
-def _keep_extra(wanted: Program, fresh: Path) -> None:
-    sources = SOURCES / "go" / wanted.module
-    module = run(["go", "list", "-m", "-f", "{{.Dir}}", wanted.package], cwd=sources).strip()
-    shutil.copytree(Path(module) / wanted.extra, fresh / wanted.extra, copy_function=shutil.copyfile)
+def _keep_extra(spec: Program, fresh: Path) -> None:
+    sources = SOURCES / "go" / spec.module
+    module = run(["go", "list", "-m", "-f", "{{.Dir}}", spec.package], cwd=sources).strip()
+    shutil.copytree(Path(module) / spec.extra, fresh / spec.extra, copy_function=shutil.copyfile)
 
 
 def _require_go() -> None:
@@ -108,8 +108,8 @@ def _require_go() -> None:
             "Go is needed to build the cluster from source, and `go` is not on PATH: install Go 1.25 or later"
         )
     release = run(["go", "env", "GOVERSION"]).strip()
-    found = re.match(r"go1\.(\d+)", release)
-    if found and int(found[1]) < 25:
+    version = re.match(r"go1\.(\d+)", release)
+    if version and int(version[1]) < 25:
         raise Failure(f"Go 1.25 or later is needed to build the cluster from source; this is {release}")
 
 
@@ -123,6 +123,6 @@ def _link(binary: Path, link: Path) -> None:
 
 
 def link_tools(build: Path) -> None:
-    """Builds what the checks and tests run by name, and links it into the checkout's .build/bin, for PATH."""
+    """Build what the checks and tests run by name, and link it into the checkout's .build/bin, for PATH."""
     for tool in TOOLS:
         _link(ensure(tool), build / "bin" / tool.name)

@@ -41,7 +41,7 @@ def tags(repository: str) -> list[str]:
 
 
 def forget(repository: str, tag: str) -> None:
-    """Removes a tag; its layers go when the registry starts the next time."""
+    """Remove a tag; its layers go when the registry starts the next time."""
     _status("DELETE", f"{repository}/manifests/{tag}")
 
 

@@ -17,7 +17,7 @@ _EMPTY = hashlib.sha256(b"").hexdigest()
 
 
 def make_bucket(endpoint: str, bucket: str, access_key: str, secret_key: str) -> None:
-    """Makes the bucket unless it is there. `endpoint` is host:port of a server that speaks plain HTTP."""
+    """Make the bucket unless it is there. `endpoint` is host:port of a server that speaks plain HTTP."""
     headers = signed_headers("PUT", endpoint, f"/{bucket}", access_key, secret_key, datetime.now(UTC))
     request = urllib.request.Request(f"http://{endpoint}/{bucket}", method="PUT", headers=headers)
     try:
@@ -31,7 +31,7 @@ def make_bucket(endpoint: str, bucket: str, access_key: str, secret_key: str) ->
 def signed_headers(
     method: str, host: str, path: str, access_key: str, secret_key: str, now: datetime
 ) -> dict[str, str]:
-    """The headers that authorise a request without query and body."""
+    """The headers that authorize a request without query and body."""
     moment = now.strftime("%Y%m%dT%H%M%SZ")
     headers = {"host": host, "x-amz-content-sha256": _EMPTY, "x-amz-date": moment}
     names = ";".join(headers)

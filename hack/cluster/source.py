@@ -40,10 +40,10 @@ def kubectl() -> Kubectl:
 
 
 def up() -> None:
-    """Makes the cluster, or finds it running, and writes the checkout's kubeconfig."""
+    """Make the cluster, or find it running, and write the checkout's kubeconfig."""
     debian.require(debian.NODE | debian.COMPILER)
-    for wanted in programs.NODE:
-        programs.ensure(wanted)
+    for each in programs.NODE:
+        programs.ensure(each)
     oci.PAUSE.archive()
     if healthy():
         say("The cluster from source runs already.")
@@ -79,10 +79,10 @@ def _start() -> None:
 
 def inputs() -> str:
     """The hash of what decides how the cluster is: a cluster with another one is not ours to go on with."""
-    found = hashlib.sha256(oci.PAUSE.reference().encode())
+    checksum = hashlib.sha256(oci.PAUSE.reference().encode())
     for path in sorted(path for name in _SHAPING for path in SOURCES.glob(name) if path.is_file()):
-        found.update(str(path.relative_to(SOURCES)).encode() + path.read_bytes())
-    return found.hexdigest()
+        checksum.update(str(path.relative_to(SOURCES)).encode() + path.read_bytes())
+    return checksum.hexdigest()
 
 
 def healthy() -> bool:
@@ -105,7 +105,7 @@ def refuse_taken_ports() -> None:
 
 
 def down() -> None:
-    """Removes all that `up` made but the caches. What is not there, or half there, is no error."""
+    """Remove all that `up` made but the caches. What is not there, or half there, is no error."""
     if not STATE.exists() and not processes.ours():
         return
     with step("stopping the cluster from source"):

@@ -1,4 +1,4 @@
-"""The command line. What a command needs is imported when it runs, so that --help and `validate` are quick."""
+"""The command line. A command imports what it needs when it runs, so that --help and `validate` are quick."""
 
 import argparse
 import sys
@@ -10,28 +10,28 @@ from rltrainer import __version__
 from rltrainer.api.base import DocumentError
 from rltrainer.api.options import OptionError
 from rltrainer.cli import completion, evaluate, export, inspect, plot, rollout, terminate, train
-from rltrainer.cli.common import Command, UsageError, add, complain, nothing
+from rltrainer.cli.common import Command, UsageError, add_command, complain, no_arguments
 from rltrainer.errors import RunError
 
-Takes = Callable[[argparse.ArgumentParser], None]
-COMMANDS: tuple[tuple[str, Command, Takes, str], ...] = (
+AddArguments = Callable[[argparse.ArgumentParser], None]
+COMMANDS: tuple[tuple[str, Command, AddArguments, str], ...] = (
     ("train", train.main, train.arguments, "train an RLExperiment"),
     ("rollout", rollout.main, rollout.arguments, "run a trained policy, episode by episode"),
     ("evaluate", evaluate.main, evaluate.arguments, "say how good a trained policy is"),
     ("plot", plot.main, plot.arguments, "draw the learning curves of runs"),
     ("export", export.main, export.arguments, "write a trained policy as others read it"),
     ("validate", inspect.validate, inspect.validate_arguments, "check documents, and say what they would run"),
-    ("list", inspect.list_algorithms, nothing, "list the algorithms"),
+    ("list", inspect.list_algorithms, no_arguments, "list the algorithms"),
     ("describe", inspect.describe_algorithm, inspect.describe_arguments, "list the options of an algorithm"),
     ("completion", completion.main, completion.arguments, "print a script that completes this command line"),
     ("terminate", terminate.main, terminate.arguments, "end the trainer in this container, once its state is kept"),
 )
-"""Each command: its name, what it does, what it takes, and a line that says so."""
+"""Each command: its name, its function, the function that adds its arguments, and its help."""
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
-    """Runs one command and exits: 0 done, 2 the document is wrong, 1 anything else, 128 + n after signal n."""
-    sys.path.insert(0, str(Path.cwd()))  # so that package.module:NAME is found beside the document
+    """Run one command and exit: 0 done, 2 the document is wrong, 1 anything else, 128 + n after signal n."""
+    sys.path.insert(0, str(Path.cwd()))  # so that package.module:NAME beside the document can be imported
     arguments = parser().parse_args(argv)
     try:
         code = arguments.command(arguments)
@@ -45,10 +45,10 @@ def main(argv: list[str] | None = None) -> NoReturn:
 
 
 def parser() -> argparse.ArgumentParser:
-    """All commands and their arguments."""
+    """Build the parser of all commands."""
     top = argparse.ArgumentParser(prog="rltrainer", description="Trains reinforcement learning experiments.")
     top.add_argument("--version", action="version", version=f"rltrainer {__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for name, command, takes, text in COMMANDS:
-        takes(add(commands, name, command, text))
+    for name, command, add_arguments, text in COMMANDS:
+        add_arguments(add_command(commands, name, command, text))
     return top

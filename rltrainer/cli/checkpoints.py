@@ -1,4 +1,4 @@
-"""What the commands that take a CHECKPOINT share."""
+"""Arguments of the commands that take a CHECKPOINT."""
 
 import argparse
 import json
@@ -10,13 +10,13 @@ from typing import Any
 from rltrainer.api.experiment import Storage
 from rltrainer.api.options import for_algorithm
 from rltrainer.cli.common import UsageError, as_json, storage_arguments, storage_of
-from rltrainer.rllib_compat import CLASSIC
+from rltrainer.rllib_compat import ALGORITHMS
 
-EXPERIMENT = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?(/(best|latest))?")
+EXPERIMENT_NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?(/(best|latest))?")
 
 
 def checkpoint_arguments(sub: argparse.ArgumentParser, optional: bool = False) -> None:
-    """CHECKPOINT, and where and how it is found."""
+    """Add CHECKPOINT and the options that locate it."""
     sub.add_argument(
         "checkpoint",
         nargs="?" if optional else None,
@@ -30,7 +30,7 @@ def checkpoint_arguments(sub: argparse.ArgumentParser, optional: bool = False) -
 
 
 def policy_arguments(sub: argparse.ArgumentParser) -> None:
-    """What the policy is to be, where it acts, and how."""
+    """Add the options that say which policy acts, in which environment, and how."""
     sub.add_argument("--run", metavar="ALGORITHM", help="refuse the checkpoint if it is of another algorithm")
     sub.add_argument("--env", metavar="NAME", help="environment instead of the one trained in, with the same spaces")
     sub.add_argument("--env-config", metavar="JSON", help="arguments of the environment, over those trained with")
@@ -48,74 +48,78 @@ def policy_arguments(sub: argparse.ArgumentParser) -> None:
 
 
 def policy_request(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What policy_arguments() found, as Request takes it; what was not given is left out. Raises UsageError, and
-    OptionError for an algorithm that is not known."""
+    """Return the values of policy_arguments() as keyword arguments of Request, without those that are not set.
+
+    Raises UsageError, and OptionError for an unknown algorithm.
+    """
     config = as_json(arguments.config, "--config")
-    given = {
+    request = {
         "run": None if arguments.run is None else _algorithm(arguments.run),
         "env": arguments.env,
         "deterministic": _deterministic(arguments.deterministic, config.pop("explore", None)),
         "env_config": {**config.pop("env_config", {}), **as_json(arguments.env_config, "--env-config")} or None,
         "config": config or None,
     }
-    return {name: value for name, value in given.items() if value is not None}
+    return {name: value for name, value in request.items() if value is not None}
 
 
 def _algorithm(name: str) -> str:
-    """Our name of an algorithm, by that or by RLlib's."""
-    if name in CLASSIC:
-        return CLASSIC[name].run
+    """Return our name of an algorithm, for that or RLlib's. Raises OptionError."""
+    if name in ALGORITHMS:
+        return ALGORITHMS[name].run
     for_algorithm(name)
     return name
 
 
-def _deterministic(told: bool | None, explore: Any) -> bool | None:
-    """Whether the best actions are taken, by the flags or by RLlib's option `explore`."""
-    if explore not in (None, True, False) or (told is not None and explore is told):
+def _deterministic(flag: bool | None, explore: Any) -> bool | None:
+    """Whether the best actions are taken: by the flags, or by RLlib's option `explore`."""
+    if explore not in (None, True, False) or (flag is not None and explore is flag):
         raise UsageError(f"--config explore {json.dumps(explore)}: give --deterministic or --stochastic instead")
-    return told if explore is None else not explore
+    return flag if explore is None else not explore
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a checkpoint is."""
+    """Where a checkpoint lies."""
 
     uri: str
     storage: Storage | None
     which: str
 
     def request(self) -> dict[str, Any]:
-        """As Request takes it."""
+        """Return it as keyword arguments of Request."""
         return {"checkpoint": self.uri, "storage": self.storage, "which": self.which}
 
 
 def source_of(arguments: argparse.Namespace, *outputs: str | None) -> Source:
-    """The checkpoint that the command line names. `outputs` are other URIs that are reached in the same way.
+    """Return the checkpoint that the command line names. `outputs` are other URIs in the same storage.
 
-    Raises UsageError."""
-    given, which = arguments.checkpoint, arguments.which or "best"
-    if in_a_cluster(given):
-        return _in_a_cluster(arguments, which)
+    Raises UsageError.
+    """
+    checkpoint, which = arguments.checkpoint, arguments.which or "best"
+    if is_experiment_name(checkpoint):
+        return _from_cluster(arguments, which)
     if arguments.namespace:
         raise UsageError("--namespace means something only with the name of an RLExperiment")
-    return Source(given, storage_of(arguments, given, *outputs), which)
+    return Source(checkpoint, storage_of(arguments, checkpoint, *outputs), which)
 
 
-def _in_a_cluster(arguments: argparse.Namespace, which: str) -> Source:
-    from rltrainer.cli import cluster  # noqa: PLC0415 - a second's import, that folders have no use for
+def _from_cluster(arguments: argparse.Namespace, which: str) -> Source:
+    """Return the checkpoint of an RLExperiment in the cluster. Raises UsageError."""
+    from rltrainer.cli import cluster  # noqa: PLC0415 - it takes a second, which folders need not wait for
 
     name, _, last = arguments.checkpoint.partition("/")
     try:
         uri, storage = cluster.connect(arguments.namespace).checkpoint(name, last or which)
     except UsageError as error:
         raise UsageError(f"there is no folder {arguments.checkpoint}, and {error}") from None
-    told = storage_of(arguments, uri)
-    if storage is None or told is None:
-        return Source(uri, told, which)
-    given = {field: value for field in ("endpoint", "region") if (value := getattr(told, field)) is not None}
-    return Source(uri, storage.model_copy(update=given), which)
+    from_flags = storage_of(arguments, uri)
+    if storage is None or from_flags is None:
+        return Source(uri, from_flags, which)
+    overrides = {field: value for field in ("endpoint", "region") if (value := getattr(from_flags, field)) is not None}
+    return Source(uri, storage.model_copy(update=overrides), which)
 
 
-def in_a_cluster(given: str) -> bool:
-    """Whether `given` can only be the name of an RLExperiment: it looks like one, and there is no such folder."""
-    return bool(EXPERIMENT.fullmatch(given)) and not Path(given.partition("/")[0]).exists()
+def is_experiment_name(text: str) -> bool:
+    """Whether `text` can only be the name of an RLExperiment: it has the form of one, and there is no such folder."""
+    return bool(EXPERIMENT_NAME.fullmatch(text)) and not Path(text.partition("/")[0]).exists()

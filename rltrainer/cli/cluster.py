@@ -1,4 +1,4 @@
-"""Checkpoints of an experiment in a cluster: that of the kubeconfig's current context."""
+"""Checkpoints of an RLExperiment in the cluster of the kubeconfig's current context."""
 
 import base64
 import logging
@@ -16,7 +16,7 @@ from rltrainer.cli.common import UsageError
 log = logging.getLogger(__name__)
 
 TIMEOUT = 10
-"""Seconds that the API server has for an answer."""
+"""Seconds to wait for an answer of the API server."""
 CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 Body = dict[str, Any]
@@ -24,31 +24,32 @@ Body = dict[str, Any]
 
 @dataclass(frozen=True)
 class Cluster:
-    """The current context of the kubeconfig, or what is told of it."""
+    """A namespace of the cluster of the kubeconfig's current context."""
 
     context: str
     namespace: str
     custom: Any
-    """Kubernetes' API of custom resources, and below that of its own."""
+    """CustomObjectsApi; `core` is a CoreV1Api."""
     core: Any
 
     def checkpoint(self, experiment: str, which: str) -> tuple[str, Storage | None]:
-        """URI of a checkpoint of `experiment`, and the storage it lies in, whose credentials go into the environment.
+        """Return the URI of a checkpoint of `experiment` and its storage, whose credentials go into the environment.
 
-        Raises UsageError where there is none or it cannot be seen."""
-        found = self._read(
+        Raises UsageError where there is none or it cannot be read.
+        """
+        body = self._read(
             f"RLExperiment {experiment}",
             lambda: self.custom.get_namespaced_custom_object(
                 GROUP, VERSION, self.namespace, "rlexperiments", experiment, _request_timeout=TIMEOUT
             ),
         )
-        uri = checkpoint_uri(found.get("status") or {}, which)
+        uri = checkpoint_uri(body.get("status") or {}, which)
         if uri is None:
-            phase = (found.get("status") or {}).get("phase", "Pending")
+            phase = (body.get("status") or {}).get("phase", "Pending")
             raise UsageError(f"RLExperiment {experiment} {self._where} has no checkpoint in storage yet; it is {phase}")
-        storage = self._storage(experiment, found)
+        storage = self._storage(experiment, body)
         if storage is not None and storage.credentials_secret:
-            self._take_credentials(storage.credentials_secret)
+            self._set_credentials(storage.credentials_secret)
         log.info("%s of RLExperiment %s is %s", which, experiment, uri)
         return uri, storage
 
@@ -57,7 +58,7 @@ class Cluster:
         return f"in namespace {self.namespace} of context {self.context}"
 
     def _read(self, what: str, read: Callable[[], Any]) -> Any:
-        """What `read` returns. Raises UsageError that says why it cannot be had."""
+        """Return `read()`. Raises UsageError that says why `what` cannot be read."""
         from kubernetes.client import ApiException  # noqa: PLC0415 - a second's import
         from urllib3.exceptions import HTTPError  # noqa: PLC0415 - comes with it
 
@@ -70,33 +71,36 @@ class Cluster:
         except HTTPError as error:
             raise UsageError(f"{what}: the API server of context {self.context} cannot be reached: {error}") from None
 
-    def _storage(self, experiment: str, found: Body) -> Storage | None:
-        """The document's storage, or the operator's: the document that it hands to the trainer names it."""
-        given = found["spec"].get("storage")
-        if given is None:
+    def _storage(self, experiment: str, resource: Body) -> Storage | None:
+        """Return the document's storage, or else the operator's, which the document in the ConfigMap has."""
+        storage = resource["spec"].get("storage")
+        if storage is None:
             name = f"rlx-{experiment}"
             read = self.core.read_namespaced_config_map
             try:
-                kept = self._read(f"ConfigMap {name}", lambda: read(name, self.namespace, _request_timeout=TIMEOUT))
-                given = yaml.safe_load(kept.data["experiment.yaml"])["spec"].get("storage")
+                config_map = self._read(
+                    f"ConfigMap {name}", lambda: read(name, self.namespace, _request_timeout=TIMEOUT)
+                )
+                storage = yaml.safe_load(config_map.data["experiment.yaml"])["spec"].get("storage")
             except UsageError as error:
                 log.warning("the operator's storage is not known: %s. Give --endpoint and --region if need be", error)
-        return None if given is None else Storage.model_validate(given)
+        return None if storage is None else Storage.model_validate(storage)
 
-    def _take_credentials(self, name: str) -> None:
+    def _set_credentials(self, name: str) -> None:
+        """Put the credentials of a Secret into the environment; a warning says that it cannot be read."""
         read = self.core.read_namespaced_secret
         try:
-            kept = self._read(f"Secret {name}", lambda: read(name, self.namespace, _request_timeout=TIMEOUT)).data or {}
+            secret = self._read(f"Secret {name}", lambda: read(name, self.namespace, _request_timeout=TIMEOUT))
         except UsageError as error:
             log.warning("%s: credentials are taken from the environment", error)
             return
         for key in CREDENTIALS:
-            if key in kept:
-                os.environ[key] = base64.b64decode(kept[key]).decode()
+            if key in (secret.data or {}):
+                os.environ[key] = base64.b64decode(secret.data[key]).decode()
 
 
 def connect(namespace: str | None) -> Cluster:
-    """The cluster of the kubeconfig's current context. Raises UsageError where there is none."""
+    """Connect to the cluster of the kubeconfig's current context. Raises UsageError where there is none."""
     from kubernetes import client, config  # noqa: PLC0415 - a second's import
 
     configuration = client.Configuration()
@@ -112,9 +116,9 @@ def connect(namespace: str | None) -> Cluster:
 
 
 def checkpoint_uri(status: Body, which: str) -> str | None:
-    """URI of the best or the newest checkpoint that a status tells of; of a search that of its best trial."""
+    """Return the URI of the best or newest checkpoint in a status, None without one; of a search its best trial's."""
     training = status.get("training") or {}
     own = training.get("bestCheckpoint" if which == "best" else "checkpoint")
     best = training.get("best") or status.get("best") or {}
-    found: Body = own or best.get("checkpoint") or {}
-    return found.get("uri")
+    checkpoint: Body = own or best.get("checkpoint") or {}
+    return checkpoint.get("uri")

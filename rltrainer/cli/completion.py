@@ -1,4 +1,4 @@
-"""`rltrainer completion`: a script that has a shell complete this command line, made from its parser."""
+"""`rltrainer completion`: shell completion scripts, generated from the parser."""
 
 import argparse
 import sys
@@ -13,54 +13,52 @@ ALGORITHM = "ALGORITHM"
 
 
 @dataclass(frozen=True)
-class Option:
-    """An argument of a command, as shells see it."""
+class Completion:
+    """An argument of a command, for a completion script."""
 
     names: list[str]
-    """None for a positional one."""
+    """Empty for a positional argument."""
     help: str
-    takes: bool
-    """Whether a value follows it."""
-    words: list[str]
-    """The values to choose from."""
-    path: bool
+    has_value: bool
+    choices: list[str]
+    is_path: bool
     """Whether the value is a file or a folder."""
 
 
 def arguments(sub: argparse.ArgumentParser) -> None:
-    """What `completion` takes."""
+    """Add the arguments of `completion`."""
     sub.add_argument("shell", choices=sorted(SCRIPTS), help="the shell to make the script for")
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Prints the script for a shell."""
-    from rltrainer.cli import parser  # noqa: PLC0415 - it knows this module
+    """Print the script for a shell."""
+    from rltrainer.cli import parser  # noqa: PLC0415 - it imports this module
 
     sys.stdout.write("\n".join(SCRIPTS[arguments.shell](commands_of(parser()))) + "\n")
     return 0
 
 
 def commands_of(top: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    """The parsers of the commands by name."""
+    """Return the parsers of the commands by name."""
     (sub,) = (action for action in top._actions if isinstance(action, argparse._SubParsersAction))
     return dict(sub.choices)
 
 
-def options_of(sub: argparse.ArgumentParser) -> list[Option]:
-    """What a command takes."""
+def options_of(sub: argparse.ArgumentParser) -> list[Completion]:
+    """Return the arguments of a command."""
     return [_option(action) for action in sub._actions]
 
 
-def _option(action: argparse.Action) -> Option:
+def _option(action: argparse.Action) -> Completion:
     metavar = str(action.metavar or "")
     algorithm = metavar == ALGORITHM or "--run" in action.option_strings
-    words = sorted(OPTIONS) if algorithm else [str(choice) for choice in action.choices or ()]
-    return Option(
+    choices = sorted(OPTIONS) if algorithm else [str(choice) for choice in action.choices or ()]
+    return Completion(
         names=list(action.option_strings),
         help=str(action.help or "").partition(";")[0].replace("%(default)s", str(action.default)),
-        takes=action.nargs != 0,
-        words=words,
-        path=metavar in PATHS,
+        has_value=action.nargs != 0,
+        choices=choices,
+        is_path=metavar in PATHS,
     )
 
 
@@ -68,7 +66,7 @@ Commands = dict[str, argparse.ArgumentParser]
 
 
 def bash(commands: Commands) -> Iterator[str]:
-    """For bash: a function that looks at the command, the word before, and the word that is begun."""
+    """Yield the script for bash: a function of the command, the previous word and the current word."""
     yield "# rltrainer for bash: source <(rltrainer completion bash)"
     yield "_rltrainer() {"
     yield '  local current="${COMP_WORDS[COMP_CWORD]}" previous="${COMP_WORDS[COMP_CWORD-1]}"'
@@ -78,8 +76,8 @@ def bash(commands: Commands) -> Iterator[str]:
     yield "    return"
     yield "  fi"
     yield '  case "${COMP_WORDS[1]}:$previous" in'
-    for values, after in _values(commands).items():
-        yield f"    {'|'.join(after)}) {values}; return ;;"
+    for values, flags in _value_completions(commands).items():
+        yield f"    {'|'.join(flags)}) {values}; return ;;"
     yield "  esac"
     yield '  case "${COMP_WORDS[1]}" in'
     for name, sub in commands.items():
@@ -91,34 +89,34 @@ def bash(commands: Commands) -> Iterator[str]:
     yield "complete -o filenames -F _rltrainer rltrainer"
 
 
-def _values(commands: Commands) -> dict[str, list[str]]:
-    """What completes a value, and the flags of each command that it does so for."""
-    found: dict[str, list[str]] = {}
+def _value_completions(commands: Commands) -> dict[str, list[str]]:
+    """Return each way to complete a value, with the flags that it is for, as command:flag."""
+    flags: dict[str, list[str]] = {}
     for name, sub in commands.items():
         for option in options_of(sub):
-            if option.takes:
-                found.setdefault(_bash_values(option), []).extend(f"{name}:{each}" for each in option.names)
-    return {values: after for values, after in found.items() if after}
+            if option.has_value:
+                flags.setdefault(_bash_values(option), []).extend(f"{name}:{each}" for each in option.names)
+    return {values: names for values, names in flags.items() if names}
 
 
-def _bash_values(option: Option) -> str:
-    if option.words:
-        return f'COMPREPLY=( $(compgen -W "{" ".join(option.words)}" -- "$current") )'
-    return "local IFS=$'\\n'; COMPREPLY=( $(compgen -f -- \"$current\") )" if option.path else ":"
+def _bash_values(option: Completion) -> str:
+    if option.choices:
+        return f'COMPREPLY=( $(compgen -W "{" ".join(option.choices)}" -- "$current") )'
+    return "local IFS=$'\\n'; COMPREPLY=( $(compgen -f -- \"$current\") )" if option.is_path else ":"
 
 
-def _bash_words(options: list[Option]) -> Iterator[str]:
-    """The flags of a command, and where no flag is begun what stands without one."""
+def _bash_words(options: list[Completion]) -> Iterator[str]:
+    """Yield the completion of a command's flags, and of its positional argument where the word is no flag."""
     flags = " ".join(name for option in options for name in option.names)
     yield 'case "$current" in'
     yield f'  -*) COMPREPLY=( $(compgen -W "{flags}" -- "$current") ) ;;'
-    plain = [_bash_values(option) for option in options if not option.names]
-    yield f"  *) {plain[0] if plain else ':'} ;;"
+    positional = [_bash_values(option) for option in options if not option.names]
+    yield f"  *) {positional[0] if positional else ':'} ;;"
     yield "esac"
 
 
 def zsh(commands: Commands) -> Iterator[str]:
-    """For zsh, which can run bash's."""
+    """Yield the script for zsh, which can run bash's."""
     yield "# rltrainer for zsh: source <(rltrainer completion zsh)"
     yield "autoload -U +X compinit && compinit"
     yield "autoload -U +X bashcompinit && bashcompinit"
@@ -126,7 +124,7 @@ def zsh(commands: Commands) -> Iterator[str]:
 
 
 def fish(commands: Commands) -> Iterator[str]:
-    """For fish: a line for each word that can be said."""
+    """Yield the script for fish: a line for each command and flag."""
     yield "# rltrainer for fish: rltrainer completion fish | source"
     yield "complete -c rltrainer -f"
     for name, sub in commands.items():
@@ -136,11 +134,11 @@ def fish(commands: Commands) -> Iterator[str]:
             yield f"complete -c rltrainer -n {_quoted(f'__fish_seen_subcommand_from {name}')}{_fish(option)}"
 
 
-def _fish(option: Option) -> str:
+def _fish(option: Completion) -> str:
     names = "".join(f" -l {each[2:]}" if each.startswith("--") else f" -s {each[1:]}" for each in option.names)
-    values = f" -a {_quoted(' '.join(option.words))}" if option.words else ""
-    files = " -F" if option.path else ""
-    required = " -r" if option.takes and option.names else ""
+    values = f" -a {_quoted(' '.join(option.choices))}" if option.choices else ""
+    files = " -F" if option.is_path else ""
+    required = " -r" if option.has_value and option.names else ""
     return f"{names}{required}{files}{values} -d {_quoted(option.help)}"
 
 

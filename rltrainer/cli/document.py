@@ -15,8 +15,8 @@ from rltrainer.api.experiment import Stop
 from rltrainer.api.options import OPTIONS, for_algorithm, option_names
 from rltrainer.api.tune import Domain
 from rltrainer.cli.common import UsageError, as_json
-from rltrainer.rllib_compat.environments import environment
-from rltrainer.rllib_compat.judging import stops
+from rltrainer.rllib_compat.environments import translate_environment
+from rltrainer.rllib_compat.metrics import translate_stop
 from rltrainer.storage.paths import LOCAL_DIR
 
 EXPORTS = ("model", "checkpoint", "onnx")
@@ -107,10 +107,10 @@ def _drafts(arguments: argparse.Namespace) -> Iterator[Draft]:
         yield Draft({"apiVersion": API_VERSION, "kind": "RLExperiment", "spec": {}})
         return
     file = read_yaml(arguments.file)
-    if not rllib_compat.is_classic(file.content):
+    if not rllib_compat.is_rllib_document(file.content):
         yield Draft(file.content, file.at)
         return
-    for each in rllib_compat.translate(file.content, arguments.file):
+    for each in rllib_compat.translate_experiments(file.content, arguments.file):
         yield Draft(each.document, lambda keys: str(arguments.file), list(each.notes), each.arguments)
 
 
@@ -149,7 +149,7 @@ def _put_environment(draft: Draft, name: str) -> None:
     if name.startswith("ALE/"):
         env, env_config, notes = name, Content(), list[str]()
     else:
-        env, env_config, notes = environment(name, {}, "--env")
+        env, env_config, notes = translate_environment(name, {}, "--env")
     draft.notes += notes
     draft.put("--env", {"env": env}, "spec")
     known = draft.spec.get("envConfig", draft.spec.get("env_config")) or {}
@@ -168,10 +168,10 @@ def _put_config(draft: Draft, config: Content) -> None:
         before = draft.spec.get("config")
         options, space, notes = rllib_compat.translate_config(run, config, over=before)
         draft.notes += notes
-    classic = rllib_compat.CLASSIC.get(run)
-    if classic is not None and classic.run != run:
-        draft.notes.append(f"run {run} is {classic.run} here")
-        draft.put("--run", {"run": classic.run}, "spec")
+    rllibs = rllib_compat.ALGORITHMS.get(run)
+    if rllibs is not None and rllibs.run != run:
+        draft.notes.append(f"run {run} is {rllibs.run} here")
+        draft.put("--run", {"run": rllibs.run}, "spec")
     draft.put("--config", options, "spec", "config")
     draft.put("--config", space, "spec", "tune", "space")
 
@@ -192,7 +192,7 @@ def _is_searched(name: str, value: Any) -> bool:
 
 def _put_stop(draft: Draft, stop: Content) -> None:
     """When to stop, by our names or by those that RLlib had for them."""
-    draft.put("--stop", stop if stop.keys() <= CONDITIONS else stops(stop, "command line"), "spec", "stop")
+    draft.put("--stop", stop if stop.keys() <= CONDITIONS else translate_stop(stop, "command line"), "spec", "stop")
 
 
 def _put_checkpoint(draft: Draft, arguments: argparse.Namespace) -> None:

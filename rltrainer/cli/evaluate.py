@@ -14,7 +14,7 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 def arguments(sub: argparse.ArgumentParser) -> None:
-    """What `evaluate` takes."""
+    """Add the arguments of `evaluate`."""
     checkpoint_arguments(sub)
     sub.add_argument("--episodes", type=positive, default=100, metavar="N", help="whole episodes (%(default)s)")
     sub.add_argument(
@@ -25,15 +25,15 @@ def arguments(sub: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Evaluates a policy and prints what it found."""
-    from rltrainer.cli.speaking import speaking  # noqa: PLC0415 - PyTorch comes with it
+    """Evaluate a policy and print its statistics."""
+    from rltrainer.cli.terminal import log_to_terminal  # noqa: PLC0415 - PyTorch comes with it
     from rltrainer.runs.rollout import Request, load  # noqa: PLC0415
 
-    with tempfile.TemporaryDirectory(prefix="rltrainer-") as scratch, speaking():
+    with tempfile.TemporaryDirectory(prefix="rltrainer-") as scratch, log_to_terminal():
         request = Request(**{**policy_request(arguments), **source_of(arguments).request()})
         policy, origin = load(request, Path(scratch) / "checkpoint")
         report = policy.evaluate(arguments.episodes, arguments.seed, request.deterministic)
-    found = {
+    results = {
         "checkpoint": origin,
         "run": policy.run,
         "env": policy.source.name,
@@ -41,12 +41,12 @@ def main(arguments: argparse.Namespace) -> int:
         "seed": arguments.seed,
         **statistics(report.returns, report.lengths),
     }
-    sys.stdout.write((json.dumps(found) if arguments.json else in_words(found)) + "\n")
+    sys.stdout.write((json.dumps(results) if arguments.json else summary(results)) + "\n")
     return 0
 
 
 def statistics(returns: list[float], lengths: list[int]) -> dict[str, Any]:
-    """What is said of the episodes, under the names of result.json. The standard error is of the mean."""
+    """Compute statistics of episodes, under the names of result.json. The standard error is of the mean."""
     import numpy as np  # noqa: PLC0415 - for --help to be quick
 
     count = len(returns)
@@ -64,15 +64,16 @@ def statistics(returns: list[float], lengths: list[int]) -> dict[str, Any]:
     }
 
 
-def in_words(found: dict[str, Any]) -> str:
-    """The statistics, for people."""
-    error = found["episode_reward_stderr"]
-    quantiles = "  ".join(f"{float(q):.0%} {value:.2f}" for q, value in found["episode_reward_quantiles"].items())
-    kind = "best" if found["deterministic"] else "drawn"
+def summary(results: dict[str, Any]) -> str:
+    """Format an evaluation for people."""
+    error = results["episode_reward_stderr"]
+    quantiles = "  ".join(f"{float(q):.0%} {value:.2f}" for q, value in results["episode_reward_quantiles"].items())
+    actions = "best" if results["deterministic"] else "drawn"
     return (
-        f"{found['checkpoint']}\n"
-        f"{found['run']} on {found['env']}, {found['episodes']} episodes, {kind} actions, seed {found['seed']}\n"
-        f"return     {found['episode_reward_mean']:.2f}" + ("" if error is None else f" ± {error:.2f}") + "\n"
-        f"           min {found['episode_reward_min']:.2f}  {quantiles}  max {found['episode_reward_max']:.2f}\n"
-        f"length     {found['episode_len_mean']:.1f}"
+        f"{results['checkpoint']}\n"
+        f"{results['run']} on {results['env']}, {results['episodes']} episodes, {actions} actions, "
+        f"seed {results['seed']}\n"
+        f"return     {results['episode_reward_mean']:.2f}" + ("" if error is None else f" ± {error:.2f}") + "\n"
+        f"           min {results['episode_reward_min']:.2f}  {quantiles}  max {results['episode_reward_max']:.2f}\n"
+        f"length     {results['episode_len_mean']:.1f}"
     )

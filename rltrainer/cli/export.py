@@ -1,4 +1,4 @@
-"""`rltrainer export`: a policy, for others to use."""
+"""`rltrainer export`: a policy in formats that other programs read."""
 
 import argparse
 import sys
@@ -9,7 +9,7 @@ from rltrainer.cli.checkpoints import checkpoint_arguments, source_of
 
 
 def arguments(sub: argparse.ArgumentParser) -> None:
-    """What `export` takes."""
+    """Add the arguments of `export`."""
     checkpoint_arguments(sub)
     sub.add_argument(
         "--format",
@@ -22,13 +22,13 @@ def arguments(sub: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Exports a policy and prints where it is."""
-    from rltrainer.cli.speaking import speaking  # noqa: PLC0415
+    """Export a policy and print its path."""
+    from rltrainer.cli.terminal import log_to_terminal  # noqa: PLC0415
     from rltrainer.runs.export import export  # noqa: PLC0415
     from rltrainer.storage import locate  # noqa: PLC0415 - PyTorch comes with it
 
-    with tempfile.TemporaryDirectory(prefix="rltrainer-") as scratch, speaking():
-        place, source = Path(scratch) / "checkpoint", source_of(arguments)
-        locate.fetch(source.uri, place, source.storage, source.which)
-        sys.stdout.write(f"{export(place, arguments.format, Path(arguments.out).expanduser())}\n")
+    with tempfile.TemporaryDirectory(prefix="rltrainer-") as scratch, log_to_terminal():
+        folder, source = Path(scratch) / "checkpoint", source_of(arguments)
+        locate.fetch(source.uri, folder, source.storage, source.which)
+        sys.stdout.write(f"{export(folder, arguments.format, Path(arguments.out).expanduser())}\n")
     return 0

@@ -47,10 +47,10 @@ def documents(path: str) -> Iterator[tuple[Experiment | Rollout, list[str]]]:
 
     Raises DocumentError or OptionError."""
     file = read_yaml(path)
-    if not rllib_compat.is_classic(file.content):
+    if not rllib_compat.is_rllib_document(file.content):
         yield read_document(file), []
         return
-    for each in rllib_compat.translate(file.content, path):
+    for each in rllib_compat.translate_experiments(file.content, path):
         yield Experiment.parse(each.document, where=path), each.notes
 
 

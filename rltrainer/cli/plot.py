@@ -1,4 +1,4 @@
-"""`rltrainer plot`: learning curves, in the terminal or as a picture."""
+"""`rltrainer plot`: learning curves, in the terminal or as an image."""
 
 import argparse
 import difflib
@@ -17,12 +17,12 @@ from rltrainer.storage.paths import RESULTS
 
 X = ("timesteps_total", "training_iteration", "time_total_s")
 MEAN = "episode_reward_mean"
-MOST_NAMED = 20
-"""Curves that a picture has room to name."""
+MAX_LEGEND = 20
+"""Curves that an image has room for in its legend."""
 
 
 def arguments(sub: argparse.ArgumentParser) -> None:
-    """What `plot` takes."""
+    """Add the arguments of `plot`."""
     sub.add_argument(
         "runs",
         nargs="+",
@@ -50,20 +50,20 @@ class Curve:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Draws the curves of some runs."""
-    drawing = package("matplotlib.figure" if arguments.out else "plotext")
-    curves = [curve_of(name, rows, arguments.x, arguments.y) for name, rows in found(arguments)]
+    """Draw the curves of some runs."""
+    library = import_extra("matplotlib.figure" if arguments.out else "plotext")
+    curves = [curve_of(name, rows, arguments.x, arguments.y) for name, rows in read_runs(arguments)]
     if arguments.out:
-        write(drawing, curves, arguments.x, arguments.y, Path(arguments.out).expanduser())
+        save_image(library, curves, arguments.x, arguments.y, Path(arguments.out).expanduser())
         sys.stdout.write(f"{arguments.out}\n")
     else:
-        sys.stdout.write(drawn(drawing, curves, arguments.x, arguments.y) + "\n")
+        sys.stdout.write(draw_text(library, curves, arguments.x, arguments.y) + "\n")
     return 0
 
 
-def package(name: str) -> ModuleType:
-    """A package of the extra `plot`. Raises UsageError where it is not installed."""
-    import importlib  # noqa: PLC0415 - so that it stands beside its only use
+def import_extra(name: str) -> ModuleType:
+    """Import a package of the extra `plot`. Raises UsageError where it is not installed."""
+    import importlib  # noqa: PLC0415 - used only here
 
     try:
         return importlib.import_module(name)
@@ -71,12 +71,12 @@ def package(name: str) -> ModuleType:
         raise UsageError(f'{error.name} is not installed: pip install "rl-kubernetes[plot]"') from None
 
 
-def found(arguments: argparse.Namespace) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Each run that the command line names, and its rows. Raises UsageError for what holds none, or cannot be read."""
+def read_runs(arguments: argparse.Namespace) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Yield the name and rows of each run. Raises UsageError for a path without runs, or that cannot be read."""
     from rltrainer.storage.store import StorageError, open_store  # noqa: PLC0415 - boto3 comes with it
 
-    for given in arguments.runs:
-        uri = given.rstrip("/").removesuffix("/" + RESULTS)
+    for path in arguments.runs:
+        uri = path.rstrip("/").removesuffix("/" + RESULTS)
         store = open_store(uri, storage_of(arguments, uri))
         try:
             files = [key for key in store.keys("") if f"/{key}".endswith("/" + RESULTS)]
@@ -90,7 +90,7 @@ def found(arguments: argparse.Namespace) -> Iterator[tuple[str, list[dict[str, A
 
 
 def rows_of(content: bytes) -> list[dict[str, Any]]:
-    """The rows of a result.json, flat. The last one may be half written: the run may still go on."""
+    """Parse the rows of a result.json, flattened. The last one may be half written, as the run may still go on."""
     rows = []
     for line in content.decode().splitlines():
         try:
@@ -101,7 +101,7 @@ def rows_of(content: bytes) -> list[dict[str, Any]]:
 
 
 def curve_of(name: str, rows: list[dict[str, Any]], x: str, y: str) -> Curve:
-    """The points of the rows that have `y`. Raises UsageError where none does."""
+    """Return the points of the rows that have `y`. Raises UsageError where no row has."""
     known = {key for row in rows for key, value in row.items() if isinstance(value, int | float)}
     if rows and y not in known and not any(y in row for row in rows):
         near = difflib.get_close_matches(y, known, n=1, cutoff=0.4)
@@ -111,26 +111,26 @@ def curve_of(name: str, rows: list[dict[str, Any]], x: str, y: str) -> Curve:
     return Curve(name, [float(a) for a, _ in points], [float(b) for _, b in points])
 
 
-def drawn(plotext: ModuleType, curves: list[Curve], x: str, y: str) -> str:
-    """The curves in characters, coloured on a terminal."""
+def draw_text(plotext: ModuleType, curves: list[Curve], x: str, y: str) -> str:
+    """Draw the curves as text, with color on a terminal."""
     figure = plotext.figure
     figure.clear()
     for curve in curves:
         figure.draw(figure.signal(curve.x, curve.y).lines().label(curve.name))
     figure.title(y).label(x, axis="x", side="lower")
-    picture: str = figure.build().string(colorless=not sys.stdout.isatty())
-    return picture
+    text: str = figure.build().string(colorless=not sys.stdout.isatty())
+    return text
 
 
-def write(matplotlib_figure: ModuleType, curves: list[Curve], x: str, y: str, path: Path) -> None:
-    """The curves as a picture at `path`. Raises UsageError where that cannot be written."""
+def save_image(matplotlib_figure: ModuleType, curves: list[Curve], x: str, y: str, path: Path) -> None:
+    """Save the curves as an image at `path`. Raises UsageError where it cannot be written."""
     figure = matplotlib_figure.Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     for curve in curves:
         axes.plot(curve.x, curve.y, label=curve.name)
     axes.set(xlabel=x, ylabel=y)
     axes.grid(alpha=0.3)
-    if len(curves) <= MOST_NAMED:
+    if len(curves) <= MAX_LEGEND:
         axes.legend()
     try:
         figure.savefig(path)

@@ -1,4 +1,4 @@
-"""The options of `rltrainer train` that are about Ray, and those of RLlib's that have nothing left to do."""
+"""The Ray options of `rltrainer train`, and options of RLlib's that no longer do anything."""
 
 import argparse
 import sys
@@ -6,18 +6,18 @@ import sys
 from rltrainer.backend.ray.settings import CURRENT
 from rltrainer.cli.common import UsageError, natural, positive
 
-GONE = {
+REPLACED = {
     "eager": "--eager: updates run eagerly as it is; docs/performance.md says what compiling them would give. On a GPU "
     "cuda_graphs: false in --config has kernels launched one by one",
     "queue_trials": "--queue-trials: trials always wait for resources now, and a cluster that can grow grows for them",
     "ray_redis_max_memory": "--ray-redis-max-memory: Ray keeps its tables in its own head process now, without Redis; "
     "--ray-object-store-memory bounds what it holds of data",
 }
-"""What replaced an option, to be said where it is given."""
+"""What replaced an option: the note that is printed where it is used."""
 
 
-def add(group: argparse._ArgumentGroup) -> None:
-    """What `train` takes of these."""
+def add_arguments(group: argparse._ArgumentGroup) -> None:
+    """Add the arguments."""
     group.add_argument(
         "--ray-address", metavar="ADDRESS", help="Ray cluster to join; unset, RAY_ADDRESS or one is begun"
     )
@@ -35,11 +35,11 @@ def add(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--ray-redis-max-memory", type=positive, metavar="BYTES", help="gone with Redis; says so")
 
 
-def apply(arguments: argparse.Namespace, used: bool) -> None:
-    """Takes the settings over; `used` is whether the run has a use for Ray. Raises UsageError."""
-    for name, said in GONE.items():
+def apply(arguments: argparse.Namespace, uses_ray: bool) -> None:
+    """Apply the settings; `uses_ray` is whether the run needs Ray. Raises UsageError."""
+    for name, note in REPLACED.items():
         if getattr(arguments, name) is not None:
-            sys.stderr.write(f"note: {said}\n")
+            sys.stderr.write(f"note: {note}\n")
     settings = CURRENT
     settings.address, settings.cpus, settings.gpus = (
         arguments.ray_address,
@@ -52,5 +52,5 @@ def apply(arguments: argparse.Namespace, used: bool) -> None:
         raise UsageError(
             "--ray-address joins a cluster as it is: the other --ray options are for one that is begun here"
         )
-    if settings.configured and not used:
+    if settings.configured and not uses_ray:
         raise UsageError("the --ray options need a run that uses Ray: set num_workers in --config, or search")

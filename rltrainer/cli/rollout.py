@@ -1,4 +1,4 @@
-"""`rltrainer rollout`: a trained policy's episodes."""
+"""`rltrainer rollout`: run episodes of a trained policy."""
 
 import argparse
 
@@ -7,7 +7,7 @@ from rltrainer.cli.common import natural, positive
 
 
 def arguments(sub: argparse.ArgumentParser) -> None:
-    """What `rollout` takes."""
+    """Add the arguments of `rollout`."""
     checkpoint_arguments(sub, optional=True)
     sub.add_argument("-f", "--file", metavar="FILE", help="an RLRollout, as the operator runs it")
     sub.add_argument("--episodes", type=positive, metavar="N", help="episodes to run (10)")
@@ -24,7 +24,7 @@ def arguments(sub: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Runs a trained policy."""
+    """Run a trained policy."""
     from rltrainer.cli import play  # noqa: PLC0415 - PyTorch comes with it
 
     return play.main(arguments)

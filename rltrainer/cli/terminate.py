@@ -1,4 +1,4 @@
-"""`rltrainer terminate`: ends the trainer of a container."""
+"""`rltrainer terminate`: stop the trainer of a container."""
 
 import argparse
 import os
@@ -12,33 +12,33 @@ from rltrainer.storage.paths import pid_file
 
 
 def arguments(sub: argparse.ArgumentParser) -> None:
-    """What `terminate` takes."""
+    """Add the arguments of `terminate`."""
     sub.add_argument(
         "--timeout", type=float, default=3600, metavar="SECONDS", help="how long to wait for it (%(default)s)"
     )
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Ends the trainer that runs in this container, as a preStop hook: SIGTERM, then wait until it is gone."""
-    noted = pid_file()
+    """Stop the trainer of this container, as a preStop hook: send SIGTERM, then wait until it has ended."""
+    file = pid_file()
     try:
-        pid = int(noted.read_text()) if noted else 0
+        pid = int(file.read_text()) if file else 0
         os.kill(pid, signal.SIGTERM) if pid else None
     except (OSError, ValueError):
         pid = 0
     if not pid:
         sys.stdout.write("no trainer runs here\n")
         return 0
-    end = time.monotonic() + arguments.timeout
-    while alive(pid):
-        if time.monotonic() > end:
+    deadline = time.monotonic() + arguments.timeout
+    while is_running(pid):
+        if time.monotonic() > deadline:
             return complain(f"the trainer (process {pid}) still runs after {arguments.timeout:g} s", 1)
         time.sleep(0.1)
     return 0
 
 
-def alive(pid: int) -> bool:
-    """Whether process `pid` runs; one that has ended and waits for its parent does not."""
+def is_running(pid: int) -> bool:
+    """Whether process `pid` runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:

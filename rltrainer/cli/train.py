@@ -1,4 +1,4 @@
-"""`rltrainer train`: one run, or a search over options; of a document, or of what the command line says instead."""
+"""`rltrainer train`: a run, or a search over options, of a document or of the command line alone."""
 
 import argparse
 import os
@@ -17,7 +17,7 @@ from rltrainer.storage.paths import LOCAL_DIR, pid_file
 
 
 def arguments(sub: argparse.ArgumentParser) -> None:
-    """What `train` takes."""
+    """Add the arguments of `train`."""
     what = sub.add_argument_group("what to train")
     what.add_argument(
         *("-f", "--file", "--config-file"),
@@ -37,7 +37,7 @@ def arguments(sub: argparse.ArgumentParser) -> None:
     _search_arguments(sub.add_argument_group("search"))
     _checkpoint_arguments(sub.add_argument_group("checkpoints"))
     _place_arguments(sub.add_argument_group("where results go"))
-    ray_arguments.add(sub.add_argument_group("Ray"))
+    ray_arguments.add_arguments(sub.add_argument_group("Ray"))
     sub.add_argument("--attempt", type=natural, default=0, metavar="N", help="number to report, set by the operator")
 
 
@@ -96,38 +96,38 @@ def _place_arguments(group: argparse._ArgumentGroup) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Trains a document, and reports one that cannot be trained."""
+    """Train the documents of the command line; one that is invalid is reported to Kubernetes too."""
     try:
-        found = jobs(arguments)
+        documents = jobs(arguments)
     except (DocumentError, OptionError) as error:
         report_invalid(str(error))
         raise
-    ray_arguments.apply(arguments, any(job.uses_ray for job in found))
-    return run_training(found, arguments)
+    ray_arguments.apply(arguments, any(job.uses_ray for job in documents))
+    return run_jobs(documents, arguments)
 
 
-def run_training(found: list[Job], arguments: argparse.Namespace) -> int:
-    """Trains checked documents in this process, one after the other; the first exit code that is not 0."""
-    interrupt, noted = Interrupt(), pid_file()
+def run_jobs(documents: list[Job], arguments: argparse.Namespace) -> int:
+    """Train documents in this process, one after the other; return the first exit code that is not 0."""
+    interrupt, file = Interrupt(), pid_file()
     interrupt.install()  # before the long import, and for as long as the process lives: a repeated SIGTERM does no harm
-    if noted:
-        noted.write_text(str(os.getpid()))
+    if file:
+        file.write_text(str(os.getpid()))
     try:
-        for job in found:
+        for job in documents:
             for note in job.notes:
                 sys.stderr.write(f"note: {note}\n")
             if code := train(job, arguments, interrupt):
                 return code
     finally:
         interrupt.close()
-        if noted:
-            noted.unlink(missing_ok=True)
+        if file:
+            file.unlink(missing_ok=True)
     return 0
 
 
 def train(job: Job, arguments: argparse.Namespace, interrupt: Interrupt) -> int:
-    """Trains one document."""
-    given = {
+    """Train one document and return the exit code."""
+    settings = {
         "local_dir": job.local_dir,
         "attempt": arguments.attempt,
         "restore_from": job.restore,
@@ -140,14 +140,14 @@ def train(job: Job, arguments: argparse.Namespace, interrupt: Interrupt) -> int:
         if job.experiment.spec.tune is not None:
             from rltrainer import tune  # noqa: PLC0415 - PyTorch and Ray come with it
 
-            found = tune.run(job.experiment, **given)
-            best = found.best.name if found.best else "none: no episode ended"
-            sys.stdout.write(f"all trials are done: {found.folder}, the best is {best}\n")
+            search = tune.run(job.experiment, **settings)
+            best = search.best.name if search.best else "none: no episode ended"
+            sys.stdout.write(f"all trials are done: {search.folder}, the best is {best}\n")
             return 0
         from rltrainer.runs.train import run  # noqa: PLC0415 - PyTorch comes with it
 
-        result = run(job.experiment, max_failures=retries(job, arguments), **given)
-    except (RunError, Interrupted) as error:  # the run has said why
+        result = run(job.experiment, max_failures=retries(job, arguments), **settings)
+    except (RunError, Interrupted) as error:  # the run has logged why
         if getattr(error, "reason", "") == "NothingToResume":
             raise
         return error.exit_code
@@ -156,7 +156,7 @@ def train(job: Job, arguments: argparse.Namespace, interrupt: Interrupt) -> int:
 
 
 def retries(job: Job, arguments: argparse.Namespace) -> int:
-    """Failures that a single run goes on after: as said; in a cluster that is the operator's, by another attempt."""
+    """Return the failures after which a single run goes on; in a cluster the operator makes another attempt instead."""
     if arguments.max_failures is not None:
         return int(arguments.max_failures)
     spec, in_cluster = job.experiment.spec, Target.from_environment(*EXPERIMENT) is not None
@@ -164,7 +164,7 @@ def retries(job: Job, arguments: argparse.Namespace) -> int:
 
 
 def report_invalid(message: str) -> None:
-    """Tells Kubernetes, where there is one, that the document cannot be run."""
+    """Report to Kubernetes, in a cluster, that the document is invalid."""
     target = Target.from_environment(*EXPERIMENT)
     if target:
         problem = Problem.of("InvalidOption", message)

@@ -1,40 +1,55 @@
-"""The classic RLlib's files and option names, translated: units and all, with a line for each thing translated.
+"""RLlib's YAML files and option names, translated into documents of ours, with a note for each difference.
 
-What is not known, or would change a result and cannot be kept, is refused in words. Imports neither torch nor Ray.
+One table per algorithm family maps each of RLlib's options to our name, to a function that computes our value, or to
+the reason why it is left out or rejected: common.py for all algorithms, policy_gradient.py, q_learning.py and
+continuous.py, the last two over replay.py. rules.py defines what a table is made of. What is unknown, or would change
+a result and cannot be translated, is an error. Imports neither torch nor Ray.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 from rltrainer.api.options import OptionError, for_algorithm, option_names
-from rltrainer.rllib_compat.algorithms import CLASSIC
-from rltrainer.rllib_compat.config import Reading
-from rltrainer.rllib_compat.experiments import Translated, documents, is_classic, translate
-from rltrainer.rllib_compat.search import Coupled, with_search
+from rltrainer.rllib_compat.algorithms import ALGORITHMS
+from rltrainer.rllib_compat.experiments import (
+    TranslatedDocument,
+    is_rllib_document,
+    translate_experiments,
+    translate_file,
+)
+from rltrainer.rllib_compat.options import ConfigContext
+from rltrainer.rllib_compat.search import CoupledOptionsError, translate_searched
 
-__all__ = ["CLASSIC", "Translated", "documents", "is_classic", "translate", "translate_config"]
+__all__ = [
+    "ALGORITHMS",
+    "TranslatedDocument",
+    "is_rllib_document",
+    "translate_config",
+    "translate_experiments",
+    "translate_file",
+]
 
 
 def translate_config(
     run: str, config: Mapping[str, Any], over: Mapping[str, Any] | None = None, where: str = "--config"
 ) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
-    """Options by either vocabulary as (config, space, notes): ours, what is searched over, and what to say of it.
+    """Translate options under our names or RLlib's to (config, space, notes): options, search domains, notes.
 
     `config` goes over the options `over` of algorithm `run`, by our name of it, or over its defaults. Where every name
-    in it is ours, so is its meaning; else it is read as RLlib's, whose options may have the same names and other units.
-    Raises OptionError.
+    is ours, every value has our meaning. Otherwise it is read as RLlib's, which may have the same names and other
+    units. Raises OptionError.
     """
-    classic = CLASSIC.get(run)
-    options = for_algorithm(classic.run if classic else run)
-    known = option_names(options)
-    defaults = {name: options.model_fields[field].default for name, field in known.items()}
-    every_name_ours = all(name in known for name in config)
-    reading = Reading(run, where, over={**defaults, **(over or {})}, complete=False, ours=every_name_ours)
+    algorithm = ALGORITHMS.get(run)
+    options = for_algorithm(algorithm.run if algorithm else run)
+    our_names = option_names(options)
+    defaults = {name: options.model_fields[field].default for name, field in our_names.items()}
+    all_ours = all(name in our_names for name in config)
+    context = ConfigContext(run, where, over={**defaults, **(over or {})}, complete=False, our_names=all_ours)
     try:
-        outcome = with_search(reading, config)
-    except Coupled as coupled:
+        result = translate_searched(context, config)
+    except CoupledOptionsError as coupled:
         raise OptionError(f"{where}.{coupled}") from None
-    for name in outcome.apart:
-        place = reading.classic.rows[name].ours
-        raise OptionError(f"{where}.{name}: it stands elsewhere in a document, at spec.{place}")
-    return outcome.config, outcome.space, outcome.notes
+    for name in result.moved:
+        field = context.algorithm.rules[name].target
+        raise OptionError(f"{where}.{name}: it stands elsewhere in a document, at spec.{field}")
+    return result.config, result.space, result.notes

@@ -1,9 +1,9 @@
-"""The algorithms of the classic RLlib by name."""
+"""RLlib's algorithms by name."""
 
 from rltrainer.rllib_compat import continuous, policy_gradient, q_learning
-from rltrainer.rllib_compat.rows import Classic
+from rltrainer.rllib_compat.rules import AlgorithmRules
 
-RLLIB: dict[str, Classic] = {
+RLLIB_ALGORITHMS: dict[str, AlgorithmRules] = {
     "A2C": policy_gradient.A2C,
     "A3C": policy_gradient.A3C,
     "APEX": q_learning.APEX,
@@ -18,19 +18,19 @@ RLLIB: dict[str, Classic] = {
     "SimpleQ": q_learning.SIMPLE_Q,
     "TD3": continuous.TD3,
 }
-"""By the name that `run` takes there."""
-CLASSIC: dict[str, Classic] = {
-    **RLLIB,
+"""By RLlib's name, as its `run` takes it."""
+ALGORITHMS: dict[str, AlgorithmRules] = {
+    **RLLIB_ALGORITHMS,
     "ApexDDPG": continuous.APEX_DDPG,
     "ApexDQN": q_learning.APEX,
     "ParametricDQN": q_learning.PARAMETRIC,
     "Rainbow": q_learning.RAINBOW,
 }
-"""By that, or by the name that it takes here."""
-INSTEAD = {
+"""By RLlib's name or by ours."""
+ALTERNATIVES = {
     "DDPPO": "run PPO with num_learners, whose gradients are averaged in the same way",
     "R2D2": "run PPO, IMPALA or APPO with model.use_lstm",
     "ES": "there are no evolution strategies",
     "ARS": "there are no evolution strategies",
 }
-"""What to do about algorithms that there are not."""
+"""What to do instead of RLlib's algorithms that are not here."""

@@ -1,37 +1,37 @@
-"""Options of every algorithm of the classic RLlib."""
+"""Rules of RLlib's options that all algorithms have, and the other names that options have had."""
 
 from typing import Any
 
-from rltrainer.rllib_compat.rows import Row, all_dropped, apart, dropped, kept, refused
+from rltrainer.rllib_compat.rules import Rule, ignore, ignore_all, keep, move, reject, rename
 
 ACTIVATIONS = {"tanh": "tanh", "relu": "relu", "elu": "elu", "swish": "silu", "silu": "silu", "linear": "linear"}
 FILTERS = {"NoFilter": False, "MeanStdFilter": True, "ConcurrentMeanStdFilter": True}
 
 
 def activation(name: Any) -> str:
-    """The name here of a nonlinearity."""
-    known = ACTIVATIONS.get(str(name or "linear").lower())
-    if known is None:
+    """Return our name of an activation function. Raises ValueError for an unknown one."""
+    ours = ACTIVATIONS.get(str(name or "linear").lower())
+    if ours is None:
         raise ValueError(f"there is no {name}. Known: {', '.join(sorted(set(ACTIVATIONS.values())))}")
-    return known
+    return ours
 
 
-def normalizes(name: Any) -> bool:
-    """Whether an observation filter normalises."""
+def is_normalizing(name: Any) -> bool:
+    """Whether an observation filter normalizes. Raises ValueError for an unknown one."""
     if name not in FILTERS:
         raise ValueError(f"there is no {name}: MeanStdFilter and NoFilter are known")
     return FILTERS[name]
 
 
-def gpus(count: Any) -> int:
-    """GPUs of the learner: a part of one is a whole one."""
+def whole_gpus(count: Any) -> int:
+    """Round the learner's share of a GPU up to a whole one. Raises ValueError for more than one."""
     if float(count) > 1:
         raise ValueError(f"a learner has one GPU: for {count} set num_gpus 1 and num_learners {count:g}")
     return int(float(count) > 0)
 
 
 def vector_env(value: Any) -> str:
-    """Where the environments of one worker run."""
+    """Return vector_env for remote_worker_envs."""
     return "subprocess" if value else "auto"
 
 
@@ -71,151 +71,151 @@ ALIASES = {
     "custom_evaluation_function": "custom_eval_function",
     "input_": "input",
 }
-"""Other names that the same options have had."""
+"""Other names of options, of other versions of RLlib, and the name that the tables have."""
 GROUP_ALIASES = {"q_model_config": "Q_model", "policy_model_config": "policy_model"}
-"""The same of groups of options."""
+"""The same for groups of options."""
 
-PLACES: dict[str, Row] = {
-    "num_workers": kept(),
-    "num_envs_per_worker": kept(),
-    "num_cpus_per_worker": kept(),
-    "num_gpus": kept(note="a part of a GPU is a whole one", value=gpus),
-    "remote_worker_envs": kept("vector_env", value=vector_env),
+RESOURCES: dict[str, Rule] = {
+    "num_workers": keep(),
+    "num_envs_per_worker": keep(),
+    "num_cpus_per_worker": keep(),
+    "num_gpus": keep(note="a part of a GPU is a whole one", convert=whole_gpus),
+    "remote_worker_envs": rename("vector_env", convert=vector_env),
 }
-"""Where things run."""
+"""What runs where."""
 
-MODEL: dict[str, Row] = {
-    "model.max_seq_len": dropped("sequences are as long as fragments"),
-    "model.dim": apart("envConfig", "of Atari games img_width and img_height"),
-    "model.conv_filters": refused("convolutions are those of cnn: nature, or resnet", []),
-    "model.custom_model": refused(
+MODEL: dict[str, Rule] = {
+    "model.max_seq_len": ignore("sequences are as long as fragments"),
+    "model.dim": move("envConfig", "of Atari games img_width and img_height"),
+    "model.conv_filters": reject("convolutions are those of cnn: nature, or resnet", []),
+    "model.custom_model": reject(
         "custom models are not taken. Masks and descriptions of actions come with the observation: a Dict with "
         "action_mask, and for run: ParametricDQN avail_actions; for any other network write an algorithm of your own "
         "(docs/new-algorithm.md)"
     ),
-    "model.custom_preprocessor": refused("preprocess observations in the environment, by a gymnasium wrapper"),
-    "model.custom_action_dist": refused("the action space decides the distribution"),
-    "model.use_attention": refused("there is no attention: recurrent: lstm or gru is the memory here", False),
-    "model.no_final_linear": refused("the last layer is always linear", False),
-    "model.lstm_use_prev_action": refused("put the last action into the observation, by a gymnasium wrapper", False),
-    "model.lstm_use_prev_reward": refused("put the last reward into the observation, by a gymnasium wrapper", False),
-    "model.lstm_use_prev_action_reward": refused("put both into the observation, by a gymnasium wrapper", False),
-    "model.fcnet_weights_initializer": refused("layers begin with orthogonal or PyTorch's own weights"),
-    **all_dropped("it belongs to custom models", "model.custom_model_config", "model.custom_options"),
-    **all_dropped("convolutions are followed by relu", "model.conv_activation", "model.post_fcnet_activation"),
-    **all_dropped(
-        "Atari frames are grey, four of them stacked", "model.grayscale", "model.zero_mean", "model.framestack"
+    "model.custom_preprocessor": reject("preprocess observations in the environment, by a gymnasium wrapper"),
+    "model.custom_action_dist": reject("the action space decides the distribution"),
+    "model.use_attention": reject("there is no attention: recurrent: lstm or gru is the memory here", False),
+    "model.no_final_linear": reject("the last layer is always linear", False),
+    "model.lstm_use_prev_action": reject("put the last action into the observation, by a gymnasium wrapper", False),
+    "model.lstm_use_prev_reward": reject("put the last reward into the observation, by a gymnasium wrapper", False),
+    "model.lstm_use_prev_action_reward": reject("put both into the observation, by a gymnasium wrapper", False),
+    "model.fcnet_weights_initializer": reject("layers begin with orthogonal or PyTorch's own weights"),
+    **ignore_all("it belongs to custom models", "model.custom_model_config", "model.custom_options"),
+    **ignore_all("convolutions are followed by relu", "model.conv_activation", "model.post_fcnet_activation"),
+    **ignore_all(
+        "Atari frames are gray, four of them stacked", "model.grayscale", "model.zero_mean", "model.framestack"
     ),
-    "model.free_log_std": dropped("deviations depend on the state in SAC, and in no other algorithm"),
-    **all_dropped("there is no counterpart", "model.squash_to_range", "model.fcnet_tag"),
+    "model.free_log_std": ignore("deviations depend on the state in SAC, and in no other algorithm"),
+    **ignore_all("there is no counterpart", "model.squash_to_range", "model.fcnet_tag"),
 }
 
-JUDGED: dict[str, Row] = {
-    "evaluation_interval": apart("evaluation.interval"),
-    "evaluation_num_episodes": apart("evaluation.episodes"),
-    "evaluation_duration_unit": apart("evaluation.episodes", "only episodes"),
-    "evaluation_config": apart("evaluation.deterministic", "explore: false means deterministic: true"),
-    "metrics_smoothing_episodes": apart("evaluation.episodes", "means of training are of 100 episodes"),
+EVALUATION: dict[str, Rule] = {
+    "evaluation_interval": move("evaluation.interval"),
+    "evaluation_num_episodes": move("evaluation.episodes"),
+    "evaluation_duration_unit": move("evaluation.episodes", "only episodes"),
+    "evaluation_config": move("evaluation.deterministic", "explore: false means deterministic: true"),
+    "metrics_smoothing_episodes": move("evaluation.episodes", "means of training are of 100 episodes"),
 }
-"""How policies are judged."""
+"""Evaluation and the means of training."""
 
-ENVIRONMENT: dict[str, Row] = {
-    "env": apart("env"),
-    "env_config": apart("envConfig", "keyword arguments of the environment"),
-    "horizon": apart("envConfig", "max_episode_steps, as gymnasium.make takes it"),
-    "soft_horizon": dropped("an episode that a time limit ends is truncated: its value goes on", False),
-    "no_done_at_end": dropped("an episode that a time limit ends is truncated: its value goes on", False),
-    "clip_rewards": apart("envConfig", "of Atari games reward_clipping; other environments clip theirs themselves"),
-    "clip_actions": dropped("actions always stay within the bounds of their space"),
-    "normalize_actions": dropped("policies act within the bounds of their space"),
-    "observation_filter": kept("normalize_observations", value=normalizes),
-    "preprocessor_pref": dropped("ALE's own vector environment does what deepmind means", "deepmind"),
-}
-
-REFUSED: dict[str, Row] = {
-    "multiagent": refused("there is one agent: give each its own experiment, or one environment for all", {}),
-    "callbacks": refused("there are none: result.json has the numbers of every iteration", {}),
-    "custom_eval_function": refused("evaluation in the document says how policies are judged"),
-    "input": refused("experience is sampled, not read", "sampler"),
-    "output": refused("rltrainer rollout --out writes trajectories"),
-    "explore": refused("training always explores", True),
-    "exploration_config.sub_exploration": refused("there is no such exploration"),
-    "use_state_preprocessor": refused("encoders follow from the observation space", False, -1),
+ENVIRONMENT: dict[str, Rule] = {
+    "env": move("env"),
+    "env_config": move("envConfig", "keyword arguments of the environment"),
+    "horizon": move("envConfig", "max_episode_steps, as gymnasium.make takes it"),
+    "soft_horizon": ignore("an episode that a time limit ends is truncated: its value goes on", False),
+    "no_done_at_end": ignore("an episode that a time limit ends is truncated: its value goes on", False),
+    "clip_rewards": move("envConfig", "of Atari games reward_clipping; other environments clip theirs themselves"),
+    "clip_actions": ignore("actions always stay within the bounds of their space"),
+    "normalize_actions": ignore("policies act within the bounds of their space"),
+    "observation_filter": rename("normalize_observations", convert=is_normalizing),
+    "preprocessor_pref": ignore("ALE's own vector environment does what deepmind means", "deepmind"),
 }
 
-DROPPED: dict[str, Row] = {
-    **all_dropped(
+REJECTED: dict[str, Rule] = {
+    "multiagent": reject("there is one agent: give each its own experiment, or one environment for all", {}),
+    "callbacks": reject("there are none: result.json has the numbers of every iteration", {}),
+    "custom_eval_function": reject("evaluation in the document says how policies are evaluated"),
+    "input": reject("experience is sampled, not read", "sampler"),
+    "output": reject("rltrainer rollout --out writes trajectories"),
+    "explore": reject("training always explores", True),
+    "exploration_config.sub_exploration": reject("there is no such exploration"),
+    "use_state_preprocessor": reject("encoders follow from the observation space", False, -1),
+}
+
+IGNORED: dict[str, Rule] = {
+    **ignore_all(
         "PyTorch is all there is",
         *("framework", "use_pytorch", "eager", "eager_tracing", "eager_max_retraces"),
         *("tf_session_args", "local_tf_session_args", "torch_compile_learner", "torch_compile_worker"),
-        harmless=("torch",),
+        no_effect=("torch",),
     ),
-    **all_dropped("train.log has the log", "log_level", "log_sys_usage", "logger_config", "logger_creator", "monitor"),
-    **all_dropped(
-        "rltrainer rollout --video-dir records a trained policy", "record_env", "render_env", harmless=(False, None)
+    **ignore_all("train.log has the log", "log_level", "log_sys_usage", "logger_config", "logger_creator", "monitor"),
+    **ignore_all(
+        "rltrainer rollout --video-dir records a trained policy", "record_env", "render_env", no_effect=(False, None)
     ),
-    "batch_mode": dropped("fragments are of equal length, and values go on where they end", "truncate_episodes"),
-    **all_dropped("the algorithm's strategy says who waits for whom", "sample_async", "synchronize_filters"),
-    **all_dropped("minibatches are always shuffled", "simple_optimizer", "shuffle_sequences", "shuffle_buffer_size"),
-    **all_dropped(
+    "batch_mode": ignore("fragments are of equal length, and values go on where they end", "truncate_episodes"),
+    **ignore_all("the algorithm's strategy says who waits for whom", "sample_async", "synchronize_filters"),
+    **ignore_all("minibatches are always shuffled", "simple_optimizer", "shuffle_sequences", "shuffle_buffer_size"),
+    **ignore_all(
         "workers act on CPUs, and cluster in the document says how large pods are",
         *("num_cpus_for_driver", "num_cpus_for_main_process", "num_gpus_per_worker", "num_gpus_per_env_runner"),
         *("memory", "memory_per_worker", "object_store_memory", "object_store_memory_per_worker"),
-        harmless=(0,),
+        no_effect=(0,),
     ),
-    **all_dropped(
+    **ignore_all(
         "cluster in the document says where pods run",
         "custom_resources_per_worker",
         "placement_strategy",
-        harmless=({},),
+        no_effect=({},),
     ),
-    **all_dropped(
+    **ignore_all(
         "iterations are counted in steps: timesteps_per_iteration",
         *("min_iter_time_s", "min_time_s_per_iteration", "min_time_s_per_reporting", "collect_metrics_timeout"),
         "min_train_timesteps_per_iteration",
-        harmless=(0, None),
+        no_effect=(0, None),
     ),
-    **all_dropped(
+    **ignore_all(
         "a lost worker is always replaced",
         *("ignore_worker_failures", "recreate_failed_workers", "ignore_env_runner_failures"),
         *("restart_failed_env_runners", "restart_failed_sub_environments"),
     ),
-    **all_dropped(
+    **ignore_all(
         "evaluations run beside the learner",
         *("evaluation_num_workers", "evaluation_parallel_to_training", "evaluation_sample_timeout_s"),
     ),
-    **all_dropped(
+    **ignore_all(
         "checkpoints hold the buffer, uncompressed",
         *("compress_observations", "store_buffer_in_checkpoints"),
-        harmless=(False,),
+        no_effect=(False,),
     ),
-    **all_dropped(
+    **ignore_all(
         "experience is sampled, not read", "input_evaluation", "postprocess_inputs", "off_policy_estimation_methods"
     ),
-    **all_dropped(
+    **ignore_all(
         "there is no counterpart",
         *("enable_connectors", "disable_env_checking", "fake_sampler", "remote_env_batch_wait_ms"),
         *("keep_per_episode_custom_metrics", "always_attach_evaluation_results"),
     ),
-    **all_dropped(
+    **ignore_all(
         "podTemplate in the document's cluster sets env",
         *("extra_python_environs_for_driver", "extra_python_environs_for_worker"),
-        harmless=({},),
+        no_effect=({},),
     ),
-    **all_dropped(
-        "batches go to the GPU as they come", "num_multi_gpu_tower_stacks", "num_data_loader_buffers", harmless=(1,)
+    **ignore_all(
+        "batches go to the GPU as they come", "num_multi_gpu_tower_stacks", "num_data_loader_buffers", no_effect=(1,)
     ),
-    "worker_side_prioritization": dropped("Ape-X's workers find the first priorities, nobody else", False),
+    "worker_side_prioritization": ignore("Ape-X's workers find the first priorities, nobody else", False),
 }
 
-COMMON: dict[str, Row] = {
-    "gamma": kept(),
-    "seed": kept(),
-    "timesteps_per_iteration": kept(),
-    **PLACES,
+COMMON: dict[str, Rule] = {
+    "gamma": keep(),
+    "seed": keep(),
+    "timesteps_per_iteration": keep(),
+    **RESOURCES,
     **MODEL,
-    **JUDGED,
+    **EVALUATION,
     **ENVIRONMENT,
-    **REFUSED,
-    **DROPPED,
+    **REJECTED,
+    **IGNORED,
 }

@@ -1,4 +1,4 @@
-"""The classic RLlib's options of the algorithms with a policy and a critic of actions."""
+"""Rules of RLlib's options for the continuous-control algorithms: DDPG, TD3, Ape-X DDPG, SAC."""
 
 from typing import Any
 
@@ -7,30 +7,41 @@ from rltrainer.rllib_compat.replay import (
     PRIORITIES,
     REPLAY,
     REPLAY_DEFAULTS,
-    SAMPLED,
-    SHARDED,
     SHARDED_DEFAULTS,
-    SHARDS,
+    SHARDED_RULES,
+    SHARDED_UPDATE_INTERVALS,
+    UPDATE_INTERVALS,
 )
-from rltrainer.rllib_compat.rows import Classic, Joint, Row, Values, all_dropped, dropped, kept, refused, schedule
+from rltrainer.rllib_compat.rules import (
+    AlgorithmRules,
+    Computed,
+    OptionValues,
+    Rule,
+    ignore,
+    ignore_all,
+    keep,
+    reject,
+    rename,
+    schedule,
+)
 
 
-def ou_sigma(v: Values) -> float:
-    """The noise's deviation as a share of half an action's range: there it is one of the whole range."""
+def ou_noise_sigma(v: OptionValues) -> float:
+    """Return the OU noise's deviation as a share of half an action's range; RLlib's is a share of the whole range."""
     names = ("ou_sigma", "ou_base_scale", "initial_scale")
     sigma, base, scale = (float(v[f"exploration_config.{name}"]) for name in names)
     return float(f"{2 * sigma * base * scale:.12g}")
 
 
-def sigma(v: Values) -> float:
-    """The deviation of the noise on actions."""
-    if noise(v) == "ornstein-uhlenbeck":
-        return ou_sigma(v)
+def noise_sigma(v: OptionValues) -> float:
+    """Return the standard deviation of the action noise, as a share of half an action's range."""
+    if noise_type(v) == "ornstein-uhlenbeck":
+        return ou_noise_sigma(v)
     return float(v["exploration_config.stddev"]) * float(v["exploration_config.initial_scale"])
 
 
-def noise(v: Values) -> str:
-    """The kind of noise on actions. Raises ValueError for another one than RLlib's own two."""
+def noise_type(v: OptionValues) -> str:
+    """Return the type of action noise. Raises ValueError for any but RLlib's own two."""
     kind = str(v["exploration_config.type"]).rpartition(".")[2].removeprefix("PerWorker")
     kinds = {"OrnsteinUhlenbeckNoise": "ornstein-uhlenbeck", "GaussianNoise": "gaussian"}
     if kind not in kinds:
@@ -38,53 +49,55 @@ def noise(v: Values) -> str:
     return kinds[kind]
 
 
-def theta(v: Values) -> Any:
-    """How fast the noise returns to 0, where it is correlated in time."""
-    return v["exploration_config.ou_theta"] if noise(v) == "ornstein-uhlenbeck" else None
+def noise_theta(v: OptionValues) -> Any:
+    """Return the rate at which OU noise returns to 0, None for Gaussian noise."""
+    return v["exploration_config.ou_theta"] if noise_type(v) == "ornstein-uhlenbeck" else None
 
 
-def target_noise(v: Values) -> float:
-    """The deviation of the noise on the target's actions; without smoothing there is none."""
+def target_noise(v: OptionValues) -> float:
+    """Return the standard deviation of the target policy's noise, 0 without smoothing."""
     return v["target_noise"] if v["smooth_target_policy"] else 0.0
 
 
-def entropy(value: Any) -> float | None:
-    """The entropy aimed at; auto is what is aimed at anyway."""
+def target_entropy(value: Any) -> float | None:
+    """Return the target entropy, None for auto, which is our default."""
     return None if value in (None, "auto") else float(value)
 
 
-CONTINUOUS: dict[str, Row] = {
+CONTINUOUS_RULES: dict[str, Rule] = {
     **REPLAY,
-    "twin_q": kept(),
-    "critic_lr": kept(),
-    **all_dropped(
+    "twin_q": keep(),
+    "critic_lr": keep(),
+    **ignore_all(
         "policy and critic have layers of their own",
         *("model.fcnet_hiddens", "model.fcnet_activation", "model.vf_share_layers", "model.post_fcnet_hiddens"),
     ),
-    "model.use_lstm": refused("it has no memory; A2C, PPO, IMPALA and APPO have", False),
+    "model.use_lstm": reject("it has no memory; A2C, PPO, IMPALA and APPO have", False),
 }
-ACTOR_RATES = ("optimization.actor_learning_rate", "lr")
-CONTINUOUS_RATE = (Joint("lr", ACTOR_RATES, lambda v: v.first(*ACTOR_RATES)), schedule("lr"))
-NOISE = tuple(f"exploration_config.{name}" for name in ("type", "stddev", "initial_scale", "ou_sigma", "ou_base_scale"))
-DDPG_ROWS: dict[str, Row] = {
-    **CONTINUOUS,
-    "actor_hiddens": kept("hiddens"),
-    "critic_hiddens": kept(),
-    "actor_hidden_activation": kept("activation", value=activation),
-    "critic_hidden_activation": dropped("the critic's layers have the policy's nonlinearity", "relu"),
-    "policy_delay": kept(),
-    "target_noise_clip": kept(note="as a share of half an action's range"),
-    "use_huber": dropped("the critic's loss is the squared error", False),
-    "huber_threshold": dropped("the critic's loss is the squared error"),
-    "l2_reg": dropped("weights do not decay", 0, 0.0, None),
+ACTOR_RATE_OPTIONS = ("optimization.actor_learning_rate", "lr")
+LEARNING_RATES = (Computed("lr", ACTOR_RATE_OPTIONS, lambda v: v.first(*ACTOR_RATE_OPTIONS)), schedule("lr"))
+NOISE_OPTIONS = tuple(
+    f"exploration_config.{name}" for name in ("type", "stddev", "initial_scale", "ou_sigma", "ou_base_scale")
+)
+DDPG_RULES: dict[str, Rule] = {
+    **CONTINUOUS_RULES,
+    "actor_hiddens": rename("hiddens"),
+    "critic_hiddens": keep(),
+    "actor_hidden_activation": rename("activation", convert=activation),
+    "critic_hidden_activation": ignore("the critic's layers have the policy's nonlinearity", "relu"),
+    "policy_delay": keep(),
+    "target_noise_clip": keep(note="as a share of half an action's range"),
+    "use_huber": ignore("the critic's loss is the squared error", False),
+    "huber_threshold": ignore("the critic's loss is the squared error"),
+    "l2_reg": ignore("weights do not decay", 0, 0.0, None),
 }
-DDPG_JOINTS = (
-    *CONTINUOUS_RATE,
+DDPG_COMPUTED = (
+    *LEARNING_RATES,
     *PRIORITIES,
-    Joint("exploration_noise", NOISE[:1], noise),
-    Joint("exploration_sigma", NOISE, sigma, "as a share of half an action's range"),
-    Joint("exploration_theta", ("exploration_config.ou_theta", NOISE[0]), theta),
-    Joint(
+    Computed("exploration_noise", NOISE_OPTIONS[:1], noise_type),
+    Computed("exploration_sigma", NOISE_OPTIONS, noise_sigma, "as a share of half an action's range"),
+    Computed("exploration_theta", ("exploration_config.ou_theta", NOISE_OPTIONS[0]), noise_theta),
+    Computed(
         "target_noise", ("target_noise", "smooth_target_policy"), target_noise, "as a share of half an action's range"
     ),
 )
@@ -110,11 +123,11 @@ DDPG_DEFAULTS = {
     "exploration_config.initial_scale": 1.0,
     "exploration_config.stddev": 0.1,
 }
-DDPG = Classic("DDPG", DDPG_ROWS, (*SAMPLED, *DDPG_JOINTS), DDPG_DEFAULTS)
-TD3 = Classic(
+DDPG = AlgorithmRules("DDPG", DDPG_RULES, (*UPDATE_INTERVALS, *DDPG_COMPUTED), DDPG_DEFAULTS)
+TD3 = AlgorithmRules(
     "TD3",
-    DDPG_ROWS,
-    DDPG.joints,
+    DDPG_RULES,
+    DDPG.computed,
     {
         **DDPG_DEFAULTS,
         "tau": 0.005,
@@ -126,24 +139,24 @@ TD3 = Classic(
         "exploration_config.type": "GaussianNoise",
     },
 )
-APEX_DDPG = Classic(
+APEX_DDPG = AlgorithmRules(
     "ApexDDPG",
-    {**DDPG_ROWS, **SHARDS},
-    (*SHARDED, *DDPG_JOINTS),
+    {**DDPG_RULES, **SHARDED_RULES},
+    (*SHARDED_UPDATE_INTERVALS, *DDPG_COMPUTED),
     {**DDPG_DEFAULTS, **SHARDED_DEFAULTS},
-    judged_greedily=True,
+    reward_is_greedy=True,
 )
 
 
-def network_rows(group: str, hiddens: str, between: Row) -> dict[str, Row]:
-    """The rows of one of SAC's networks."""
+def network_rules(group: str, hiddens: str, activation_rule: Rule) -> dict[str, Rule]:
+    """Return the rules of one of SAC's networks."""
     return {
-        f"{group}.fcnet_hiddens": kept(hiddens),
-        f"{group}.hidden_layer_sizes": kept(hiddens),
-        f"{group}.fcnet_activation": between,
-        f"{group}.hidden_activation": between,
-        f"{group}.post_fcnet_hiddens": refused("hidden layers are those of fcnet_hiddens", []),
-        f"{group}.post_fcnet_activation": dropped("all layers have one nonlinearity", None),
+        f"{group}.fcnet_hiddens": rename(hiddens),
+        f"{group}.hidden_layer_sizes": rename(hiddens),
+        f"{group}.fcnet_activation": activation_rule,
+        f"{group}.hidden_activation": activation_rule,
+        f"{group}.post_fcnet_hiddens": reject("hidden layers are those of fcnet_hiddens", []),
+        f"{group}.post_fcnet_activation": ignore("all layers have one nonlinearity", None),
         f"{group}.custom_model": COMMON["model.custom_model"],
         f"{group}.custom_model_config": COMMON["model.custom_model_config"],
     }
@@ -168,22 +181,22 @@ SAC_DEFAULTS = {
     "policy_model.fcnet_activation": "relu",
     "Q_model.fcnet_hiddens": [256, 256],
 }
-SAC = Classic(
+SAC = AlgorithmRules(
     "SAC",
-    rows={
-        **CONTINUOUS,
-        **network_rows("policy_model", "hiddens", kept("activation", value=activation)),
-        **network_rows(
+    rules={
+        **CONTINUOUS_RULES,
+        **network_rules("policy_model", "hiddens", rename("activation", convert=activation)),
+        **network_rules(
             "Q_model",
             "critic_hiddens",
-            dropped("the critic's layers have the policy's nonlinearity", "relu"),
+            ignore("the critic's layers have the policy's nonlinearity", "relu"),
         ),
-        "optimization.critic_learning_rate": kept("critic_lr"),
-        "optimization.entropy_learning_rate": kept("alpha_lr"),
-        "initial_alpha": kept(),
-        "target_entropy": kept(value=entropy),
-        "exploration_config.type": dropped("the policy itself explores", "StochasticSampling"),
+        "optimization.critic_learning_rate": rename("critic_lr"),
+        "optimization.entropy_learning_rate": rename("alpha_lr"),
+        "initial_alpha": keep(),
+        "target_entropy": keep(convert=target_entropy),
+        "exploration_config.type": ignore("the policy itself explores", "StochasticSampling"),
     },
-    joints=(*CONTINUOUS_RATE, *SAMPLED, *PRIORITIES),
+    computed=(*LEARNING_RATES, *UPDATE_INTERVALS, *PRIORITIES),
     defaults=SAC_DEFAULTS,
 )

@@ -1,4 +1,4 @@
-"""Environments by the names that they had in the time of the classic RLlib."""
+"""Environments: the names that RLlib's files have for them, and today's."""
 
 import re
 from typing import Any
@@ -16,7 +16,7 @@ RENAMED = {
     "Taxi-v2": "Taxi-v4",
     "Taxi-v3": "Taxi-v4",
 }
-"""Environments of today that are the same task with the same rewards."""
+"""Environments by their old names: the same tasks with the same rewards."""
 MUJOCO = (
     *("Ant", "HalfCheetah", "Hopper", "Humanoid", "HumanoidStandup", "InvertedDoublePendulum", "InvertedPendulum"),
     *("Pusher", "Reacher", "Swimmer", "Walker2d"),
@@ -30,11 +30,11 @@ GAMES = (
     "WizardOfWor|YarsRevenge|Zaxxon"
 )
 GAME = re.compile(rf"(?:ALE/)?({GAMES})(-ram)?(NoFrameskip|Deterministic)?-v(\d)")
-STICKY = ("0", "5")
+STICKY_VERSIONS = ("0", "5")
 """Versions of the games whose actions repeat with probability 0.25."""
-IN_WRAPPERS = ("frameskip",)
-"""What ALE's vector environment does as RLlib's wrappers did: it shows every fourth frame."""
-PLAIN = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)+")
+WRAPPER_OPTIONS = ("frameskip",)
+"""Arguments of the game that ALE's vector environment sets as RLlib's wrappers did: every fourth frame is shown."""
+DOTTED_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)+")
 
 
 def is_atari(name: str) -> bool:
@@ -42,42 +42,42 @@ def is_atari(name: str) -> bool:
     return GAME.fullmatch(name) is not None
 
 
-def environment(name: str, config: dict[str, Any], where: str) -> tuple[str, dict[str, Any], list[str]]:
-    """The name and the keyword arguments here of an environment, and what to say of it. Raises OptionError."""
+def translate_environment(name: str, config: dict[str, Any], where: str) -> tuple[str, dict[str, Any], list[str]]:
+    """Translate an environment to (name, keyword arguments, notes). Raises OptionError."""
     if game := GAME.fullmatch(name):
-        return atari(game, config, where)
+        return translate_atari(game, config, where)
     if name.startswith("ray.rllib."):
         raise OptionError(
             f"{where}.env: {name} comes with RLlib. Put the class into a module of your own, and name it module:Class"
         )
-    ours, why = today(name)
-    return ours, config, [f"env {name} is {ours} here: {why}"] if ours != name else []
+    ours, reason = current_name(name)
+    return ours, config, [f"env {name} is {ours} here: {reason}"] if ours != name else []
 
 
-def today(name: str) -> tuple[str, str]:
-    """What an environment is called today, and what that means."""
+def current_name(name: str) -> tuple[str, str]:
+    """Return an environment's name today, and what the change means."""
     robot, _, version = name.partition("-v")
     if robot in MUJOCO and version in ("1", "2", "3", "4"):
         return f"{robot}-v5", "by MuJoCo's own bindings, and with nearly the same rewards"
-    if PLAIN.fullmatch(name):
+    if DOTTED_NAME.fullmatch(name):
         module, _, attribute = name.rpartition(".")
         return f"{module}:{attribute}", "env_config are its keyword arguments"
     return RENAMED.get(name, name), "the rewards are the same"
 
 
-def atari(game: re.Match[str], config: dict[str, Any], where: str) -> tuple[str, dict[str, Any], list[str]]:
-    """An Atari game, with what RLlib wraps around it. Raises OptionError for one that shows its memory."""
-    title, memory, kind, version = game.groups()
+def translate_atari(game: re.Match[str], config: dict[str, Any], where: str) -> tuple[str, dict[str, Any], list[str]]:
+    """Translate an Atari game with RLlib's wrappers. Raises OptionError for one that shows the console's memory."""
+    title, ram, frame_skip, version = game.groups()
     ours = f"ALE/{title}-v5"
-    if memory:
+    if ram:
         raise OptionError(
             f"{where}.env: {game[0]} shows the console's memory, and games are played from pictures: {ours}"
         )
-    sticky = 0.25 if kind is None and version in STICKY else 0.0
-    given = {name: value for name, value in config.items() if name not in IN_WRAPPERS}
-    called = "" if game[0] == ours else f" is {ours} here"
+    repeat_probability = 0.25 if frame_skip is None and version in STICKY_VERSIONS else 0.0
+    arguments = {name: value for name, value in config.items() if name not in WRAPPER_OPTIONS}
+    renamed = "" if game[0] == ours else f" is {ours} here"
     note = (
-        f"env {game[0]}{called}, as RLlib wraps it: a life is an episode, and rewards are clipped to +-1; so is "
+        f"env {game[0]}{renamed}, as RLlib wraps it: a life is an episode, and rewards are clipped to +-1; so is "
         "episode_reward_mean, which RLlib takes of whole games"
     )
-    return ours, {"repeat_action_probability": sticky, "episodic_life": True, **given}, [note]
+    return ours, {"repeat_action_probability": repeat_probability, "episodic_life": True, **arguments}, [note]

@@ -1,4 +1,4 @@
-"""The classic RLlib's files of named experiments as documents."""
+"""RLlib's files of named experiments as documents."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -10,136 +10,137 @@ import yaml
 
 from rltrainer.api.base import API_VERSION, MAX_NAME, DocumentError
 from rltrainer.api.options import OptionError
-from rltrainer.rllib_compat.config import Outcome, Reading, spoken
-from rltrainer.rllib_compat.environments import environment, is_atari
-from rltrainer.rllib_compat.fields import put
-from rltrainer.rllib_compat.judging import evaluation, stops
-from rltrainer.rllib_compat.search import Coupled, replaced, with_search
-
-Settings = dict[str, Any]
+from rltrainer.rllib_compat.environments import is_atari, translate_environment
+from rltrainer.rllib_compat.fields import apply_field
+from rltrainer.rllib_compat.metrics import translate_evaluation, translate_stop
+from rltrainer.rllib_compat.options import ConfigContext, TranslatedConfig, yaml_value
+from rltrainer.rllib_compat.rules import Content
+from rltrainer.rllib_compat.search import CoupledOptionsError, translate_searched, with_value_at
 
 
 @dataclass
-class Translated:
-    """A document made of a named experiment."""
+class TranslatedDocument:
+    """A document made of one of RLlib's named experiments."""
 
-    document: Settings
+    document: Content
     """As YAML has it: apiVersion, kind, metadata, spec."""
     notes: list[str] = field(default_factory=list)
     """A line for each thing that is called otherwise here, or left out."""
-    arguments: Settings = field(default_factory=dict)
-    """What only means something to the command line: local_dir, restore, export_formats."""
+    arguments: Content = field(default_factory=dict)
+    """Fields that only the command line has: local_dir, restore, export_formats."""
 
 
-def is_classic(content: Any) -> bool:
-    """Whether what a YAML file holds are named experiments of the classic RLlib."""
+def is_rllib_document(content: Any) -> bool:
+    """Whether the content of a YAML file is RLlib's: experiments by name, each with `run` or `env`."""
     if not isinstance(content, dict) or not content or {"apiVersion", "kind"} & content.keys():
         return False
     return all(isinstance(each, dict) and ("run" in each or "env" in each) for each in content.values())
 
 
-def documents(path: Path | str) -> list[Translated]:
-    """The documents of the classic file `path`. Raises DocumentError or OptionError."""
+def translate_file(path: Path | str) -> list[TranslatedDocument]:
+    """Translate the RLlib file at `path`. Raises DocumentError or OptionError."""
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise DocumentError(f"{path}: {error.strerror}") from None
     except yaml.YAMLError as error:
         raise DocumentError(f"{path} is not YAML: {error}") from None
-    if not is_classic(content):
+    if not is_rllib_document(content):
         raise DocumentError(f"{path} holds no experiments as RLlib has them: NAME: {{run: PPO, env: CartPole-v1, …}}")
-    return translate(content, str(path))
+    return translate_experiments(content, str(path))
 
 
-def translate(content: Mapping[str, Any], where: str) -> list[Translated]:
-    """The documents of named experiments. Raises OptionError, or DocumentError for what is no option."""
-    found: list[Translated] = []
-    taken: set[str] = set()
-    for title, given in content.items():
+def translate_experiments(content: Mapping[str, Any], where: str) -> list[TranslatedDocument]:
+    """Translate experiments by name. Raises OptionError, or DocumentError for fields other than options."""
+    translated: list[TranslatedDocument] = []
+    used_names: set[str] = set()
+    for title, named in content.items():
         place = f"{where}: {title}"
-        several = [each for variant in over_environments(given, place) for each in variants(variant, place)]
-        for experiment, outcome in several:
-            made = document(experiment, outcome, place)
-            made.document["metadata"] = {"name": name_of(str(title), taken)}
-            found.append(made)
-    return found
+        for single_env in split_environments(named, place):
+            for experiment, config in split_grids(single_env, place):
+                document = translate_experiment(experiment, config, place)
+                document.document["metadata"] = {"name": unique_name(str(title), used_names)}
+                translated.append(document)
+    return translated
 
 
-def name_of(title: str, taken: set[str]) -> str:
-    """A valid name like `title` that is not `taken` yet, and takes it."""
+def unique_name(title: str, used: set[str]) -> str:
+    """Make a valid name of `title` that is not in `used`, and add it there."""
     plain = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "experiment"
     plain = plain if plain[0].isalpha() else f"run-{plain}"
     name, number = plain[:MAX_NAME].rstrip("-"), 2
-    while name in taken:
+    while name in used:
         name, number = f"{plain[: MAX_NAME - len(str(number)) - 1].rstrip('-')}-{number}", number + 1
-    taken.add(name)
+    used.add(name)
     return name
 
 
-def over_environments(experiment: Settings, where: str) -> Iterator[Settings]:
-    """The experiment for each of its environments. Raises DocumentError unless run and env are there."""
+def split_environments(experiment: Content, where: str) -> Iterator[Content]:
+    """Yield the experiment once for each of its environments. Raises DocumentError unless it has run and env."""
     for name in ("config", "stop"):
         if not isinstance(experiment.get(name), dict | None):
-            raise DocumentError(f"{where}.{name}: takes settings by name, got {spoken(experiment[name])}")
+            raise DocumentError(f"{where}.{name}: takes settings by name, got {yaml_value(experiment[name])}")
     env = experiment.get("env") or (experiment.get("config") or {}).get("env")
     if not isinstance(experiment.get("run"), str) or not env:
         raise DocumentError(f"{where}: needs run, an algorithm, and env, an environment")
     for each in env["grid_search"] if isinstance(env, dict) and "grid_search" in env else [env]:
         if not isinstance(each, str):
-            raise DocumentError(f"{where}.env: takes a name, got {spoken(each)}")
+            raise DocumentError(f"{where}.env: takes a name, got {yaml_value(each)}")
         config = {name: value for name, value in (experiment.get("config") or {}).items() if name != "env"}
         yield {**experiment, "env": each, "config": config}
 
 
-def variants(experiment: Settings, where: str) -> Iterator[tuple[Settings, Outcome]]:
-    """The experiment and what its config is here; one for each value of a grid that no search can have."""
-    # pictures are read by convolutions, before which RLlib puts no layers
-    pictures: Settings = {"model.fcnet_hiddens": []} if is_atari(experiment["env"]) else {}
-    reading = Reading(experiment["run"], f"{where}.config", defaults=pictures)
+def split_grids(experiment: Content, where: str) -> Iterator[tuple[Content, TranslatedConfig]]:
+    """Yield the experiment with its translated config; once for each value of a grid that no search can express."""
+    # images go through convolutions, before which RLlib puts no dense layers
+    defaults: Content = {"model.fcnet_hiddens": []} if is_atari(experiment["env"]) else {}
+    context = ConfigContext(experiment["run"], f"{where}.config", defaults=defaults)
     try:
-        yield experiment, with_search(reading, experiment["config"])
-    except Coupled as coupled:
+        yield experiment, translate_searched(context, experiment["config"])
+    except CoupledOptionsError as coupled:
         if not coupled.values:
             raise OptionError(f"{where}.config.{coupled}") from None
         for value in coupled.values:
-            yield from variants({**experiment, "config": replaced(experiment["config"], coupled.path, value)}, where)
+            config = with_value_at(experiment["config"], coupled.path, value)
+            yield from split_grids({**experiment, "config": config}, where)
 
 
-def document(experiment: Settings, outcome: Outcome, where: str) -> Translated:
-    """The document of one experiment, without its name. Raises DocumentError or OptionError."""
-    made = Translated({"apiVersion": API_VERSION, "kind": "RLExperiment"}, notes=outcome.notes)
-    spec: Settings = {"run": outcome.run}
-    if outcome.run != experiment["run"]:
-        made.notes.insert(0, f"run {experiment['run']} is {outcome.run} here")
-    spec["env"], env_config, said = environment(experiment["env"], dict(outcome.apart.get("env_config") or {}), where)
-    made.notes += said
-    spec["envConfig"] = {**env_config, **of_the_environment(outcome.apart, spec["env"], f"{where}.config")}
-    spec["config"] = outcome.config
-    spec["stop"] = stops(experiment.get("stop") or {}, where)
-    spec["evaluation"] = evaluation(outcome, spec["stop"], made.notes, f"{where}.config")
-    spec["tune"] = {"numSamples": 1, "space": outcome.space} if outcome.space else {}
-    others = {name: value for name, value in experiment.items() if name not in ("run", "env", "config", "stop")}
-    for name, value in sorted(others.items(), key=lambda item: item[0] == "resources_per_trial"):
-        note = put(name, value, spec, made.arguments, where)
-        made.notes += [note] if note else []
+def translate_experiment(experiment: Content, config: TranslatedConfig, where: str) -> TranslatedDocument:
+    """Make the document of one experiment, without its name. Raises DocumentError or OptionError."""
+    result = TranslatedDocument({"apiVersion": API_VERSION, "kind": "RLExperiment"}, notes=config.notes)
+    spec: Content = {"run": config.run}
+    if config.run != experiment["run"]:
+        result.notes.insert(0, f"run {experiment['run']} is {config.run} here")
+    env_config = dict(config.moved.get("env_config") or {})
+    spec["env"], env_config, notes = translate_environment(experiment["env"], env_config, where)
+    result.notes += notes
+    spec["envConfig"] = {**env_config, **environment_options(config.moved, spec["env"], f"{where}.config")}
+    spec["config"] = config.config
+    spec["stop"] = translate_stop(experiment.get("stop") or {}, where)
+    spec["evaluation"] = translate_evaluation(config, spec["stop"], result.notes, f"{where}.config")
+    spec["tune"] = {"numSamples": 1, "space": config.space} if config.space else {}
+    fields = {name: value for name, value in experiment.items() if name not in ("run", "env", "config", "stop")}
+    for name, value in sorted(fields.items(), key=lambda item: item[0] == "resources_per_trial"):
+        note = apply_field(name, value, spec, result.arguments, where)
+        result.notes += [note] if note else []
     if spec["tune"] and "maxFailures" in spec:
         spec["tune"]["maxFailures"] = spec.pop("maxFailures")
-    made.document["spec"] = {name: value for name, value in spec.items() if value not in ({}, None)}
-    return made
+    result.document["spec"] = {name: value for name, value in spec.items() if value not in ({}, None)}
+    return result
 
 
-def of_the_environment(given: Settings, env: str, where: str) -> Settings:
-    """Keyword arguments of the environment that RLlib has as options. Raises OptionError."""
-    found: Settings = {}
+def environment_options(options: Content, env: str, where: str) -> Content:
+    """Return the environment's keyword arguments that RLlib has as options. Raises OptionError."""
+    arguments: Content = {}
     atari = env.startswith("ALE/")
-    if given.get("horizon") is not None:
+    if options.get("horizon") is not None:
         if atari or ":" in env:
             raise OptionError(f"{where}.horizon: end episodes in the environment, by truncated, and leave horizon out")
-        found["max_episode_steps"] = given["horizon"]
-    if atari and given.get("clip_rewards") is False:
-        found["reward_clipping"] = False
-    elif not atari and given.get("clip_rewards"):
+        arguments["max_episode_steps"] = options["horizon"]
+    if atari and options.get("clip_rewards") is False:
+        arguments["reward_clipping"] = False
+    elif not atari and options.get("clip_rewards"):
         raise OptionError(f"{where}.clip_rewards: clip rewards in the environment, by a gymnasium wrapper")
-    if atari and "model.dim" in given:
-        found |= {"img_height": given["model.dim"], "img_width": given["model.dim"]}
-    return found
+    if atari and "model.dim" in options:
+        arguments |= {"img_height": options["model.dim"], "img_width": options["model.dim"]}
+    return arguments

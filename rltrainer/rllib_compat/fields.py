@@ -1,15 +1,14 @@
-"""The fields of a named experiment beside its config, in a document."""
+"""The fields of an RLlib experiment beside its config, in a document."""
 
 import difflib
 from collections.abc import Callable
 from typing import Any
 
 from rltrainer.api.base import DocumentError
-from rltrainer.rllib_compat.judging import METRICS, REWARD
+from rltrainer.rllib_compat.metrics import METRICS, REWARD
+from rltrainer.rllib_compat.rules import Content
 
-Settings = dict[str, Any]
-
-EXPERIMENT = {
+FIELD_NAMES = {
     "run": "run",
     "env": "env; a grid_search makes one document for each",
     "config": "config, envConfig, evaluation",
@@ -30,130 +29,130 @@ EXPERIMENT = {
     "restore": "restoreFrom.uri, or --restore where it is no s3:// URI; a checkpoint of RLlib cannot be read",
     "export_formats": "--export-formats",
 }
-"""What the fields of a named experiment are here, for docs/migrating.md."""
-LEFT_OUT = (
+"""What each field is here, for docs/migrating.md."""
+IGNORED_FIELDS = (
     *("pass_criteria", "verbose", "log_to_file", "loggers", "callbacks", "name", "trial_name_creator"),
     *("trial_dirname_creator", "sync_on_checkpoint", "sync_to_driver", "sync_to_cloud", "reuse_actors", "description"),
 )
-"""Fields that change nothing of a result."""
+"""Fields that do not change a result."""
 ARGUMENTS = {
     "local_dir": "local_dir",
     "storage_path": "local_dir",
     "restore": "restore",
     "export_formats": "export_formats",
 }
-"""Fields that only mean something to the command line, and its arguments."""
+"""Fields that only the command line has, and its arguments."""
 
 
-def frequency(value: Any, spec: Settings) -> None:
-    """checkpoint_freq."""
+def frequency(value: Any, spec: Content) -> None:
+    """Set checkpoint_freq."""
     spec.setdefault("checkpoint", {})["frequency"] = value or 0
 
 
-def at_end(value: Any, spec: Settings) -> None:
-    """checkpoint_at_end."""
+def at_end(value: Any, spec: Content) -> None:
+    """Set checkpoint_at_end."""
     spec.setdefault("checkpoint", {})["atEnd"] = bool(value)
 
 
-def keep(value: Any, spec: Settings) -> None:
-    """keep_checkpoints_num; none keeps all."""
+def keep(value: Any, spec: Content) -> None:
+    """Set keep_checkpoints_num; null keeps all."""
     spec.setdefault("checkpoint", {})["keep"] = value or 0
 
 
-def score(value: Any, spec: Settings) -> None:
-    """checkpoint_score_attr. Raises ValueError for a metric that there is not."""
-    least = "min-" if str(value).startswith("min-") else ""
+def score_attribute(value: Any, spec: Content) -> None:
+    """Set checkpoint_score_attr. Raises ValueError for an unknown metric."""
+    prefix = "min-" if str(value).startswith("min-") else ""
     metric = METRICS.get(str(value).removeprefix("min-"))
     if metric is None:
         raise ValueError(f"checkpoints are not ranked by {value}: {REWARD} is what they are ranked by")
-    spec.setdefault("checkpoint", {})["scoreAttribute"] = f"{least}{metric}"
+    spec.setdefault("checkpoint", {})["scoreAttribute"] = f"{prefix}{metric}"
 
 
-def checkpoint_config(value: Settings, spec: Settings) -> None:
-    """checkpoint_config of newer versions. Raises ValueError."""
-    order = "min-" if value.get("checkpoint_score_order") == "min" else ""
-    ours: dict[str, Callable[[Any, Settings], None]] = {
+def checkpoint_config(value: Content, spec: Content) -> None:
+    """Set checkpoint_config, which newer versions have. Raises ValueError."""
+    prefix = "min-" if value.get("checkpoint_score_order") == "min" else ""
+    setters: dict[str, Callable[[Any, Content], None]] = {
         "checkpoint_frequency": frequency,
         "checkpoint_at_end": at_end,
         "num_to_keep": keep,
-        "checkpoint_score_attribute": lambda metric, spec: score(f"{order}{metric}", spec),
+        "checkpoint_score_attribute": lambda metric, spec: score_attribute(f"{prefix}{metric}", spec),
         "checkpoint_score_order": lambda metric, spec: None,
     }
     for name, each in value.items():
-        if name not in ours:
-            raise ValueError(f"there is no {name}. Known: {', '.join(ours)}")
-        ours[name](each, spec)
+        if name not in setters:
+            raise ValueError(f"there is no {name}. Known: {', '.join(setters)}")
+        setters[name](each, spec)
 
 
-def restore(value: Any, spec: Settings) -> None:
-    """restore, where it is an S3 URI."""
+def restore(value: Any, spec: Content) -> None:
+    """Set restore, where it is an S3 URI."""
     spec["restoreFrom"] = {"uri": value}
 
 
-def resources(value: Settings, spec: Settings) -> None:
-    """resources_per_trial, of which a search takes CPUs and GPUs."""
+def resources_per_trial(value: Content, spec: Content) -> None:
+    """Set the CPUs and GPUs of resources_per_trial, in a search."""
     if spec["tune"]:
         spec["tune"]["resourcesPerTrial"] = {name: value[name] for name in ("cpu", "gpu") if value.get(name)}
 
 
-def samples(value: Any, spec: Settings) -> None:
-    """num_samples."""
+def num_samples(value: Any, spec: Content) -> None:
+    """Set num_samples."""
     if value != 1 or spec["tune"]:
         spec["tune"]["numSamples"] = value
 
 
-def failures(value: Any, spec: Settings) -> None:
-    """max_failures; -1 has no end."""
+def max_failures(value: Any, spec: Content) -> None:
+    """Set max_failures; -1 is no limit."""
     spec["maxFailures"] = 1000 if value < 0 else value
 
 
-def uploads(value: Any, spec: Settings) -> None:
-    """upload_dir. Raises ValueError for another place than S3."""
+def upload_dir(value: Any, spec: Content) -> None:
+    """Set upload_dir. Raises ValueError unless it is in S3."""
     if not str(value).startswith("s3://"):
         raise ValueError(f"takes an s3:// URI, got {value}. Other stores often have an S3 gateway: storage.endpoint")
     spec["storage"] = {"uri": value}
 
 
-def sync(value: Settings, spec: Settings) -> None:
-    """sync_config, of which upload_dir counts. Raises ValueError."""
+def sync_config(value: Content, spec: Content) -> None:
+    """Set the upload_dir of sync_config. Raises ValueError."""
     if value.get("upload_dir"):
-        uploads(value["upload_dir"], spec)
+        upload_dir(value["upload_dir"], spec)
 
 
-FIELDS: dict[str, Callable[[Any, Settings], None]] = {
+FIELDS: dict[str, Callable[[Any, Content], None]] = {
     "checkpoint_freq": frequency,
     "checkpoint_at_end": at_end,
     "keep_checkpoints_num": keep,
-    "checkpoint_score_attr": score,
+    "checkpoint_score_attr": score_attribute,
     "checkpoint_config": checkpoint_config,
-    "num_samples": samples,
-    "repeat": samples,
-    "max_failures": failures,
-    "upload_dir": uploads,
-    "sync_config": sync,
-    "resources_per_trial": resources,
+    "num_samples": num_samples,
+    "repeat": num_samples,
+    "max_failures": max_failures,
+    "upload_dir": upload_dir,
+    "sync_config": sync_config,
+    "resources_per_trial": resources_per_trial,
 }
-"""What puts a field of an experiment into a spec. They raise ValueError, in words, for what cannot be."""
+"""The function that sets each field in a spec. Each raises ValueError, whose message says why, where it cannot."""
 
-IN_S3: dict[str, Callable[[Any, Settings], None]] = {"storage_path": uploads, "restore": restore}
-"""The same of fields that are an argument of the command line unless they are an s3:// URI."""
+IN_S3: dict[str, Callable[[Any, Content], None]] = {"storage_path": upload_dir, "restore": restore}
+"""The same for fields that are an argument of the command line unless they are an s3:// URI."""
 
 
-def put(name: str, value: Any, spec: Settings, arguments: Settings, where: str) -> str | None:
-    """Puts field `name` where it belongs, and returns what to say of it, if anything. Raises DocumentError."""
+def apply_field(name: str, value: Any, spec: Content, arguments: Content, where: str) -> str | None:
+    """Set field `name` in the spec or the arguments, and return a note where it is ignored. Raises DocumentError."""
     in_s3 = str(value).startswith("s3://")
     if name in ARGUMENTS and not (in_s3 and name in IN_S3):
         arguments[ARGUMENTS[name]] = value
         return None
-    take = IN_S3.get(name) or FIELDS.get(name)
-    if take is None:
-        if name in LEFT_OUT:
+    setter = IN_S3.get(name) or FIELDS.get(name)
+    if setter is None:
+        if name in IGNORED_FIELDS:
             return f"{name} is left out: it changes nothing of a result"
-        near = difflib.get_close_matches(name, EXPERIMENT, n=1)
-        hint = f' Did you mean "{near[0]}"?' if near else f" Known: {', '.join(EXPERIMENT)}"
+        near = difflib.get_close_matches(name, FIELD_NAMES, n=1)
+        hint = f' Did you mean "{near[0]}"?' if near else f" Known: {', '.join(FIELD_NAMES)}"
         raise DocumentError(f'{where}: an experiment has no "{name}".{hint}')
     try:
-        take(value, spec)
+        setter(value, spec)
     except (AttributeError, TypeError, ValueError) as error:
         raise DocumentError(f"{where}.{name}: {error}") from None
     if name == "resources_per_trial" and not spec["tune"]:

@@ -1,23 +1,24 @@
-"""The classic RLlib's options of the algorithms that follow the policy gradient."""
+"""Rules of RLlib's options for the policy-gradient algorithms: PG, A2C, A3C, PPO, IMPALA, APPO."""
 
 from typing import Any
 
 from rltrainer.rllib_compat.common import COMMON, activation
-from rltrainer.rllib_compat.rows import (
-    Classic,
-    Joint,
-    Row,
-    Values,
-    all_dropped,
+from rltrainer.rllib_compat.rules import (
+    AlgorithmRules,
+    Computed,
+    OptionValues,
+    Rule,
+    ceil_div,
     constant,
-    dropped,
-    kept,
-    per,
-    refused,
+    ignore,
+    ignore_all,
+    keep,
+    reject,
+    rename,
     schedule,
 )
 
-ROUND = (
+BATCH_OPTIONS = (
     "train_batch_size",
     "rollout_fragment_length",
     "num_workers",
@@ -27,116 +28,119 @@ ROUND = (
 )
 
 
-def round_of(v: Values) -> tuple[int, int]:
-    """Steps of each environment in a round, and environments of a worker: as many steps in all as train_batch_size.
+def rollout_shape(v: OptionValues) -> tuple[int, int]:
+    """Return (rollout_fragment_length, num_envs_per_worker), whose product over all workers is train_batch_size.
 
-    Where nobody has said how many environments there are, so many that fragments keep their length.
+    Where num_envs_per_worker is not set, it is such that fragments keep their length.
     """
-    batch, length = int(v["train_batch_size"]), int(v["rollout_fragment_length"])
-    if v.fixed_environments:
-        return per(batch, v.workers * v.environments), v.environments
+    batch_size, length = int(v["train_batch_size"]), int(v["rollout_fragment_length"])
+    if v.num_envs_is_set:
+        return ceil_div(batch_size, v.num_workers * v.num_envs), v.num_envs
     if v["model.use_lstm"]:
         length = min(length, int(v["model.max_seq_len"]))
-    share = per(batch, v.workers)
-    environments = max(1, share // length)
-    return per(share, environments), environments
+    share = ceil_div(batch_size, v.num_workers)
+    num_envs = max(1, share // length)
+    return ceil_div(share, num_envs), num_envs
 
 
-def environments_unless_given(v: Values) -> int | None:
-    """Environments of a worker, where nobody has said how many."""
-    return None if v.fixed_environments else round_of(v)[1]
+def num_envs_if_unset(v: OptionValues) -> int | None:
+    """Return num_envs_per_worker of `rollout_shape`, None where it is set."""
+    return None if v.num_envs_is_set else rollout_shape(v)[1]
 
 
-def clipped_sum(v: Values) -> float:
-    """The largest norm of the gradient of a mean, from that of a sum over the batch."""
+def clip_of_summed_loss(v: OptionValues) -> float:
+    """Return the clip norm for a mean loss, from that for a loss summed over the batch."""
     return float(v["grad_clip"] or 0.0) / int(v["train_batch_size"])
 
 
-def clipped_fragment(v: Values) -> float:
-    """The largest norm of the gradient of a mean, from that of a sum over one worker's fragment."""
-    return float(v["grad_clip"] or 0.0) / (int(v["rollout_fragment_length"]) * v.environments)
+def clip_of_fragment_loss(v: OptionValues) -> float:
+    """Return the clip norm for a mean loss, from that for a loss summed over one worker's fragment."""
+    return float(v["grad_clip"] or 0.0) / (int(v["rollout_fragment_length"]) * v.num_envs)
 
 
-def clipped(v: Values) -> float:
-    """The largest norm of a gradient; none is 0."""
+def clip_norm(v: OptionValues) -> float:
+    """Return the clip norm, 0 for none."""
     return float(v["grad_clip"] or 0.0)
 
 
-def all_hiddens(v: Values) -> Any:
-    """Widths of all hidden layers."""
+def all_layers(v: OptionValues) -> Any:
+    """Return the widths of all hidden layers."""
     return [*v["model.fcnet_hiddens"], *(v["model.post_fcnet_hiddens"] or [])]
 
 
-def trace(v: Values) -> float | None:
-    """GAE's lambda; without GAE returns are whole."""
+def gae_lambda(v: OptionValues) -> float | None:
+    """Return GAE's lambda: 1, which is the whole return, without GAE."""
     return v["lambda"] if v["use_gae"] in (None, True) else 1.0
 
 
-def finite(limit: Any) -> float | None:
-    """A limit, None where there is none."""
+def finite_limit(limit: Any) -> float | None:
+    """Return a limit, None for infinity."""
     return None if limit is None or limit == float("inf") else float(limit)
 
 
-def once(value: Any) -> Any:
-    """The number of passes over a batch. Raises ValueError for more than one."""
+def single_epoch(value: Any) -> Any:
+    """Return num_sgd_iter. Raises ValueError for more than one pass."""
     if value != 1:
         raise ValueError("IMPALA learns from a batch once: run APPO for several passes")
     return value
 
 
-NETWORK: dict[str, Row] = {
-    "model.fcnet_activation": kept("activation", value=activation),
-    "model.vf_share_layers": kept("vf_share_layers"),
-    "use_critic": refused("A2C and PPO have a critic; PG is the algorithm without one", True),
-    "model.use_lstm": kept("recurrent", value=lambda used: "lstm" if used else None),
+NETWORK: dict[str, Rule] = {
+    "model.fcnet_activation": rename("activation", convert=activation),
+    "model.vf_share_layers": rename("vf_share_layers"),
+    "use_critic": reject("A2C and PPO have a critic; PG is the algorithm without one", True),
+    "model.use_lstm": rename("recurrent", convert=lambda use_lstm: "lstm" if use_lstm else None),
 }
-FIXED_RATE = (constant("lr"), schedule("lr"), constant("entropy_coeff"), schedule("entropy_coeff"))
-HIDDENS = Joint("hiddens", ("model.fcnet_hiddens", "model.post_fcnet_hiddens"), all_hiddens)
-LAMBDA = Joint("lambda", ("lambda", "use_gae"), trace, "without GAE returns are whole, which is lambda 1")
-IN_ROUNDS = (
-    Joint(
+RATES = (constant("lr"), schedule("lr"), constant("entropy_coeff"), schedule("entropy_coeff"))
+HIDDENS = Computed("hiddens", ("model.fcnet_hiddens", "model.post_fcnet_hiddens"), all_layers)
+LAMBDA = Computed("lambda", ("lambda", "use_gae"), gae_lambda, "without GAE returns are whole, which is lambda 1")
+ROLLOUT_SHAPE = (
+    Computed(
         "rollout_fragment_length",
-        ROUND,
-        lambda v: round_of(v)[0],
+        BATCH_OPTIONS,
+        lambda v: rollout_shape(v)[0],
         "a round is train_batch_size steps, over all environments of all workers",
     ),
-    Joint(
+    Computed(
         "num_envs_per_worker",
-        ROUND[:3] + ROUND[4:],
-        environments_unless_given,
+        BATCH_OPTIONS[:3] + BATCH_OPTIONS[4:],
+        num_envs_if_unset,
         "so many that a fragment keeps its length; set num_envs_per_worker for another number",
     ),
 )
-LSTM = {"model.max_seq_len": 20}
-SHARED = {
+SUMMED_LOSS_CLIP = Computed(
+    "grad_clip", ("grad_clip",), clip_of_summed_loss, "a loss is a mean here, and a sum over train_batch_size there"
+)
+LSTM_DEFAULTS = {"model.max_seq_len": 20}
+DEFAULTS = {
     "gamma": 0.99,
     "num_envs_per_worker": 1,
     "model.fcnet_hiddens": [256, 256],
     "model.fcnet_activation": "tanh",
 }
-RECURRENT_SIZE = Joint(
+RECURRENT_SIZE = Computed(
     "recurrent_size",
     ("model.use_lstm", "model.lstm_cell_size"),
     lambda v: v["model.lstm_cell_size"] or (256 if v["model.use_lstm"] else None),
 )
 
-PG = Classic(
+PG = AlgorithmRules(
     "PG",
-    rows={
+    rules={
         **COMMON,
-        "model.fcnet_activation": kept("activation", value=activation),
-        "model.vf_share_layers": dropped("PG has no critic"),
-        "model.use_lstm": refused("PG has no memory; A2C, PPO, IMPALA and APPO have", False),
-        "use_gae": dropped("PG has no critic"),
+        "model.fcnet_activation": rename("activation", convert=activation),
+        "model.vf_share_layers": ignore("PG has no critic"),
+        "model.use_lstm": reject("PG has no memory; A2C, PPO, IMPALA and APPO have", False),
+        "use_gae": ignore("PG has no critic"),
     },
-    joints=(constant("lr"), schedule("lr"), HIDDENS, *IN_ROUNDS),
-    defaults={**SHARED, **LSTM, "lr": 4e-4, "train_batch_size": 200, "rollout_fragment_length": 200},
+    computed=(constant("lr"), schedule("lr"), HIDDENS, *ROLLOUT_SHAPE),
+    defaults={**DEFAULTS, **LSTM_DEFAULTS, "lr": 4e-4, "train_batch_size": 200, "rollout_fragment_length": 200},
 )
 
-ACTOR_CRITIC = {**COMMON, **NETWORK, "vf_loss_coeff": kept("vf_coeff")}
+ACTOR_CRITIC = {**COMMON, **NETWORK, "vf_loss_coeff": rename("vf_coeff")}
 A2C_DEFAULTS = {
-    **SHARED,
-    **LSTM,
+    **DEFAULTS,
+    **LSTM_DEFAULTS,
     "lr": 1e-4,
     "lambda": 1.0,
     "train_batch_size": 200,
@@ -146,35 +150,37 @@ A2C_DEFAULTS = {
     "entropy_coeff": 0.01,
     "model.vf_share_layers": True,
 }
-A2C = Classic(
+A2C = AlgorithmRules(
     "A2C",
-    rows={
+    rules={
         **ACTOR_CRITIC,
-        "microbatch_size": dropped("a gradient is that of the whole batch, which is what microbatches add up to"),
+        "microbatch_size": ignore("a gradient is that of the whole batch, which is what microbatches add up to"),
     },
-    joints=(
-        *FIXED_RATE,
+    computed=(
+        *RATES,
         HIDDENS,
         LAMBDA,
         RECURRENT_SIZE,
-        *IN_ROUNDS,
-        Joint("grad_clip", ("grad_clip",), clipped_sum, "a loss is a mean here, and a sum over train_batch_size there"),
+        *ROLLOUT_SHAPE,
+        SUMMED_LOSS_CLIP,
     ),
     defaults=A2C_DEFAULTS,
 )
-A3C = Classic(
+A3C = AlgorithmRules(
     "A3C",
-    rows={
+    rules={
         **ACTOR_CRITIC,
-        "rollout_fragment_length": kept(),
-        "train_batch_size": dropped("A3C follows the gradient of each fragment"),
+        "rollout_fragment_length": keep(),
+        "train_batch_size": ignore("A3C follows the gradient of each fragment"),
     },
-    joints=(
-        *FIXED_RATE,
+    computed=(
+        *RATES,
         HIDDENS,
         LAMBDA,
         RECURRENT_SIZE,
-        Joint("grad_clip", ("grad_clip",), clipped_fragment, "a loss is a mean here, and a sum over a fragment there"),
+        Computed(
+            "grad_clip", ("grad_clip",), clip_of_fragment_loss, "a loss is a mean here, and a sum over a fragment there"
+        ),
     ),
     defaults={
         **{name: value for name, value in A2C_DEFAULTS.items() if name != "train_batch_size"},
@@ -182,33 +188,33 @@ A3C = Classic(
     },
 )
 
-SURROGATE: dict[str, Row] = {
-    "clip_param": kept("clip"),
-    "num_sgd_iter": kept("epochs"),
-    "kl_target": kept(),
+SURROGATE: dict[str, Rule] = {
+    "clip_param": rename("clip"),
+    "num_sgd_iter": rename("epochs"),
+    "kl_target": keep(),
 }
-PPO = Classic(
+PPO = AlgorithmRules(
     "PPO",
-    rows={
+    rules={
         **ACTOR_CRITIC,
         **SURROGATE,
-        "kl_coeff": kept(),
-        "vf_loss_coeff": kept("vf_coeff", "the value loss is half the squared error here", lambda c: 2 * c),
-        "vf_clip_param": kept("vf_clip", "the largest change of a value in one update", finite),
-        "sgd_minibatch_size": kept("minibatch_size"),
-        "use_kl_loss": dropped("kl_coeff: 0 is none", True),
+        "kl_coeff": keep(),
+        "vf_loss_coeff": rename("vf_coeff", "the value loss is half the squared error here", lambda c: 2 * c),
+        "vf_clip_param": rename("vf_clip", "the largest change of a value in one update", finite_limit),
+        "sgd_minibatch_size": rename("minibatch_size"),
+        "use_kl_loss": ignore("kl_coeff: 0 is none", True),
     },
-    joints=(
-        *FIXED_RATE,
+    computed=(
+        *RATES,
         HIDDENS,
         LAMBDA,
         RECURRENT_SIZE,
-        *IN_ROUNDS,
-        Joint("grad_clip", ("grad_clip",), clipped),
+        *ROLLOUT_SHAPE,
+        Computed("grad_clip", ("grad_clip",), clip_norm),
     ),
     defaults={
-        **SHARED,
-        **LSTM,
+        **DEFAULTS,
+        **LSTM_DEFAULTS,
         "lr": 5e-5,
         "lambda": 1.0,
         "kl_coeff": 0.2,
@@ -226,23 +232,23 @@ PPO = Classic(
     },
 )
 
-QUEUE: dict[str, Row] = {
-    "rollout_fragment_length": kept(),
-    "train_batch_size": kept(),
-    "max_sample_requests_in_flight_per_worker": kept("requests_in_flight"),
-    "vtrace_clip_rho_threshold": kept("vtrace_clip_rho"),
-    "vtrace_clip_pg_rho_threshold": dropped("vtrace_clip_rho clips both ratios", 1.0),
-    "vtrace": dropped("advantages are V-trace's, which of fresh samples are GAE's", True),
-    "replay_proportion": refused("fragments are not replayed", 0, 0.0),
-    "opt_type": dropped("the optimiser is Adam", "adam"),
-    "vtrace_drop_last_ts": dropped("no step is dropped"),
-    **all_dropped("a batch is learnt from when it comes", "minibatch_buffer_size", "replay_buffer_num_slots"),
-    **all_dropped("requests_in_flight says how much may wait", "learner_queue_size", "learner_queue_timeout"),
-    **all_dropped("weights are sent once for all workers", "broadcast_interval", "num_aggregation_workers"),
-    **all_dropped("they belong to RMSprop, and the optimiser is Adam", "decay", "momentum", "epsilon"),
+ASYNC: dict[str, Rule] = {
+    "rollout_fragment_length": keep(),
+    "train_batch_size": keep(),
+    "max_sample_requests_in_flight_per_worker": rename("requests_in_flight"),
+    "vtrace_clip_rho_threshold": rename("vtrace_clip_rho"),
+    "vtrace_clip_pg_rho_threshold": ignore("vtrace_clip_rho clips both ratios", 1.0),
+    "vtrace": ignore("advantages are V-trace's, which of fresh samples are GAE's", True),
+    "replay_proportion": reject("fragments are not replayed", 0, 0.0),
+    "opt_type": ignore("the optimizer is Adam", "adam"),
+    "vtrace_drop_last_ts": ignore("no step is dropped"),
+    **ignore_all("a batch is learned from when it comes", "minibatch_buffer_size", "replay_buffer_num_slots"),
+    **ignore_all("requests_in_flight says how much may wait", "learner_queue_size", "learner_queue_timeout"),
+    **ignore_all("weights are sent once for all workers", "broadcast_interval", "num_aggregation_workers"),
+    **ignore_all("they belong to RMSprop, and the optimizer is Adam", "decay", "momentum", "epsilon"),
 }
-QUEUE_DEFAULTS = {
-    **SHARED,
+ASYNC_DEFAULTS = {
+    **DEFAULTS,
     "lr": 5e-4,
     "train_batch_size": 500,
     "rollout_fragment_length": 50,
@@ -251,50 +257,45 @@ QUEUE_DEFAULTS = {
     "entropy_coeff": 0.01,
     "model.vf_share_layers": True,
 }
-IMPALA = Classic(
+IMPALA = AlgorithmRules(
     "IMPALA",
-    rows={**ACTOR_CRITIC, **QUEUE, "num_sgd_iter": Row("dropped", value=once, harmless=(1,))},
-    joints=(
-        *FIXED_RATE,
-        HIDDENS,
-        RECURRENT_SIZE,
-        Joint("grad_clip", ("grad_clip",), clipped_sum, "a loss is a mean here, and a sum over train_batch_size there"),
-    ),
-    defaults=QUEUE_DEFAULTS,
+    rules={**ACTOR_CRITIC, **ASYNC, "num_sgd_iter": Rule("ignore", convert=single_epoch, no_effect=(1,))},
+    computed=(*RATES, HIDDENS, RECURRENT_SIZE, SUMMED_LOSS_CLIP),
+    defaults=ASYNC_DEFAULTS,
 )
-APPO = Classic(
+APPO = AlgorithmRules(
     "APPO",
-    rows={
+    rules={
         **ACTOR_CRITIC,
-        **QUEUE,
+        **ASYNC,
         **SURROGATE,
-        "use_critic": refused("APPO has a critic", True),
-        "target_update_frequency": kept("target_update_freq"),
+        "use_critic": reject("APPO has a critic", True),
+        "target_update_frequency": rename("target_update_freq"),
     },
-    joints=(
-        *FIXED_RATE,
+    computed=(
+        *RATES,
         HIDDENS,
         RECURRENT_SIZE,
-        Joint(
+        Computed(
             "lambda",
             ("lambda", "use_gae", "vtrace"),
-            lambda v: trace(v) if v["vtrace"] is False else None,
+            lambda v: gae_lambda(v) if v["vtrace"] is False else None,
         ),
-        Joint(
+        Computed(
             "kl_coeff",
             ("kl_coeff", "use_kl_loss"),
             lambda v: v["kl_coeff"] if v["use_kl_loss"] else 0.0,
             "only with use_kl_loss",
         ),
-        Joint(
+        Computed(
             "minibatch_size",
             ("sgd_minibatch_size", "train_batch_size"),
             lambda v: v["sgd_minibatch_size"] or v["train_batch_size"],
         ),
-        Joint("grad_clip", ("grad_clip",), clipped),
+        Computed("grad_clip", ("grad_clip",), clip_norm),
     ),
     defaults={
-        **QUEUE_DEFAULTS,
+        **ASYNC_DEFAULTS,
         "clip_param": 0.4,
         "kl_coeff": 1.0,
         "use_kl_loss": False,

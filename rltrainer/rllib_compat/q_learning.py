@@ -1,4 +1,4 @@
-"""The classic RLlib's options of the algorithms that value discrete actions."""
+"""Rules of RLlib's options for the Q-learning algorithms: SimpleQ, DQN, Rainbow, Parametric DQN, Ape-X."""
 
 from typing import Any
 
@@ -7,56 +7,58 @@ from rltrainer.rllib_compat.replay import (
     PRIORITIES,
     REPLAY,
     REPLAY_DEFAULTS,
-    SAMPLED,
-    SHARDED,
     SHARDED_DEFAULTS,
-    SHARDS,
+    SHARDED_RULES,
+    SHARDED_UPDATE_INTERVALS,
+    UPDATE_INTERVALS,
 )
-from rltrainer.rllib_compat.rows import (
-    Classic,
-    Joint,
-    Row,
-    Values,
-    all_dropped,
+from rltrainer.rllib_compat.rules import (
+    AlgorithmRules,
+    Computed,
+    OptionValues,
+    Rule,
     constant,
-    dropped,
-    kept,
-    refused,
+    ignore,
+    ignore_all,
+    keep,
+    reject,
+    rename,
     schedule,
 )
 
 
-def epsilon_schedule(v: Values) -> list[list[float]] | None:
-    """The share of random actions over time; noisy networks explore without."""
+def epsilon_schedule(v: OptionValues) -> list[list[float]] | None:
+    """Return the schedule of epsilon, None for noisy networks, which explore without."""
     if v["noisy"]:
         return None
-    begin = v["exploration_config.warmup_timesteps"] or 0
+    start = v["exploration_config.warmup_timesteps"] or 0
     first, last = v["exploration_config.initial_epsilon"], v["exploration_config.final_epsilon"]
-    over = round(v["exploration_config.epsilon_timesteps"] * (v["exploration_fraction"] or 1))
-    return [[begin, first], [begin + over, last]] if over > 0 else [[begin, last]]
+    duration = round(v["exploration_config.epsilon_timesteps"] * (v["exploration_fraction"] or 1))
+    return [[start, first], [start + duration, last]] if duration > 0 else [[start, last]]
 
 
-def q_layers(v: Values) -> tuple[list[int], str]:
-    """Widths and nonlinearity of a Q-network: the model's layers, and then those of the value and the advantages.
+def q_network(v: OptionValues) -> tuple[list[int], str]:
+    """Return a Q-network's (hiddens, activation): the model's layers, then those of the dueling heads.
 
-    Here all have one nonlinearity. Linear layers before others add nothing to them, and are left out.
+    Here all layers have one activation. Linear layers before others add nothing, and are left out.
     """
-    body, heads, between = v["model.fcnet_hiddens"], v["hiddens"] or [], activation(v["model.fcnet_activation"])
+    body, heads = v["model.fcnet_hiddens"], v["hiddens"] or []
+    body_activation = activation(v["model.fcnet_activation"])
     if not heads:
-        return list(body), between
-    if between == "linear":
+        return list(body), body_activation
+    if body_activation == "linear":
         return list(heads), "relu"
-    return [*body, *heads], between if v.has("model.fcnet_activation") else "relu"
+    return [*body, *heads], body_activation if v.has("model.fcnet_activation") else "relu"
 
 
-def greedy(kind: Any) -> Any:
-    """The exploration of DQN. Raises ValueError for another one than EpsilonGreedy."""
+def epsilon_greedy(kind: Any) -> Any:
+    """Return the exploration's type. Raises ValueError for any but epsilon-greedy."""
     if str(kind).rpartition(".")[2] not in ("EpsilonGreedy", "PerWorkerEpsilonGreedy"):
         raise ValueError(f"there is no {kind}: EpsilonGreedy explores, or noisy: true")
     return kind
 
 
-EPSILON = (
+EPSILON_OPTIONS = (
     "exploration_config.initial_epsilon",
     "exploration_config.final_epsilon",
     "exploration_config.epsilon_timesteps",
@@ -64,21 +66,23 @@ EPSILON = (
     "exploration_fraction",
     "noisy",
 )
-Q_LEARNING: dict[str, Row] = {
+Q_LEARNING: dict[str, Rule] = {
     **REPLAY,
-    **{name: kept() for name in ("num_atoms", "v_min", "v_max", "noisy", "dueling", "double_q")},
-    "sigma0": kept("noisy_sigma"),
-    "exploration_config.type": Row("dropped", value=greedy, harmless=("EpsilonGreedy", "PerWorkerEpsilonGreedy")),
-    "model.use_lstm": refused("Q-networks have no memory; A2C, PPO, IMPALA and APPO have", False),
-    "model.vf_share_layers": dropped("it belongs to algorithms with a policy"),
-    "parameter_noise": refused("there is none: noisy: true explores by noise on the weights", False),
+    **{name: keep() for name in ("num_atoms", "v_min", "v_max", "noisy", "dueling", "double_q")},
+    "sigma0": rename("noisy_sigma"),
+    "exploration_config.type": Rule(
+        "ignore", convert=epsilon_greedy, no_effect=("EpsilonGreedy", "PerWorkerEpsilonGreedy")
+    ),
+    "model.use_lstm": reject("Q-networks have no memory; A2C, PPO, IMPALA and APPO have", False),
+    "model.vf_share_layers": ignore("it belongs to algorithms with a policy"),
+    "parameter_noise": reject("there is none: noisy: true explores by noise on the weights", False),
 }
-NETWORK = ("model.fcnet_hiddens", "model.fcnet_activation", "hiddens")
+NETWORK_OPTIONS = ("model.fcnet_hiddens", "model.fcnet_activation", "hiddens")
 Q_NETWORK = (
-    Joint("hiddens", NETWORK, lambda v: q_layers(v)[0], "the model's layers, and then those of the heads"),
-    Joint("activation", NETWORK, lambda v: q_layers(v)[1]),
+    Computed("hiddens", NETWORK_OPTIONS, lambda v: q_network(v)[0], "the model's layers, and then those of the heads"),
+    Computed("activation", NETWORK_OPTIONS, lambda v: q_network(v)[1]),
 )
-RATE = (constant("lr"), schedule("lr"))
+LEARNING_RATE = (constant("lr"), schedule("lr"))
 Q_DEFAULTS = {
     **REPLAY_DEFAULTS,
     "lr": 5e-4,
@@ -96,27 +100,34 @@ Q_DEFAULTS = {
     "exploration_config.final_epsilon": 0.02,
     "exploration_config.epsilon_timesteps": 10_000,
 }
-EXPLORATION = Joint("epsilon_schedule", EPSILON, epsilon_schedule)
-DQN = Classic("DQN", Q_LEARNING, joints=(*RATE, *SAMPLED, *PRIORITIES, *Q_NETWORK, EXPLORATION), defaults=Q_DEFAULTS)
-SIMPLE_Q = Classic(
+EXPLORATION = Computed("epsilon_schedule", EPSILON_OPTIONS, epsilon_schedule)
+DQN = AlgorithmRules(
     "DQN",
-    DQN.rows,
-    DQN.joints,
+    Q_LEARNING,
+    computed=(*LEARNING_RATE, *UPDATE_INTERVALS, *PRIORITIES, *Q_NETWORK, EXPLORATION),
+    defaults=Q_DEFAULTS,
+)
+SIMPLE_Q = AlgorithmRules(
+    "DQN",
+    DQN.rules,
+    DQN.computed,
     {**Q_DEFAULTS, "hiddens": [], "dueling": False, "double_q": False, "prioritized_replay": False},
 )
-PARAMETRIC = Classic("ParametricDQN", DQN.rows, DQN.joints, DQN.defaults)
-RAINBOW = Classic("Rainbow", DQN.rows, DQN.joints, {**DQN.defaults, "num_atoms": 51, "noisy": True, "n_step": 3})
-APEX = Classic(
+PARAMETRIC = AlgorithmRules("ParametricDQN", DQN.rules, DQN.computed, DQN.defaults)
+RAINBOW = AlgorithmRules(
+    "Rainbow", DQN.rules, DQN.computed, {**DQN.defaults, "num_atoms": 51, "noisy": True, "n_step": 3}
+)
+APEX = AlgorithmRules(
     "ApexDQN",
-    rows={
+    rules={
         **Q_LEARNING,
-        **SHARDS,
-        **all_dropped("every environment has an epsilon of its own: epsilon_base", *EPSILON[:-1]),
+        **SHARDED_RULES,
+        **ignore_all("every environment has an epsilon of its own: epsilon_base", *EPSILON_OPTIONS[:-1]),
     },
-    joints=(*RATE, *SHARDED, *PRIORITIES, *Q_NETWORK),
+    computed=(*LEARNING_RATE, *SHARDED_UPDATE_INTERVALS, *PRIORITIES, *Q_NETWORK),
     defaults={
         **{name: value for name, value in Q_DEFAULTS.items() if not name.startswith("exploration")},
         **SHARDED_DEFAULTS,
     },
-    judged_greedily=True,
+    reward_is_greedy=True,
 )

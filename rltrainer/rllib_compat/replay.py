@@ -1,122 +1,122 @@
-"""What the classic RLlib's algorithms with a replay buffer share."""
+"""Rules of RLlib's options that all algorithms with a replay buffer share."""
 
 from typing import Any
 
 from rltrainer.rllib_compat.common import COMMON
-from rltrainer.rllib_compat.policy_gradient import clipped
-from rltrainer.rllib_compat.rows import Joint, Row, Values, all_dropped, dropped, kept, refused
+from rltrainer.rllib_compat.policy_gradient import clip_norm
+from rltrainer.rllib_compat.rules import Computed, OptionValues, Rule, ignore, ignore_all, keep, reject, rename
 
-FRAGMENTS = ("rollout_fragment_length", "num_workers", "num_envs_per_worker", "training_intensity")
-APEX_INTENSITY = 16
-"""Transitions that Ape-X replays for each one sampled, where nothing says how many; RLlib replays as fast as it can."""
+SAMPLING_OPTIONS = ("rollout_fragment_length", "num_workers", "num_envs_per_worker", "training_intensity")
+APEX_TRAINING_INTENSITY = 16
+"""Transitions that Ape-X replays for each one sampled, without training_intensity; RLlib replays as fast as it can."""
 
 
-def updates_per_step(v: Values) -> float:
-    """Gradient steps for each environment step: one for each fragment of each worker, or as training_intensity says."""
+def updates_per_step(v: OptionValues) -> float:
+    """Return gradient steps per environment step: one per fragment of each worker, or by training_intensity."""
     if v["training_intensity"]:
         return float(v["training_intensity"]) / int(v["train_batch_size"])
-    if "updates_per_step" in v.over and not v.has(*FRAGMENTS):
+    if "updates_per_step" in v.over and not v.has(*SAMPLING_OPTIONS):
         return float(v.over["updates_per_step"])
-    return 1 / (int(v["rollout_fragment_length"]) * v.environments * v.workers)
+    return 1 / (int(v["rollout_fragment_length"]) * v.num_envs * v.num_workers)
 
 
-def sharded_updates_per_step(v: Values) -> float:
-    """The same of Ape-X, which learns beside its workers."""
-    return float(v["training_intensity"] or APEX_INTENSITY) / int(v["train_batch_size"])
+def sharded_updates_per_step(v: OptionValues) -> float:
+    """Return gradient steps per environment step of Ape-X, which learns in parallel to its workers."""
+    return float(v["training_intensity"] or APEX_TRAINING_INTENSITY) / int(v["train_batch_size"])
 
 
-def target_updates(v: Values) -> int:
-    """Gradient steps between updates of the targets, from environment steps."""
+def target_update_interval(v: OptionValues) -> int:
+    """Return gradient steps between updates of the target network, from environment steps."""
     return max(1, round(float(v["target_network_update_freq"] or 0) * updates_per_step(v)))
 
 
-def sharded_target_updates(v: Values) -> int:
-    """The same of Ape-X, from transitions learnt from."""
+def sharded_target_update_interval(v: OptionValues) -> int:
+    """Return gradient steps between updates of Ape-X's target network, from transitions learned from."""
     return max(1, round(float(v["target_network_update_freq"] or 0) / int(v["train_batch_size"])))
 
 
-def prioritized(v: Values) -> bool:
-    """Whether replay is prioritised: as said, or as the buffer's type says."""
-    kind = v["replay_buffer_config.type"]
-    if kind is None or v.has("prioritized_replay"):
+def prioritized(v: OptionValues) -> bool:
+    """Whether replay is prioritized: by prioritized_replay, or else by the buffer's type."""
+    buffer_type = v["replay_buffer_config.type"]
+    if buffer_type is None or v.has("prioritized_replay"):
         return bool(v["prioritized_replay"])
-    return "Prioritized" in str(kind)
+    return "Prioritized" in str(buffer_type)
 
 
-def beta_schedule(v: Values) -> list[list[float]] | None:
-    """The exponent of the weights over time, where it changes."""
+def beta_schedule(v: OptionValues) -> list[list[float]] | None:
+    """Return the schedule of beta, the exponent of the importance weights, None where it is constant."""
     first, last = v["prioritized_replay_beta"], v["final_prioritized_replay_beta"]
     if last is None or last == first:
         return None
     return [[0, first], [v["prioritized_replay_beta_annealing_timesteps"], last]]
 
 
-def whole(value: Any) -> int:
-    """A count that may be written as 1e6."""
+def integer(value: Any) -> int:
+    """Return a count, which a file may write as 1e6."""
     return int(float(value))
 
 
-REPLAY: dict[str, Row] = {
+REPLAY: dict[str, Rule] = {
     **COMMON,
-    "rollout_fragment_length": kept(),
-    "train_batch_size": kept("batch_size"),
-    "buffer_size": kept(value=whole),
-    "learning_starts": kept(value=whole),
-    "n_step": kept(),
-    "tau": kept(),
-    "prioritized_replay_alpha": kept("priority_alpha"),
-    "prioritized_replay_beta": kept("priority_beta"),
-    "prioritized_replay_eps": kept("priority_epsilon"),
-    **all_dropped(
+    "rollout_fragment_length": keep(),
+    "train_batch_size": rename("batch_size"),
+    "buffer_size": keep(convert=integer),
+    "learning_starts": keep(convert=integer),
+    "n_step": keep(),
+    "tau": keep(),
+    "prioritized_replay_alpha": rename("priority_alpha"),
+    "prioritized_replay_beta": rename("priority_beta"),
+    "prioritized_replay_eps": rename("priority_epsilon"),
+    **ignore_all(
         "transitions are replayed, batch_size of them at a time",
         *("replay_buffer_config.storage_unit", "replay_buffer_config.replay_mode"),
         *("replay_buffer_config.replay_burn_in", "replay_buffer_config.replay_zero_init_states"),
         "replay_buffer_config.replay_batch_size",
     ),
-    "replay_buffer_config.replay_buffer_shards_colocated_with_driver": dropped("Ray finds the place of a shard"),
-    "replay_sequence_length": refused("single steps are replayed: R2D2 is not there", 1),
-    "before_learn_on_batch": refused("there is none: write an algorithm of your own (docs/new-algorithm.md)"),
-    "adam_epsilon": dropped("Adam's epsilon is 1e-8"),
-    "exploration_config.scale_timesteps": dropped("noise stays as it begins"),
-    "exploration_config.final_scale": dropped("noise stays as it begins", 1.0),
-    "exploration_config.random_timesteps": dropped("actions are random until learning_starts"),
+    "replay_buffer_config.replay_buffer_shards_colocated_with_driver": ignore("Ray finds the place of a shard"),
+    "replay_sequence_length": reject("single steps are replayed: R2D2 is not there", 1),
+    "before_learn_on_batch": reject("there is none: write an algorithm of your own (docs/new-algorithm.md)"),
+    "adam_epsilon": ignore("Adam's epsilon is 1e-8"),
+    "exploration_config.scale_timesteps": ignore("noise stays as it begins"),
+    "exploration_config.final_scale": ignore("noise stays as it begins", 1.0),
+    "exploration_config.random_timesteps": ignore("actions are random until learning_starts"),
 }
-SAMPLED = (
-    Joint("updates_per_step", FRAGMENTS, updates_per_step, "one for each fragment of each worker"),
-    Joint(
+UPDATE_INTERVALS = (
+    Computed("updates_per_step", SAMPLING_OPTIONS, updates_per_step, "one for each fragment of each worker"),
+    Computed(
         "target_update_freq",
         ("target_network_update_freq",),
-        target_updates,
+        target_update_interval,
         "it counts gradient steps here, and environment steps there",
     ),
 )
-SHARDED = (
-    Joint(
+SHARDED_UPDATE_INTERVALS = (
+    Computed(
         "updates_per_step",
         ("training_intensity", "train_batch_size"),
         sharded_updates_per_step,
         "replayed transitions for each sampled one, over the batch",
     ),
-    Joint(
+    Computed(
         "target_update_freq",
         ("target_network_update_freq",),
-        sharded_target_updates,
-        "it counts gradient steps here, and transitions learnt from there",
+        sharded_target_update_interval,
+        "it counts gradient steps here, and transitions learned from there",
     ),
 )
 PRIORITIES = (
-    Joint("prioritized", ("prioritized_replay", "replay_buffer_config.type"), prioritized),
-    Joint(
+    Computed("prioritized", ("prioritized_replay", "replay_buffer_config.type"), prioritized),
+    Computed(
         "priority_beta_schedule",
         ("final_prioritized_replay_beta", "prioritized_replay_beta_annealing_timesteps"),
         beta_schedule,
     ),
-    Joint("grad_clip", ("grad_clip",), clipped),
+    Computed("grad_clip", ("grad_clip",), clip_norm),
 )
-SHARDS: dict[str, Row] = {
-    "num_replay_buffer_shards": kept("replay_shards"),
-    **all_dropped("a worker gets new weights with each request", "optimizer.max_weight_sync_delay", "optimizer.debug"),
-    "replay_buffer_config.no_local_replay_buffer": dropped("shards are Ray actors"),
+SHARDED_RULES: dict[str, Rule] = {
+    "num_replay_buffer_shards": rename("replay_shards"),
+    **ignore_all("a worker gets new weights with each request", "optimizer.max_weight_sync_delay", "optimizer.debug"),
+    "replay_buffer_config.no_local_replay_buffer": ignore("shards are Ray actors"),
 }
 REPLAY_DEFAULTS = {
     "gamma": 0.99,

@@ -38,7 +38,7 @@ def rows(folder: Path, means: list[float | None], **more: Any) -> Path:
 def curves(*arguments: object) -> list[plot.Curve]:
     """What a command line would draw."""
     given = parser().parse_args(["plot", *map(str, arguments)])
-    return [plot.curve_of(name, found, given.x, given.y) for name, found in plot.found(given)]
+    return [plot.curve_of(name, found, given.x, given.y) for name, found in plot.read_runs(given)]
 
 
 def test_a_curve_has_the_points_of_the_rows(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_the_terminal_shows_every_curve(rltrainer: Command, tmp_path: Path) -> N
     picture = rltrainer("plot", rising, falling)
     for part in ("rising", "falling", "episode_reward_mean", "timesteps_total", "30.0", "1.0"):
         assert part in picture
-    assert "\x1b" not in picture, "colours are for terminals"
+    assert "\x1b" not in picture, "colors are for terminals"
     assert rltrainer("plot", rising) != rltrainer("plot", falling)
     assert "time_total_s" in rltrainer("plot", rising, "--x", "time_total_s", "--y", "info/learner/entropy")
 

@@ -1,4 +1,4 @@
-"""Has what the package says while a command runs appear on the terminal."""
+"""The log of a command, on the terminal."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,8 +9,8 @@ from rltrainer.storage.store import StorageError
 
 
 @contextmanager
-def speaking() -> Iterator[None]:
-    """Within it, the package's log goes to standard error, and storage that fails is a RunError."""
+def log_to_terminal() -> Iterator[None]:
+    """Send the package's log to standard error in this context, and raise StorageError as RunError."""
     handlers = log_to(None, on_terminal())
     try:
         yield

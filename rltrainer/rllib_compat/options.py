@@ -1,0 +1,218 @@
+"""One `config` of RLlib as options of ours: each option by the rules of its algorithm."""
+
+import difflib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rltrainer.api.options import OptionError, for_algorithm, option_names, parse_options
+from rltrainer.rllib_compat.algorithms import ALGORITHMS, ALTERNATIVES
+from rltrainer.rllib_compat.common import ALIASES, GROUP_ALIASES
+from rltrainer.rllib_compat.rules import AlgorithmRules, Computed, OptionValues, Rule
+
+GROUPS = (
+    *("model", "exploration_config", "replay_buffer_config", "optimization", "optimizer"),
+    *("Q_model", "policy_model", *GROUP_ALIASES),
+)
+"""RLlib's options that hold others."""
+
+
+@dataclass
+class TranslatedConfig:
+    """A `config` of RLlib as ours."""
+
+    run: str
+    config: dict[str, Any] = field(default_factory=dict)
+    space: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The domain of each option that is searched over, as spec.tune.space has it."""
+    moved: dict[str, Any] = field(default_factory=dict)
+    """Options that belong to another part of the document, by RLlib's name."""
+    notes: list[str] = field(default_factory=list)
+    """A line for each option whose name or value differs here, or that is left out."""
+    reward_is_greedy: bool = False
+
+
+@dataclass(frozen=True)
+class ConfigContext:
+    """Where a `config` comes from, and what holds for the options that it does not set."""
+
+    run: str
+    where: str
+    """The place that errors name."""
+    over: Mapping[str, Any] = field(default_factory=dict)
+    """Our options that a command line's go over."""
+    complete: bool = True
+    """Whether it is a whole experiment's, so that RLlib's defaults complete it."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Defaults that come before the algorithm's."""
+    our_names: bool = False
+    """Whether its names are ours already."""
+
+    @property
+    def algorithm(self) -> AlgorithmRules:
+        """The algorithm's rules. Raises OptionError for an unknown algorithm."""
+        if self.run in ALTERNATIVES:
+            raise OptionError(f'{self.where}: unknown algorithm "{self.run}": {ALTERNATIVES[self.run]}')
+        algorithm = ALGORITHMS.get(self.run) or AlgorithmRules(self.run, rules={})
+        try:
+            for_algorithm(algorithm.run)
+        except OptionError as error:
+            raise OptionError(f"{self.where}: {error}") from None
+        return AlgorithmRules(algorithm.run, rules={}) if self.our_names else algorithm
+
+
+@dataclass(frozen=True)
+class ParsedConfig:
+    """The options of a `config` under the names that the tables have, and how each was spelled."""
+
+    values: dict[str, Any]
+    spellings: dict[str, str]
+
+    def spelling(self, option: str) -> str:
+        """Return an option's name as the config spells it."""
+        return self.spellings.get(option, option)
+
+
+def parse_config(config: Mapping[str, Any], where: str) -> ParsedConfig:
+    """Flatten a `config` and resolve its aliases; an option that is "auto" counts as not set.
+
+    Raises OptionError for a group that is no mapping.
+    """
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if name not in GROUPS:
+            flat[name] = value
+        elif isinstance(value, dict | None):
+            flat |= {f"{name}.{key}": each for key, each in (value or {}).items()}
+        else:
+            raise OptionError(f"{where}.{name}: takes options by name, got {yaml_value(value)}")
+    parsed = ParsedConfig({}, {})
+    for name, value in flat.items():
+        if value != "auto":
+            option = canonical_name(name)
+            parsed.values[option], parsed.spellings[option] = value, name
+    return parsed
+
+
+def canonical_name(name: str) -> str:
+    """Return the name that the tables have for an option."""
+    group, dot, rest = name.partition(".")
+    name = f"{GROUP_ALIASES[group]}.{rest}" if dot and group in GROUP_ALIASES else name
+    return ALIASES.get(name, name)
+
+
+def translate_options(context: ConfigContext, config: Mapping[str, Any]) -> TranslatedConfig:
+    """Translate a `config` in which nothing is searched over. Raises OptionError that names the option."""
+    algorithm = context.algorithm
+    parsed = ParsedConfig(dict(config), {}) if context.our_names else parse_config(config, context.where)
+    defaults = {**algorithm.defaults, **context.defaults}
+    options = {**defaults, **parsed.values} if context.complete else parsed.values
+    values = OptionValues(parsed.values, defaults, context.over)
+    result = TranslatedConfig(algorithm.run, reward_is_greedy=algorithm.reward_is_greedy)
+    our_names, ours = option_names(for_algorithm(algorithm.run)), dict[str, Any]()
+    for name, value in sorted(options.items(), key=lambda item: item[0] in parsed.values):  # set ones over defaults
+        if name in algorithm.rules:
+            apply_rule(result, name, value, algorithm.rules[name], parsed, context.where)
+        elif name not in algorithm.sources and parsed.spelling(name) in our_names:
+            ours[parsed.spelling(name)] = value
+        elif name not in algorithm.sources and not name.rpartition(".")[2].startswith("_"):
+            raise OptionError(unknown_option(context, algorithm, parsed.spelling(name), value))
+    for computed in algorithm.computed:
+        if any(source in options for source in computed.sources):
+            apply_computed(result, computed, values, parsed, context.where)
+    result.config |= ours
+    if context.complete:
+        result.notes += defaults_note(result, algorithm, parsed)
+    over = {name: value for name, value in context.over.items() if name in our_names}
+    parse_options(result.run, {**over, **result.config}, context.where)  # some are valid or not only together
+    return result
+
+
+def apply_rule(result: TranslatedConfig, name: str, value: Any, rule: Rule, parsed: ParsedConfig, where: str) -> None:
+    """Add one option to `result`, with a note where the config sets it. Raises OptionError."""
+    spelling = parsed.spelling(name)
+    if value in rule.no_effect and rule.kind != "keep":
+        return
+    if rule.kind == "reject":
+        raise OptionError(f"{where}.{spelling}: {rule.note}")
+    if rule.kind == "move":
+        result.moved[name] = value
+        if rule.note and value:
+            result.notes.append(f"{spelling} is spec.{rule.target} here: {rule.note}")
+        return
+    converted = evaluate(lambda: rule.convert(value), f"{where}.{spelling}")
+    target = rule.target or name
+    if rule.kind == "keep":
+        result.config[target] = converted
+    if name not in parsed.values:
+        return
+    if rule.kind == "ignore":
+        result.notes.append(f"{spelling} is left out: {rule.note}")
+    elif target != spelling or converted != value:
+        result.notes.append(translation_note([(spelling, value)], target, converted, rule.note))
+
+
+def apply_computed(
+    result: TranslatedConfig, computed: Computed, values: OptionValues, parsed: ParsedConfig, where: str
+) -> None:
+    """Add a computed option to `result`, with a note where the config sets any of its sources. Raises OptionError."""
+    target = computed.target
+    sources = [source for source in computed.sources if source in parsed.values]
+    value = evaluate(lambda: computed.value(values), f"{where}.{parsed.spelling(sources[0]) if sources else target}")
+    if value is None:
+        return
+    result.config[target] = value
+    theirs = [(parsed.spelling(source), parsed.values[source]) for source in sources]
+    if theirs and theirs != [(target, value)]:
+        together = len(computed.sources) > 1
+        result.notes.append(translation_note(theirs, target, value, computed.note, together))
+
+
+def translation_note(
+    theirs: list[tuple[str, Any]], target: str, value: Any, reason: str, together: bool = False
+) -> str:
+    """The note on RLlib's options that are `target` here, maybe `together` with others; with values that change."""
+    if [their_value for _, their_value in theirs] == [value]:
+        return f"{theirs[0][0]} is {target} here"
+    sources = " and ".join(f"{name} {yaml_value(their_value)}" for name, their_value in theirs)
+    verb = "is" if not together else "gives" if len(theirs) == 1 else "give"
+    return f"{sources} {verb} {target} {yaml_value(value)} here" + (f": {reason}" if reason else "")
+
+
+def evaluate(convert: Callable[[], Any], where: str) -> Any:
+    """Return `convert()`; its TypeError or ValueError becomes an OptionError that names the place."""
+    try:
+        return convert()
+    except (TypeError, ValueError) as error:
+        raise OptionError(f"{where}: {error}") from None
+
+
+def defaults_note(result: TranslatedConfig, algorithm: AlgorithmRules, parsed: ParsedConfig) -> list[str]:
+    """The note on options that come from RLlib's defaults alone, if there are any."""
+    names = parsed.values.keys()
+    from_config = {
+        rule.target or name for name, rule in algorithm.rules.items() if name in names and rule.kind == "keep"
+    }
+    from_config |= {computed.target for computed in algorithm.computed if names & set(computed.sources)}
+    defaults = [
+        f"{name} {yaml_value(value)}" for name, value in result.config.items() if name not in from_config | names
+    ]
+    return [f"left open, and as RLlib has it: {', '.join(defaults)}"] if defaults else []
+
+
+def unknown_option(context: ConfigContext, algorithm: AlgorithmRules, name: str, value: Any) -> str:
+    """The message about an option that is neither RLlib's nor ours."""
+    near = difflib.get_close_matches(name, [*algorithm.rules, *algorithm.sources], n=1, cutoff=0.8)
+    if near:
+        return f'{context.run} has no option "{name}" (in {context.where}). Did you mean "{near[0]}"?'
+    try:
+        parse_options(algorithm.run, {name: value}, context.where)
+    except OptionError as error:
+        return str(error)
+    return f'{context.run} has no option "{name}" (in {context.where})'
+
+
+def yaml_value(value: Any) -> str:
+    """Format a value as a document writes it."""
+    return f"{value:g}" if isinstance(value, float) else json.dumps(value, default=str)
