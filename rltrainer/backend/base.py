@@ -7,12 +7,11 @@ from typing import Any, Protocol
 import torch
 
 from rltrainer.core.execution import Sampler
-from rltrainer.core.types import CPU, Weights
+from rltrainer.core.types import CPU, Tree, Weights
 from rltrainer.learning.learner import Learner
 from rltrainer.replay.shards import Shard
 from rltrainer.sampling.worker import Worker, WorkerConfig
 from rltrainer.seeding import Role, derived_seed
-from rltrainer.storage.checkpoint import Tree
 
 log = logging.getLogger(__name__)
 

@@ -9,11 +9,10 @@ import torch
 from rltrainer.backend.base import learner_state, load_learner, make_learner, make_shards, start_worker
 from rltrainer.core.execution import Completed, Request
 from rltrainer.core.fragment import Fragment
-from rltrainer.core.types import CPU, EpisodeReport, Metrics, Weights
+from rltrainer.core.types import CPU, EpisodeReport, Metrics, Tree, Weights
 from rltrainer.learning.learner import Gradient, Learner
 from rltrainer.networks import is_image
 from rltrainer.sampling.worker import Worker, WorkerConfig
-from rltrainer.storage.checkpoint import Tree
 
 
 class SerialBackend:

@@ -13,6 +13,8 @@ CPU = torch.device("cpu")
 Metrics = dict[str, float]
 State = dict[str, Tensor]
 """What a policy remembers from step to step, [B, ...] by name: zeros where an episode begins."""
+Tree = dict[str, Any]
+"""Part of a checkpoint: dicts of dicts, lists, JSON values, tensors and arrays."""
 Weights = dict[str, Any]
 """What a worker needs to act: `parameters`, one vector, and `buffers` by name, on the CPU; the run's `timesteps`."""
 

@@ -6,10 +6,9 @@ import torch
 
 from rltrainer.api.options import ReplayOptions
 from rltrainer.core.fragment import Fragment
-from rltrainer.core.types import CPU, Array
+from rltrainer.core.types import CPU, Array, Tree
 from rltrainer.ops.schedules import at
 from rltrainer.replay.buffer import Replay, Transitions
-from rltrainer.storage.checkpoint import Tree
 
 log = logging.getLogger(__name__)
 

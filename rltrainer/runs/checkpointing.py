@@ -6,13 +6,13 @@ from pathlib import Path
 
 from rltrainer.api.experiment import ExperimentSpec
 from rltrainer.backend.base import Backend
+from rltrainer.core.types import Tree
 from rltrainer.errors import RunError
 from rltrainer.networks.parameters import target_state_from
 from rltrainer.reporting.progress import Progress
 from rltrainer.runs.context import RunContext
 from rltrainer.storage import checkpoint as ckpt
 from rltrainer.storage import restore
-from rltrainer.storage.checkpoint import Tree
 from rltrainer.storage.paths import CHECKPOINTS
 from rltrainer.storage.restore import OwnCheckpoints, Restored
 

@@ -20,14 +20,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from rltrainer.core.types import Tree
+
 log = logging.getLogger(__name__)
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 STATE = "state.json"
 TENSOR = "$tensor"
-Tree = dict[str, Any]
-"""Dicts of dicts, lists, JSON values, tensors and arrays."""
 
 
 class CorruptCheckpointError(Exception):

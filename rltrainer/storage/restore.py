@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rltrainer.api.experiment import ExperimentSpec
+from rltrainer.core.types import Tree
 from rltrainer.errors import RunError
 from rltrainer.storage import checkpoint as ckpt
 from rltrainer.storage import sync
-from rltrainer.storage.checkpoint import CorruptCheckpointError, Manifest, Tree
+from rltrainer.storage.checkpoint import CorruptCheckpointError, Manifest
 from rltrainer.storage.paths import CHECKPOINTS, LOG, RESULTS, checkpoint_key
 from rltrainer.storage.store import Store, open_store
 

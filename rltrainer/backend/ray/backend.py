@@ -20,11 +20,10 @@ from rltrainer.backend.ray.learners import Learners, LocalLearner, RayLearners
 from rltrainer.backend.ray.shards import Drawn, RayShards
 from rltrainer.core.execution import Completed, Request
 from rltrainer.core.fragment import Fragment
-from rltrainer.core.types import EpisodeReport, Metrics, Weights
+from rltrainer.core.types import EpisodeReport, Metrics, Tree, Weights
 from rltrainer.errors import RunError
 from rltrainer.learning.learner import Gradient, Learner
 from rltrainer.sampling.worker import Worker, WorkerConfig
-from rltrainer.storage.checkpoint import Tree
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import torch
 
 from rltrainer.backend.base import learner_state, load_learner, log_devices, make_learner
 from rltrainer.backend.ray.cluster import LOST, awaited, receive, summary
-from rltrainer.core.types import Array, Metrics, Weights
+from rltrainer.core.types import Array, Metrics, Tree, Weights
 from rltrainer.errors import RunError
 from rltrainer.learning.data_parallel import (
     TIMEOUT,
@@ -23,7 +23,6 @@ from rltrainer.learning.data_parallel import (
 from rltrainer.learning.learner import Gradient, Learner
 from rltrainer.learning.threads import set_threads
 from rltrainer.sampling.worker import WorkerConfig
-from rltrainer.storage.checkpoint import Tree
 
 log = logging.getLogger(__name__)
 

@@ -9,6 +9,7 @@ from typing import Any
 import ray
 
 from rltrainer.backend.ray.cluster import LOST, awaited, summary
+from rltrainer.core.types import Tree
 from rltrainer.errors import RunError
 from rltrainer.learning.data_parallel import per_learner_options
 from rltrainer.replay.buffer import Transitions
@@ -16,7 +17,6 @@ from rltrainer.replay.shards import Shard
 from rltrainer.replay.sum_tree import Indices
 from rltrainer.sampling.worker import WorkerConfig
 from rltrainer.seeding import Role, derived_seed
-from rltrainer.storage.checkpoint import Tree
 
 log = logging.getLogger(__name__)
 
