@@ -14,11 +14,19 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "new-algorithm.md"
 
 
+def codes() -> list[str]:
+    """The page's two files: QR-DQN's, and one's own."""
+    return re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+
+
+def test_the_page_shows_qr_dqn_as_it_is() -> None:
+    assert codes()[0] == (ROOT / "rltrainer" / "algorithms" / "qr_dqn.py").read_text()
+
+
 @pytest.fixture
 def munchausen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The page's file, on the Python path."""
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    (tmp_path / "munchausen.py").write_text(code)
+    (tmp_path / "munchausen.py").write_text(codes()[1])
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path / "munchausen.py"
 
@@ -27,6 +35,8 @@ def test_the_page_is_an_algorithm_that_learns(munchausen: Path, tmp_path: Path) 
     config = {
         "seed": 0,
         "lr": 0.001,
+        "tau": 0.005,
+        "target_update_freq": 1,
         "updates_per_step": 0.25,
         "batch_size": 32,
         "rollout_fragment_length": 16,
