@@ -24,7 +24,7 @@ KINDS: tuple[Callable[[str], EnvKind | None], ...] = (
     atari_envs.find,
     gymnasium_envs.find,
 )
-"""What finds the environments of each kind; the first that knows a name is asked, and the last knows or raises."""
+"""The kinds, in the order in which a name is looked up; the last one knows every other name, or raises."""
 
 
 @dataclass(frozen=True)

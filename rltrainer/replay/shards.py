@@ -1,6 +1,7 @@
 """Replay buffers as a run has them: one beside the learner, or several shards that the workers are dealt out to."""
 
 import logging
+from typing import Any
 
 import torch
 
@@ -28,7 +29,7 @@ def new_replay(options: ReplayOptions, device: torch.device = CPU) -> Replay:
     )
 
 
-def load_replay(options: ReplayOptions, state: Tree, device: torch.device = CPU) -> Replay:
+def load_replay(options: ReplayOptions, state: dict[str, Any], device: torch.device = CPU) -> Replay:
     """Make a buffer that goes on from `Replay.state()`, or an empty one where that was of another size or workers."""
     replay = new_replay(options, device)
     try:
@@ -70,11 +71,11 @@ class Shard:
         if self.options.prioritized:
             self.replay.update_priorities(index, td_error)
 
-    def state(self) -> Tree:
+    def state(self) -> dict[str, Any]:
         """Return everything that sampling from it goes on from."""
         return {"rng": self.rng.get_state(), "buffer": self.replay.state()}
 
-    def load(self, state: Tree) -> None:
+    def load(self, state: dict[str, Any]) -> None:
         """Go on from `state()`."""
         self.rng.set_state(state["rng"])
         self.replay = load_replay(self.options, state["buffer"])
