@@ -24,7 +24,7 @@ Schema = dict[str, Any]
 
 
 class Dumper(yaml.SafeDumper):
-    """Writes everything out: no anchors."""
+    """A writer that writes everything out: no anchors."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -42,7 +42,7 @@ def chart_template(manifest: Schema) -> str:
 
 
 def fields(schema: Schema, path: str) -> Iterator[tuple[str, Schema, bool]]:
-    """Every field below a schema: its path, its own schema, and whether it must be there."""
+    """Walk every field below a schema: its path, its own schema, and whether it must be there."""
     for name, field in schema.get("properties", {}).items():
         here = f"{path}.{name}"
         yield here, field, name in schema.get("required", [])
@@ -54,7 +54,7 @@ def fields(schema: Schema, path: str) -> Iterator[tuple[str, Schema, bool]]:
 
 
 def kind_of(field: Schema) -> str:
-    """The field's type, and its bounds, in a few words."""
+    """Tell the field's type, and its bounds, in a few words."""
     if field.get("x-kubernetes-int-or-string"):
         return "quantity"
     if "enum" in field:
@@ -73,7 +73,7 @@ def kind_of(field: Schema) -> str:
 
 
 def default_of(field: Schema, required: bool) -> str:
-    """The field's default in the table."""
+    """Tell the field's default in the table."""
     if required:
         return "required"
     value = field.get("default")
@@ -81,7 +81,7 @@ def default_of(field: Schema, required: bool) -> str:
 
 
 def table(schema: Schema, path: str) -> str:
-    """The fields of a schema as a table."""
+    """Return the fields of a schema as a table."""
     rows = [
         f"| `{where}` | {kind_of(field)} | {default_of(field, required)} | {field.get('description', '')} |"
         for where, field, required in fields(schema, path)
@@ -90,7 +90,7 @@ def table(schema: Schema, path: str) -> str:
 
 
 def reference() -> str:
-    """docs/reference.md."""
+    """Return docs/reference.md."""
     parts = [
         "<!-- Generated from rltrainer/api by `make generate`. -->\n"
         "# Reference\n\n"
@@ -129,7 +129,7 @@ Completion: `source <(rltrainer completion bash)`, the same with `zsh`, or `rltr
 
 
 def command_reference() -> str:
-    """docs/cli.md."""
+    """Return docs/cli.md."""
     parts = [CLI_INTRO]
     for name, sub in commands_of(command_line()).items():
         parts.append(f"## rltrainer {name}\n\n{sub.description}")
@@ -141,7 +141,7 @@ def command_reference() -> str:
 
 
 def argument_groups(sub: argparse.ArgumentParser) -> dict[str, list[argparse.Action]]:
-    """The arguments of a command by the title of their group; those of no group first."""
+    """Return the arguments of a command by the title of their group; those of no group first."""
     groups: dict[str, list[argparse.Action]] = {"": []}
     for group in sub._action_groups:
         plain = group.title in ("positional arguments", "options")
@@ -151,7 +151,7 @@ def argument_groups(sub: argparse.ArgumentParser) -> dict[str, list[argparse.Act
 
 
 def argument_row(action: argparse.Action, sub: argparse.ArgumentParser) -> str:
-    """An argument of a command as a row of its table."""
+    """Return an argument of a command as a row of its table."""
     choices = "{" + ",".join(str(choice) for choice in action.choices or ()) + "}"
     value = action.metavar or (choices if action.choices else "")
     takes = f" {value}" if value and action.nargs != 0 else ""

@@ -31,16 +31,16 @@ Text = Annotated[str, Field(max_length=MAX_TEXT)]
 Natural = Annotated[int, Field(ge=0, le=2**63 - 1)]
 
 OPEN: JsonDict = {"x-kubernetes-preserve-unknown-fields": True}
-"""Marks an object whose fields are not ours to know."""
+"""Mark of an object whose fields are not ours to know."""
 
 REWARD_WINDOW = 100
 """Episodes that the mean return of training is taken over."""
 EVALUATED = "evaluation/episode_reward_mean"
-"""What an evaluation is judged by: one name in result.json's flat form, in TensorBoard, and in the document."""
+"""The metric of an evaluation: one name in result.json's flat form, in TensorBoard, and in the document."""
 
 
 def rules(*pairs: tuple[str, str]) -> JsonDict:
-    """CEL rules that the API server evaluates, as (expression, message)."""
+    """Mark a schema with CEL rules that the API server evaluates, as (expression, message)."""
     return {"x-kubernetes-validations": [{"rule": rule, "message": message} for rule, message in pairs]}
 
 

@@ -40,7 +40,7 @@ _NAME_RULE = {
 
 
 def _fixed(field: str, expression: str) -> dict[str, str]:
-    """The rule that `expression` (over `self`) stays as it is once a checkpoint exists."""
+    """Return the rule that `expression` (over `self`) stays as it is once a checkpoint exists."""
     before = expression.replace("self.", "oldSelf.")
     return {
         "rule": "!has(oldSelf.status) || !has(oldSelf.status.training) || !has(oldSelf.status.training.checkpoint)"
@@ -51,7 +51,7 @@ def _fixed(field: str, expression: str) -> dict[str, str]:
 
 
 def _evaluated(field: str, expression: str) -> dict[str, str]:
-    """The rule that an experiment for which `expression` holds is evaluated."""
+    """Return the rule that an experiment for which `expression` holds is evaluated."""
     return {
         "rule": f"has(self.spec.evaluation) || !({expression})",
         "message": f"{field} of an evaluation needs spec.evaluation, which is not set: evaluation: {{}} is enough",
@@ -113,7 +113,7 @@ _ROLLOUT_COLUMNS = [
 
 
 def structural(schema: Schema, defs: Schema, defaults: bool = True) -> Schema:
-    """`schema` as pydantic writes it, as a structural schema; `defaults` keeps the default values.
+    """Turn `schema`, as pydantic writes it, into a structural schema; `defaults` keeps the default values.
 
     Raises ValueError for a field that is unset by null and has a default: `kubectl apply` drops every null.
     """
@@ -183,13 +183,13 @@ def _has_defaults(schema: Schema) -> bool:
 
 
 def model_schema(model: type[BaseModel], defaults: bool = True) -> Schema:
-    """The structural schema of a model, described by its docstring."""
+    """Return the structural schema of a model, described by its docstring."""
     raw = model.model_json_schema(by_alias=True)
     return structural(raw, raw.get("$defs", {}), defaults)
 
 
 def options_schema() -> Schema:
-    """The union of all algorithms' options. Raises ValueError where two algorithms give one option two types."""
+    """Return the union of all algorithms' options. Raises ValueError where two algorithms give one option two types."""
     raw = {run: options.model_json_schema(by_alias=True) for run, options in sorted(OPTIONS.items())}
     properties: Schema = {}
     for name in sorted({name for schema in raw.values() for name in schema["properties"]}):
@@ -206,7 +206,7 @@ def _option(name: str, fields: dict[str, Schema], raw: dict[str, Schema]) -> Sch
 
 
 def _description(description: str, fields: dict[str, Schema]) -> str:
-    """The option's description, with whose it is and what its default is."""
+    """Return the option's description, with the algorithms that have it and its default."""
     owners = "" if len(fields) == len(OPTIONS) else f" Of {', '.join(fields)}."
     defaults: dict[str, list[str]] = {}
     for run, field in fields.items():
@@ -214,8 +214,8 @@ def _description(description: str, fields: dict[str, Schema]) -> str:
         defaults.setdefault("unset" if value is None else _plain(value), []).append(run)
     if set(defaults) == {"unset"}:
         return description + owners
-    alike = len(defaults) == 1
-    each = [value if alike else f"{value} ({', '.join(runs)})" for value, runs in defaults.items()]
+    is_shared = len(defaults) == 1
+    each = [value if is_shared else f"{value} ({', '.join(runs)})" for value, runs in defaults.items()]
     return f"{description}{owners} Default: {'; '.join(each)}."
 
 
@@ -271,7 +271,7 @@ def _root(description: str, spec: Schema, status: Schema, rules: list[dict[str, 
 
 
 def experiment_crd() -> Schema:
-    """The CustomResourceDefinition of RLExperiment."""
+    """Return the CustomResourceDefinition of RLExperiment."""
     spec = model_schema(ExperimentSpec)
     spec["properties"]["config"] = options_schema() | {"description": spec["properties"]["config"]["description"]}
     status = model_schema(ExperimentStatus, defaults=False)
@@ -282,12 +282,12 @@ def experiment_crd() -> Schema:
 
 
 def rollout_crd() -> Schema:
-    """The CustomResourceDefinition of RLRollout."""
+    """Return the CustomResourceDefinition of RLRollout."""
     status = model_schema(RolloutStatus, defaults=False)
     root = _root("A trained policy, run for some episodes.", model_schema(RolloutSpec), status, [_NAME_RULE])
     return _crd("RLRollout", "rlr", root, _ROLLOUT_COLUMNS)
 
 
 def crds() -> dict[str, Schema]:
-    """Every CustomResourceDefinition, by the name of its file."""
+    """Return every CustomResourceDefinition, by the name of its file."""
     return {f"{crd['spec']['names']['plural']}.yaml": crd for crd in (experiment_crd(), rollout_crd())}

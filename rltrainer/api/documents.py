@@ -52,7 +52,7 @@ class YamlFile:
 
 
 def _below(node: yaml.Node | None, key: str | int) -> tuple[yaml.Node | None, yaml.Node | None]:
-    """Where `key` is written in a mapping or list, and what stands under it."""
+    """Find where `key` is written in a mapping or list, and what stands under it."""
     if isinstance(node, yaml.MappingNode):
         for name, value in node.value:
             if name.value == str(key):
@@ -63,7 +63,7 @@ def _below(node: yaml.Node | None, key: str | int) -> tuple[yaml.Node | None, ya
 
 
 def _check_distinct(node: yaml.Node | None, path: Path) -> None:
-    """Raises ValueError where a key is given twice: YAML's own reader takes the last one and says nothing."""
+    """Raise ValueError where a key is given twice: YAML's own reader takes the last one and says nothing."""
     if isinstance(node, yaml.SequenceNode):
         for item in node.value:
             _check_distinct(item, path)
@@ -77,7 +77,7 @@ def _check_distinct(node: yaml.Node | None, path: Path) -> None:
 
 
 At = Callable[[Sequence[str | int]], str]
-"""Says where a field, given as the keys that lead to it, is written."""
+"""From the keys that lead to a field to where it is written."""
 
 
 def read_yaml(path: str | os.PathLike[str]) -> YamlFile:
@@ -94,7 +94,7 @@ def read_yaml(path: str | os.PathLike[str]) -> YamlFile:
 
 
 def _field(problem: Any) -> Sequence[str | int]:
-    """The keys that lead to what pydantic found wrong; an error about an option says itself which one it is."""
+    """Return the keys that lead to a problem of pydantic's; an error about an option has its own."""
     error = problem.get("ctx", {}).get("error")
     keys: Sequence[str | int] = error.field if isinstance(error, OptionError) else problem["loc"]
     return keys

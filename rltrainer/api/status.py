@@ -70,7 +70,7 @@ class Evaluated(Model):
     """What an evaluation found."""
 
     iteration: Natural = Field(description="Iteration that it followed.")
-    timesteps_total: Natural = Field(description="Environment steps that the policy had learnt from.")
+    timesteps_total: Natural = Field(description="Environment steps that the policy had learned from.")
     episodes: Natural = Field(description="Episodes of it.")
     episode_reward_mean: float = Field(description="Mean return.")
     episode_reward_min: float = Field(description="Smallest return.")

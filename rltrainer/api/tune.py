@@ -24,7 +24,7 @@ _NAMES = sorted(option_names(VOCABULARY))
 
 
 def _each(kinds: tuple[str, ...], rule: str) -> str:
-    """The CEL rule that those of `kinds` which are given obey `rule`."""
+    """Return the CEL rule that those of `kinds` which are set obey `rule`."""
     return " && ".join(f"(!has(self.{kind}) || {rule.format(f'self.{kind}')})" for kind in kinds)
 
 
@@ -62,10 +62,10 @@ class Domain(BaseModel):
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        given = [name for name, value in self if value is not None]
-        if len(given) != 1:
-            raise ValueError(f"takes exactly one of {', '.join(KINDS)}, not {' and '.join(given) or 0}")
-        self._ordered(given[0])
+        kinds = [name for name, value in self if value is not None]
+        if len(kinds) != 1:
+            raise ValueError(f"takes exactly one of {', '.join(KINDS)}, not {' and '.join(kinds) or 0}")
+        self._ordered(kinds[0])
         return self
 
     def _ordered(self, kind: str) -> None:
@@ -81,17 +81,17 @@ class Domain(BaseModel):
 
     @property
     def kind(self) -> str:
-        """Which of them it is."""
+        """The field that is set."""
         return next(name for name, value in self if value is not None)
 
     @property
     def arguments(self) -> list[Any]:
-        """What that one was given; integers as integers."""
-        given: list[Any] = getattr(self, self.kind)
-        return [int(value) for value in given] if self.kind in INTEGERS else given
+        """The value of that field; integers as integers."""
+        values: list[Any] = getattr(self, self.kind)
+        return [int(value) for value in values] if self.kind in INTEGERS else values
 
     def examples(self) -> list[Any]:
-        """Values that it can draw, the smallest and the largest among them where there are such."""
+        """Return values that it can draw, the smallest and the largest among them where there are such."""
         values = self.arguments
         if self.kind in ("grid_search", "choice"):
             return values
@@ -108,13 +108,13 @@ SCHEDULERS: dict[str, tuple[str, ...]] = {
     "HyperBand": ("time_attr", "max_t", "reduction_factor"),
     "PBT": ("time_attr", "perturbation_interval", "quantile_fraction", "resample_probability"),
 }
-"""What each scheduler takes; what it does without is Ray Tune's own default."""
+"""Options of each scheduler; unset, Ray Tune's own defaults hold."""
 OWNERS = {
     option: [name for name, takes in SCHEDULERS.items() if option in takes]
     for option in dict.fromkeys(option for takes in SCHEDULERS.values() for option in takes)
     if option != "time_attr"
 }
-"""Which schedulers take an option. FIFO takes timeAttr too, and makes nothing of it."""
+"""Schedulers by the option that they have. FIFO has timeAttr too, and makes nothing of it."""
 
 
 class Scheduler(Model):
@@ -256,7 +256,7 @@ class Tune(Model):
     )
 
     def check(self, run: str, config: dict[str, Any]) -> None:
-        """The options searched over are those of algorithm `run`, and take every value. Raises OptionError."""
+        """Hold options searched over, and their values, against algorithm `run`. Raises OptionError."""
         known = option_names(for_algorithm(run))
         for name, domain in self.space.items():
             for value in domain.examples() if name in known else [None]:

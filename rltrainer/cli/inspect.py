@@ -18,19 +18,19 @@ from rltrainer.cli.common import complain
 
 
 def describe_arguments(sub: argparse.ArgumentParser) -> None:
-    """What `describe` takes."""
+    """Add the arguments of `describe`."""
     sub.add_argument("algorithm", metavar="ALGORITHM", help=f"one of {', '.join(sorted(OPTIONS))}")
 
 
 def validate_arguments(sub: argparse.ArgumentParser) -> None:
-    """What `validate` takes."""
+    """Add the arguments of `validate`."""
     sub.add_argument(
         "-f", "--file", required=True, nargs="+", action="extend", metavar="FILE", help="documents, one or several"
     )
 
 
 def validate(arguments: argparse.Namespace) -> int:
-    """Checks documents, all of them, and says what each would run."""
+    """Check documents, all of them, and say what each would run."""
     code = 0
     for path in arguments.file:
         try:
@@ -55,7 +55,7 @@ def documents(path: str) -> Iterator[tuple[Experiment | Rollout, list[str]]]:
 
 
 def title(document: Experiment | Rollout) -> str:
-    """What it is, in a few words."""
+    """Name a document in a few words."""
     spec = document.spec
     if isinstance(spec, ExperimentSpec):
         return f"{spec.run} on {spec.env}"
@@ -63,7 +63,7 @@ def title(document: Experiment | Rollout) -> str:
 
 
 def plan(document: Experiment | Rollout) -> Iterator[str]:
-    """What would be run, line by line."""
+    """Tell what would be run, line by line."""
     if isinstance(document, Rollout):
         yield from _rollout_plan(document.spec)
     else:
@@ -80,7 +80,7 @@ def _rollout_plan(spec: RolloutSpec) -> Iterator[str]:
 
 def _training_plan(spec: ExperimentSpec) -> Iterator[str]:
     options = spec.options()
-    yield f"options      {_given(spec.config) or 'all as they are by default'}"
+    yield f"options      {_options(spec.config) or 'all as they are by default'}"
     yield f"stops at     {' or '.join(_conditions(spec.stop)) or 'nothing: until it is ended'}"
     yield f"samples in   {_samplers(options)}"
     if spec.evaluation is not None:
@@ -98,21 +98,22 @@ def _search_plan(tune: Any) -> Iterator[str]:
 
 
 def trials(tune: Any) -> int:
-    """How many trials a search has: numSamples, for each point of its grids."""
+    """Count the trials of a search: numSamples, for each point of its grids."""
     count: int = tune.num_samples
     for domain in tune.space.values():
         count *= len(domain.arguments) if domain.kind == "grid_search" else 1
     return count
 
 
-def _given(config: dict[str, Any]) -> str:
+def _options(config: dict[str, Any]) -> str:
     return ", ".join(f"{name} {json.dumps(value)}" for name, value in config.items())
 
 
 def _conditions(stop: BaseModel) -> list[str]:
-    given = stop.model_dump(by_alias=True, exclude_none=True)
+    conditions = stop.model_dump(by_alias=True, exclude_none=True)
     return [
-        f"{name} >= {value:,}" if isinstance(value, int) else f"{name} >= {value:g}" for name, value in given.items()
+        f"{name} >= {value:,}" if isinstance(value, int) else f"{name} >= {value:g}"
+        for name, value in conditions.items()
     ]
 
 
@@ -134,14 +135,14 @@ def _checkpoints(spec: ExperimentSpec) -> str:
 
 
 def list_algorithms(arguments: argparse.Namespace) -> int:
-    """One line for each algorithm."""
+    """Write one line for each algorithm."""
     for name, options in sorted(OPTIONS.items()):
         sys.stdout.write(f"{name:14} {(options.__doc__ or '').strip()}\n")
     return 0
 
 
 def describe_algorithm(arguments: argparse.Namespace) -> int:
-    """Every option of an algorithm, with its type, default and meaning, its own before those that it shares."""
+    """Write every option of an algorithm, with type, default and meaning, its own before those that it shares."""
     options = for_algorithm(arguments.algorithm)
     schema = options.model_json_schema(by_alias=True)["properties"]
     sys.stdout.write(f"{arguments.algorithm}: {(options.__doc__ or '').strip()}\n")
@@ -154,16 +155,14 @@ def describe_algorithm(arguments: argparse.Namespace) -> int:
 
 
 def groups(options: type[Options]) -> Iterator[tuple[str, list[str]]]:
-    """The options by the class that introduces them, the algorithm's own first, each with that class's description."""
+    """Return headings and the options below each: the algorithm's own, those of its field groups, those of all."""
     names = {field: name for name, field in option_names(options).items()}
-    for owner in options.__mro__:
-        if not issubclass(owner, Options):
-            continue
-        inherited = {field for base in owner.__mro__[1:] if issubclass(base, Options) for field in base.model_fields}
-        own = [names[field] for field in owner.model_fields if field in names and field not in inherited]
+    for owner in (each for each in options.__mro__ if issubclass(each, Options)):
+        inherited = {field for base in owner.__bases__ if issubclass(base, Options) for field in base.model_fields}
+        own = [names[field] for field in owner.model_fields if field not in inherited]
         if own:
-            about = (owner.__doc__ or "").strip().partition("\n")[0]
-            yield "Its own options." if owner is options else about, own
+            heading = (owner.__doc__ or "").strip().partition("\n")[0]
+            yield "Its own options." if owner is options else heading, own
 
 
 def _default(options: type[Options], name: str) -> str:
@@ -173,7 +172,7 @@ def _default(options: type[Options], name: str) -> str:
 
 
 def kind(entry: dict[str, Any]) -> str:
-    """An option's type in words, with its bounds."""
+    """Tell an option's type in words, with its bounds."""
     if "enum" in entry:
         return "one of " + ", ".join(entry["enum"])
     if "anyOf" in entry:

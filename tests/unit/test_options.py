@@ -50,6 +50,21 @@ def test_a_default_changes_nothing_but_the_value() -> None:
             pass
 
 
+def test_options_answer_for_themselves() -> None:
+    shards = {run: options(num_workers=4).shards for run, options in OPTIONS.items()}
+    assert {run for run, count in shards.items() if count} == {"ApexDQN", "ApexDDPG"}
+    apex = parse_options("ApexDQN", {"replay_shards": 8, "num_workers": 3})
+    assert (apex.shards, parse_options("ApexDQN", {"replay_shards": 8}).shards) == (3, 1)
+    for run in OPTIONS:
+        for option, answer in (("cuda_graphs", "records_steps"), ("normalize_rewards", "scales_rewards")):
+            has_it = option in option_names(OPTIONS[run])
+            for value in (True, False) if has_it else ():
+                assert getattr(parse_options(run, {option: value}), answer) == value
+            assert has_it or not getattr(parse_options(run, {}), answer)
+    sac = parse_options("SAC", {"lr": 0.1, "critic_lr": 0.2})
+    assert (sac.own_lr("critic"), sac.own_lr("alpha"), sac.own_lr("policy"), sac.own_lr("")) == (0.2, None, None, None)
+
+
 def test_every_option_is_described() -> None:
     for options in OPTIONS.values():
         assert all(field.description for field in options.model_fields.values())

@@ -131,3 +131,7 @@ class Options(BaseModel):
     def scales_rewards(self) -> bool:
         """Whether rewards are divided by the running deviation of the return."""
         return False
+
+    def own_lr(self, part: str) -> float | None:
+        """Return option `<part>_lr`, the learning rate of a part of the networks; None where it is unset or absent."""
+        return dict(self).get(f"{part}_lr")

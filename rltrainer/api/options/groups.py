@@ -192,7 +192,9 @@ class QLearning(Options):
 class NoisyLayers(Options):
     """What the algorithms that can explore by noise on the weights share."""
 
-    noisy: bool = Field(False, description="Explore by learnt noise on the weights, without epsilon: arXiv 1706.10295.")
+    noisy: bool = Field(
+        False, description="Explore by learned noise on the weights, without epsilon: arXiv 1706.10295."
+    )
     noisy_sigma: Positive = Field(0.5, description="First deviation of that noise, section 3.2.")
 
 

@@ -130,9 +130,9 @@ class SACOptions(ActionCritic, Replay, TargetNetwork, CudaGraphs, defaults=CONTI
     """Soft actor-critic: Haarnoja et al. 2018, arXiv 1812.05905; discrete: Christodoulou 2019, arXiv 1910.07207."""
 
     alpha: Positive | None = Field(
-        None, description="Temperature: the weight of the policy's entropy. Unset, it is learnt, section 5."
+        None, description="Temperature: the weight of the policy's entropy. Unset, it is learned, section 5."
     )
-    initial_alpha: Positive = Field(1.0, description="First temperature where it is learnt.")
+    initial_alpha: Positive = Field(1.0, description="First temperature where it is learned.")
     alpha_lr: Rate | None = Field(None, description="Learning rate of the temperature; unset, lr.")
     target_entropy: float | None = Field(
         None,

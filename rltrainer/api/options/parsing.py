@@ -19,12 +19,12 @@ class OptionError(ValueError):
 
 
 def option_names(options: type[Options]) -> dict[str, str]:
-    """Names as a document writes them, to the names of the fields."""
+    """Map the names in a document to those of the fields."""
     return {field.alias or name: name for name, field in options.model_fields.items()}
 
 
 def for_algorithm(run: str) -> type[Options]:
-    """The options of algorithm `run`; an algorithm of one's own (`module:NAME`) may have any of the vocabulary.
+    """Return the options of algorithm `run`; an algorithm of one's own (`module:NAME`) may have any of the vocabulary.
 
     Raises OptionError for an unknown algorithm.
     """
@@ -40,7 +40,7 @@ def for_algorithm(run: str) -> type[Options]:
 
 
 def parse_options(run: str, config: dict[str, Any], where: str = "spec.config") -> Options:
-    """`config` as the checked options of algorithm `run`.
+    """Check `config`, options of algorithm `run`.
 
     Raises OptionError that names the option, where it stands, and the nearest name or the algorithm it belongs to.
     """
@@ -57,13 +57,13 @@ def parse_options(run: str, config: dict[str, Any], where: str = "spec.config") 
 
 
 def complaint(error: ValidationError, where: str, model: type[BaseModel]) -> str:
-    """All that pydantic found wrong with a `model` that stands at `where`, in one line."""
+    """Tell all problems that pydantic has with a `model` at `where`, in one line."""
     return "; ".join(describe(problem, where, model) for problem in error.errors())
 
 
 def describe(problem: Any, where: str, model: type[BaseModel]) -> str:
-    """What pydantic found wrong, in one line that begins with the field; of a field that `model` does not know, the
-    nearest name that it does."""
+    """Tell a problem of pydantic's in one line that begins with the field; of a field that `model` has not, the nearest
+    name that it has."""
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"])
     path = path.removeprefix(".") if where.endswith(" ") else path
     if problem["type"] == "extra_forbidden":
@@ -74,17 +74,17 @@ def describe(problem: Any, where: str, model: type[BaseModel]) -> str:
 
 
 def _fields(model: Any, path: Sequence[str | int]) -> list[str]:
-    """The names of the fields that a document may have at `path` of `model`, as far as can be told."""
+    """Return the names of the fields that a document may have at `path` of `model`, as far as they are known."""
     for key in path:
         if isinstance(key, str):
             fields = model.model_fields.items() if model else ()
             annotations = (field.annotation for name, field in fields if key in (name, field.alias))
-            model = next((found for each in annotations for found in _models(each)), None)
+            model = next((inner for each in annotations for inner in _models(each)), None)
     return [field.alias or name for name, field in model.model_fields.items()] if model else []
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The models that an annotation is made of."""
+    """Find the models that an annotation is made of."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for part in get_args(annotation):
@@ -99,15 +99,15 @@ def _unknown(run: str, name: str, known: dict[str, str], where: str) -> str:
 
 
 def _nearest(name: str, known: Any) -> str:
-    spoken = {
+    synonyms = {
         "learning_rate": "lr",
         "lambda_": "lambda",
         "clip_param": "clip",
         "num_sgd_iter": "epochs",
         "sgd_minibatch_size": "minibatch_size",
     }
-    if spoken.get(name) in known:
-        return f' Did you mean "{spoken[name]}"?'
+    if synonyms.get(name) in known:
+        return f' Did you mean "{synonyms[name]}"?'
     near = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=1, cutoff=0.6)
     exact = [k for k in known if near and k.lower() == near[0]]
     return f' Did you mean "{exact[0]}"?' if exact else ""
