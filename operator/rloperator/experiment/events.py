@@ -27,15 +27,15 @@ def events(view: ExperimentView, after: Manifest) -> tuple[Event, ...]:
     old, new = conditions_of(before), conditions_of(after)
     return (
         *_attempts(view, before, after),
-        *_transition(old, new, "Accepted", {"False": "Warning"}, {}),
+        *_transition(old, new, "Accepted", "False", "Warning"),
         *_cluster(old, new),
         *_training(old, new),
-        *_transition(old, new, "CheckpointSynced", {"False": "Warning"}, {"False": "CheckpointSyncFailed"}),
+        *_transition(old, new, "CheckpointSynced", "False", "Warning", "CheckpointSyncFailed"),
         *_recovered(old, new),
-        *_transition(old, new, "Suspended", {"True": "Normal"}, {"True": "Suspended"}),
+        *_transition(old, new, "Suspended", "True", "Normal", "Suspended"),
         *_resumed(old, new),
-        *_transition(old, new, "Succeeded", {"True": "Normal"}, {"True": "Succeeded"}),
-        *_transition(old, new, "Failed", {"True": "Warning"}, {"True": "Failed"}),
+        *_transition(old, new, "Succeeded", "True", "Normal", "Succeeded"),
+        *_transition(old, new, "Failed", "True", "Warning", "Failed"),
     )
 
 
@@ -53,14 +53,13 @@ def _attempts(view: ExperimentView, before: Manifest, after: Manifest) -> Iterat
 
 
 def _transition(
-    old: Conditions, new: Conditions, kind: str, types: dict[str, EventType], reasons: dict[str, str]
+    old: Conditions, new: Conditions, kind: str, status: str, event_type: EventType, reason: str = ""
 ) -> Iterator[Event]:
-    """An event where a condition takes one of the statuses in `types`, or changes its reason within it."""
+    """An event where a condition takes `status`, or another reason within it. Unless `reason` is given, it is that."""
     before, after = old.get(kind), new.get(kind)
     is_same = (before.get("status"), before.get("reason")) == (after["status"], after["reason"])
-    if not is_same and after["status"] in types:
-        reason: str = reasons.get(after["status"]) or after["reason"]
-        yield Event(reason, after["message"], types[after["status"]], _dedup_key(before, after))
+    if not is_same and after["status"] == status:
+        yield Event(reason or after["reason"], after["message"], event_type, _dedup_key(before, after))
 
 
 def _dedup_key(before: Manifest, after: Manifest) -> str:
@@ -69,11 +68,9 @@ def _dedup_key(before: Manifest, after: Manifest) -> str:
 
 
 def _cluster(old: Conditions, new: Conditions) -> Iterator[Event]:
-    after = new.get("ClusterReady")
-    if after["status"] == "True":
-        yield from _transition(old, new, "ClusterReady", {"True": "Normal"}, {"True": "ClusterReady"})
-    elif after["reason"] in (*pod_problems.REASONS, "WaitingForAdmission"):
-        yield from _transition(old, new, "ClusterReady", {"False": "Warning"}, {})
+    yield from _transition(old, new, "ClusterReady", "True", "Normal", "ClusterReady")
+    if new.get("ClusterReady")["reason"] in (*pod_problems.REASONS, "WaitingForAdmission"):
+        yield from _transition(old, new, "ClusterReady", "False", "Warning")
 
 
 def _training(old: Conditions, new: Conditions) -> Iterator[Event]:
