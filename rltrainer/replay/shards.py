@@ -7,7 +7,7 @@ import torch
 
 from rltrainer.api.options import ReplayOptions
 from rltrainer.core.fragment import Fragment
-from rltrainer.core.types import CPU, Array, Tree
+from rltrainer.core.types import CPU, Array
 from rltrainer.ops.schedules import at
 from rltrainer.replay.buffer import Replay, Transitions
 
