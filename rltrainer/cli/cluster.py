@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from rltrainer.api.base import GROUP, VERSION
+from rltrainer.api.base import GROUP, PLURAL, VERSION
 from rltrainer.api.experiment import Storage
 from rltrainer.cli.common import UsageError
 
@@ -40,7 +40,7 @@ class Cluster:
         body = self._read(
             f"RLExperiment {experiment}",
             lambda: self.custom.get_namespaced_custom_object(
-                GROUP, VERSION, self.namespace, "rlexperiments", experiment, _request_timeout=TIMEOUT
+                GROUP, VERSION, self.namespace, PLURAL["RLExperiment"], experiment, _request_timeout=TIMEOUT
             ),
         )
         uri = checkpoint_uri(body.get("status") or {}, which)

@@ -18,12 +18,10 @@ class ParameterGroups:
     vector each, its optimizer, and where the algorithm asks for one its target copy."""
 
     def __init__(self, algorithm: Algorithm, nets: nn.Module, options: Options) -> None:
-        self.nets, self.grad_clip = nets, options.grad_clip
+        self.nets, self.options, self.grad_clip = nets, options, options.grad_clip
         parts: Mapping[str, Callable[[nn.Parameter, Any], Optimizer]] = algorithm.optimizers
         self.flats = {part: FlatParameters(nets.get_submodule(part)) for part in parts}
         self.optimizers = {part: make(self.flats[part].vector, options) for part, make in parts.items()}
-        fields = dict(options)
-        self.part_lrs = {part: fields.get(f"{part}_lr") for part in parts}
         self.targets: dict[str, Any] = {part: copy.deepcopy(nets.get_submodule(part)) for part in algorithm.targets}
         self.target_flats = {
             part: FlatParameters(target.requires_grad_(False)) for part, target in self.targets.items()
@@ -32,7 +30,7 @@ class ParameterGroups:
     def set_lr(self, lr: float) -> None:
         """Set the learning rate of the next steps: `<part>_lr` where the options have one, else `lr`."""
         for part, optimizer in self.optimizers.items():
-            optimizer.lr = self.part_lrs[part] or lr
+            optimizer.lr = self.options.own_lr(part) or lr
 
     def step(self, part: str, apply_updates: bool = True) -> Tensor:
         """Clip the gradient of `part` and take one step of its optimizer. Returns the norm before clipping.

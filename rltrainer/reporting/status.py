@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from time import monotonic, sleep
 from typing import Any, Protocol
 
-from rltrainer.api.base import API_VERSION, GROUP, VERSION
+from rltrainer.api.base import API_VERSION, GROUP, PLURAL, VERSION
 from rltrainer.api.status import RolloutResults, TrainingStatus
 
 log = logging.getLogger(__name__)
@@ -52,8 +52,8 @@ class Target:
         return cls(kind, plural, field, namespace, name, os.environ.get("RLTRAINER_UID") or None)
 
 
-EXPERIMENT = ("RLExperiment", "rlexperiments", "training")
-ROLLOUT = ("RLRollout", "rlrollouts", "results")
+EXPERIMENT = ("RLExperiment", PLURAL["RLExperiment"], "training")
+ROLLOUT = ("RLRollout", PLURAL["RLRollout"], "results")
 """Kind, resource and field of status, as Target.from_environment takes them."""
 
 

@@ -17,6 +17,7 @@ from rltrainer.errors import RunError
 from rltrainer.sampling.episodes import done
 from rltrainer.sampling.worker import Worker, WorkerConfig
 from rltrainer.seeding import Role, derived_seed
+from rltrainer.waiting import LOG_INTERVAL_S
 
 log = logging.getLogger(__name__)
 
@@ -24,8 +25,6 @@ MAX_ENVS = 16
 """Environments that are stepped together, at most."""
 UNROLL_LENGTH = 32
 """Steps of each environment between two looks at which episodes have ended."""
-LOG_INTERVAL_S = 15.0
-"""Seconds between lines that say how far a long evaluation has come."""
 
 Episode = tuple[float, int]
 """Return and length."""

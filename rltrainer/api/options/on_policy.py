@@ -1,6 +1,7 @@
 """Options of the algorithms that follow the policy gradient on fresh samples."""
 
-from typing import Self
+from collections.abc import Mapping
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
@@ -43,6 +44,14 @@ class A3COptions(
     },
 ):
     """Asynchronous advantage actor-critic: Mnih et al. 2016, arXiv 1602.01783."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _exported_before(cls, config: Any) -> Any:
+        """Read what was exported when A3C had `normalize_rewards`, and took nothing but false."""
+        if isinstance(config, Mapping) and config.get("normalize_rewards") is False:
+            return {name: value for name, value in config.items() if name != "normalize_rewards"}
+        return config
 
     @model_validator(mode="after")
     def _workers_learn(self) -> Self:
