@@ -98,22 +98,22 @@ def _place_arguments(group: argparse._ArgumentGroup) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Train the documents of the command line; one that is invalid is reported to Kubernetes too."""
     try:
-        documents = jobs(arguments)
+        pending = jobs(arguments)
     except (DocumentError, OptionError) as error:
         report_invalid(str(error))
         raise
-    ray_arguments.apply(arguments, any(job.uses_ray for job in documents))
-    return run_jobs(documents, arguments)
+    ray_arguments.apply(arguments, any(job.uses_ray for job in pending))
+    return run_jobs(pending, arguments)
 
 
-def run_jobs(documents: list[Job], arguments: argparse.Namespace) -> int:
+def run_jobs(pending: list[Job], arguments: argparse.Namespace) -> int:
     """Train documents in this process, one after the other; return the first exit code that is not 0."""
     interrupt, file = Interrupt(), pid_file()
     interrupt.install()  # before the long import, and for as long as the process lives: a repeated SIGTERM does no harm
     if file:
         file.write_text(str(os.getpid()))
     try:
-        for job in documents:
+        for job in pending:
             for note in job.notes:
                 sys.stderr.write(f"note: {note}\n")
             if code := train(job, arguments, interrupt):
