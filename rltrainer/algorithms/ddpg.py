@@ -15,13 +15,13 @@ from rltrainer.core.algorithm import ActContext, Algorithm, LearnerAPI, Losses
 from rltrainer.core.optimizer import adam
 from rltrainer.execution.sharded_replay import sharded_replay
 from rltrainer.execution.synchronous import synchronous
-from rltrainer.networks.continuous import ActorAndCritic, Policy
+from rltrainer.networks.continuous import ActorAndCritic, DeterministicActor
 from rltrainer.ops.action_spaces import squashed_action_distribution
 from rltrainer.ops.exploration import gaussian, ornstein_uhlenbeck
 from rltrainer.replay.buffer import Transitions
 
 
-def explore(policy: Policy, obs: Tensor, context: ActContext) -> tuple[Tensor, dict[str, Tensor]]:
+def explore(policy: DeterministicActor, obs: Tensor, context: ActContext) -> tuple[Tensor, dict[str, Tensor]]:
     """The policy's actions with noise on them; uniform ones before `learning_starts`."""
     cfg: DDPGOptions = context.options
     mean = policy(obs)
@@ -36,7 +36,7 @@ def explore(policy: Policy, obs: Tensor, context: ActContext) -> tuple[Tensor, d
     return (mean + noise).clamp_(-1, 1), {}
 
 
-def greedy_action(policy: Policy, obs: Tensor, context: ActContext) -> Tensor:
+def greedy_action(policy: DeterministicActor, obs: Tensor, context: ActContext) -> Tensor:
     """The policy's actions."""
     a: Tensor = policy(obs)
     return a

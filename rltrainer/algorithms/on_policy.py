@@ -38,7 +38,7 @@ def initial_state(nets: ActorCritic, width: int) -> State:
 
 @torch.no_grad()
 def evaluate(nets: ActorCritic, batch: Batch, cfg: ActorCriticOptions) -> Columns:
-    """The steps of `batch` with what learning needs of them, before anything is learnt.
+    """The steps of `batch` with what learning needs of them, before anything is learned.
 
     Returns obs, a, adv (advantages), target (lambda-returns), v (values) and parameters (of the policy).
     """
@@ -61,7 +61,7 @@ def advantages(batch: Batch, v: Tensor, cfg: ActorCriticOptions) -> Tensor:
 
 
 def samples(batch: Batch, columns: Columns) -> Columns:
-    """What is known of each step of `batch`, columns [T, B, ...], as it is learnt from: see Columns."""
+    """What is known of each step of `batch`, columns [T, B, ...], as it is learned from: see Columns."""
     if batch.state:
         return {**columns, "begins": batch.begins, "valid": batch.valid, "state": batch.state}
     steps = valid_steps(batch)

@@ -23,7 +23,7 @@ Body = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Cluster:
+class ClusterClient:
     """A namespace of the cluster of the kubeconfig's current context."""
 
     context: str
@@ -99,7 +99,7 @@ class Cluster:
                 os.environ[key] = base64.b64decode(secret.data[key]).decode()
 
 
-def connect(namespace: str | None) -> Cluster:
+def connect(namespace: str | None) -> ClusterClient:
     """Connect to the cluster of the kubeconfig's current context. Raises UsageError where there is none."""
     from kubernetes import client, config  # noqa: PLC0415 - a second's import
 
@@ -112,7 +112,7 @@ def connect(namespace: str | None) -> Cluster:
     configuration.retries = False
     api = client.ApiClient(configuration)
     namespace = namespace or context["context"].get("namespace") or "default"
-    return Cluster(context["name"], namespace, client.CustomObjectsApi(api), client.CoreV1Api(api))
+    return ClusterClient(context["name"], namespace, client.CustomObjectsApi(api), client.CoreV1Api(api))
 
 
 def checkpoint_uri(status: Body, which: str) -> str | None:

@@ -125,7 +125,7 @@ class Algorithm:
     initial_state: Callable[[Any, int], State] = stateless
     """The state, all zeros, of an acting part that is to remember B environments."""
     replays: bool = False
-    """Whether samples go into a replay buffer that updates are fed from; else each is learnt from as it comes."""
+    """Whether samples go into a replay buffer that updates are fed from; else each is learned from as it comes."""
     action_distribution: Callable[[Space[Any]], ActionDistribution[Any]] = action_distribution
     """How its actions are stored and handed to environments of an action space."""
     priorities: Callable[[Any, Fragment, Any], Tensor] | None = None

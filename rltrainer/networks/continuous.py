@@ -24,7 +24,7 @@ from rltrainer.ops.action_spaces import squashed_action_distribution
 from rltrainer.ops.distributions import Categorical, SquashedGaussian, masked
 
 
-class Policy(nn.Module):
+class DeterministicActor(nn.Module):
     """A deterministic policy: observations [..., *shape] to actions [..., A] in [-1, 1], the Box's bounds.
 
     Lillicrap et al. 2016, arXiv 1509.02971, section 7. Raises RunError, permanent, unless actions are a Box of floats
@@ -157,7 +157,7 @@ class ActorAndCritic(nn.Module):
 
     def __init__(self, spaces: Spaces, options: ContinuousOptions) -> None:
         super().__init__()
-        self.policy, self.critic = Policy(spaces, options), Critic(spaces, options)
+        self.policy, self.critic = DeterministicActor(spaces, options), Critic(spaces, options)
 
 
 class SoftActorAndCritic(nn.Module):

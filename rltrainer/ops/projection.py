@@ -14,7 +14,7 @@ def project(probabilities: Tensor, r: Tensor, discount: Tensor, support: Tensor)
 
     `probabilities` [N, A] of what follows; `r` and `discount` [N], the discount 0 where the episode terminated;
     `support` [A], of two atoms or more, equally far apart. Returns probabilities [N, A]; each atom's mass goes to its
-    two neighbours by nearness, and all of it to an atom that it meets exactly.
+    two neighbors by nearness, and all of it to an atom that it meets exactly.
     """
     low, high = support[0], support[-1]
     width = (high - low) / (len(support) - 1)

@@ -6,6 +6,6 @@ a pickle.
 """
 
 from rltrainer.tune.driver import run
-from rltrainer.tune.journal import Entry, Journal
+from rltrainer.tune.journal import Journal, TrialEntry
 
-__all__ = ["Entry", "Journal", "run"]
+__all__ = ["Journal", "TrialEntry", "run"]

@@ -29,7 +29,7 @@ from rltrainer.storage import sync
 from rltrainer.storage.paths import CHECKPOINTS, LOG, RESULTS, SEARCH
 from rltrainer.storage.store import Store, open_store
 from rltrainer.tune.driver_only import DriverOnly
-from rltrainer.tune.journal import Entry, Journal, read, trial_name
+from rltrainer.tune.journal import Journal, TrialEntry, read, trial_name
 from rltrainer.tune.search import Suggestions, listed, scheduler
 from rltrainer.tune.space import checked, draw, trial_count
 from rltrainer.tune.trial import NUMBER, Plan, Trial, searched_options
@@ -60,7 +60,7 @@ class SearchResult:
 
     journal: Journal
     folder: Path
-    best: Entry | None
+    best: TrialEntry | None
 
 
 def run(
@@ -82,12 +82,12 @@ def run(
         absolute = replace(folder, path=folder.path.resolve())  # trials have other working directories
         context = RunContext.of(experiment, absolute, interrupt, attempt)
         plan = Plan(experiment, context.folder, context.uri, restore_from, tuple(export_formats))
-        search = Search(plan, context)
+        search = SearchDriver(plan, context)
         folder.mark(supervise(search, search.run))
         return SearchResult(search.journal, context.folder, search.journal.best())
 
 
-class Search:
+class SearchDriver:
     """One attempt at a search."""
 
     def __init__(self, plan: Plan, context: RunContext) -> None:
@@ -285,7 +285,7 @@ def bundles(search: Tune, options: Options) -> list[dict[str, float]]:
     ]
 
 
-def report_of(best: Entry) -> dict[str, Any]:
+def report_of(best: TrialEntry) -> dict[str, Any]:
     """Return what the report of the whole search takes over from the best trial."""
     return {
         "episode_reward_mean": best.reward,

@@ -16,7 +16,7 @@ COUNTERS = ("training_iteration", "timesteps_total", "episodes_total", "time_tot
 """How far a trial has come: under these names it reports it, and an entry has it."""
 
 
-class Entry(BaseModel):
+class TrialEntry(BaseModel):
     """One trial."""
 
     model_config = ConfigDict(extra="ignore")
@@ -53,23 +53,23 @@ class Journal(BaseModel):
 
     metric: str
     mode: Literal["max", "min"]
-    trials: list[Entry] = Field(default_factory=list)
+    trials: list[TrialEntry] = Field(default_factory=list)
 
-    def add(self, prefix: str, options: dict[str, Any]) -> Entry:
+    def add(self, prefix: str, options: dict[str, Any]) -> TrialEntry:
         """Add a trial, with the next number."""
         number = len(self.trials)
-        self.trials.append(Entry(number=number, name=trial_name(prefix, number), options=options))
+        self.trials.append(TrialEntry(number=number, name=trial_name(prefix, number), options=options))
         return self.trials[-1]
 
-    def named(self, name: str) -> Entry:
+    def named(self, name: str) -> TrialEntry:
         """Return the trial of that name."""
         return next(entry for entry in self.trials if entry.name == name)
 
-    def remaining(self) -> list[Entry]:
+    def remaining(self) -> list[TrialEntry]:
         """Return the trials that are not done."""
         return [entry for entry in self.trials if not entry.done]
 
-    def best(self) -> Entry | None:
+    def best(self) -> TrialEntry | None:
         """Return the trial that the metric puts first, by its last report."""
         rewards = [(entry.reward, entry) for entry in self.trials if entry.reward is not None]
         sign = 1 if self.mode == "max" else -1

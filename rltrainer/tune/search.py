@@ -26,7 +26,7 @@ from rltrainer.errors import RunError
 from rltrainer.reporting.rows import Row, flattened
 from rltrainer.storage.paths import RESULTS
 from rltrainer.tune.driver_only import DriverOnly
-from rltrainer.tune.journal import Entry, Journal, trial_name
+from rltrainer.tune.journal import Journal, TrialEntry, trial_name
 from rltrainer.tune.space import checked, clamped, mutations, plain, tune_domain
 from rltrainer.tune.trial import NUMBER
 
@@ -64,7 +64,7 @@ def scheduler(spec: ExperimentSpec, search: Tune, journal: Journal, folder: Path
     return made
 
 
-def _show(made: TrialScheduler, entry: Entry, folder: Path) -> None:
+def _show(made: TrialScheduler, entry: TrialEntry, folder: Path) -> None:
     """Show a scheduler the rows of a trial that is done."""
     path = folder / entry.name / RESULTS
     if entry.status != "terminated" or not path.exists():
@@ -87,12 +87,12 @@ class Suggestions(DriverOnly, Searcher):
         self.spec, self.journal, self.prefix, self.space = spec, journal, prefix, search.space.keys()
         known = [entry.options for entry in journal.trials if entry.options.keys() == search.space.keys()]
         self.inner = _searcher(search, known)
-        self.waiting: deque[Entry] = deque()
-        self.running: dict[str, Entry] = {}
+        self.waiting: deque[TrialEntry] = deque()
+        self.running: dict[str, TrialEntry] = {}
         for entry in journal.trials:
             self._repeat(entry)
 
-    def _repeat(self, entry: Entry) -> None:
+    def _repeat(self, entry: TrialEntry) -> None:
         """Have the searcher suggest again what it once did, and show it the result of a trial that is done.
 
         It has no use for trials in a space that the document no longer has.

@@ -14,7 +14,7 @@ from rltrainer.api.status import CheckpointRef
 from rltrainer.errors import RunError
 from rltrainer.runs.interrupt import Interrupt
 from rltrainer.tune.driver_only import DriverOnly
-from rltrainer.tune.journal import COUNTERS, Entry, Journal
+from rltrainer.tune.journal import COUNTERS, Journal, TrialEntry
 from rltrainer.tune.space import plain
 from rltrainer.tune.trial import searched_options
 
@@ -33,7 +33,7 @@ class Watch(DriverOnly, Callback):
         self.journal, self.record, self.interrupt, self.expected = journal, record, interrupt, expected
         self.last_recorded = monotonic()
 
-    def _entry(self, trial: TuneTrial) -> Entry:
+    def _entry(self, trial: TuneTrial) -> TrialEntry:
         return self.journal.named(str(trial))
 
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
@@ -45,7 +45,7 @@ class Watch(DriverOnly, Callback):
             log.info("%s begins, with %s", entry.name, entry.options)
         self.record()
 
-    def _take_options(self, entry: Entry, trial: TuneTrial) -> None:
+    def _take_options(self, entry: TrialEntry, trial: TuneTrial) -> None:
         """Record options that a population-based search has changed."""
         options = {name: plain(value) for name, value in searched_options(trial.config).items()}
         if options != entry.options:

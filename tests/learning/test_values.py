@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rltrainer.api.options import OPTIONS
 from rltrainer.networks import ActorCritic
-from rltrainer.networks.continuous import ActorAndCritic, DiscreteCritic, Policy, SoftActorAndCritic
+from rltrainer.networks.continuous import ActorAndCritic, DeterministicActor, DiscreteCritic, SoftActorAndCritic
 from rltrainer.networks.q_network import QNetwork
 from tests.unit.trainer.helpers import TASKS, serial, worker_config
 
@@ -61,7 +61,7 @@ def believed(nets: nn.Module, obs: Tensor) -> Tensor:
         a = nets.policy.act(obs).mode()
         every: Tensor = nets.critic(obs)
         return every.mean(0).gather(-1, a[:, None]).squeeze(-1)
-    a = nets.policy(obs) if isinstance(nets.policy, Policy) else nets.policy.act(obs).mode()
+    a = nets.policy(obs) if isinstance(nets.policy, DeterministicActor) else nets.policy.act(obs).mode()
     both: Tensor = nets.critic(obs, a)
     return both.mean(0)
 

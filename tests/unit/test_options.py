@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rltrainer.api.options import OPTIONS, OptionError, Options, option_names, parse_options
-from rltrainer.api.options.groups import Replay, TargetNetwork
+from rltrainer.api.options.groups import ReplayBuffer, TargetNetwork
 
 
 def test_an_option_means_the_same_in_every_algorithm() -> None:
@@ -33,7 +33,7 @@ def test_every_default_is_a_value_of_its_option() -> None:
 
 
 def test_a_default_changes_nothing_but_the_value() -> None:
-    class Mine(Replay, TargetNetwork, defaults={"tau": 0.5}):
+    class Mine(ReplayBuffer, TargetNetwork, defaults={"tau": 0.5}):
         pass
 
     class Yours(Mine, defaults={"n_step": 2}):
@@ -46,7 +46,7 @@ def test_a_default_changes_nothing_but_the_value() -> None:
         Yours(tau=2.0)
     with pytest.raises(TypeError, match="Wrong has no clip to give a default to"):
 
-        class Wrong(Replay, defaults={"clip": 0.1}):
+        class Wrong(ReplayBuffer, defaults={"clip": 0.1}):
             pass
 
 

@@ -5,12 +5,12 @@ union, the command line and the operator check the exact set of the algorithm na
 """
 
 from rltrainer.api.options.base import Count, Natural, Options
-from rltrainer.api.options.groups import Replay
+from rltrainer.api.options.groups import ReplayBuffer
 from rltrainer.api.options.on_policy import A2COptions, ActorCriticOptions, PPOOptions
 from rltrainer.api.options.parsing import OptionError, complaint, describe, for_algorithm, option_names, parse_options
 from rltrainer.api.options.registry import OPTIONS
 
-ReplayOptions = Replay
+ReplayOptions = ReplayBuffer
 
 __all__ = [
     "OPTIONS",
@@ -21,7 +21,7 @@ __all__ = [
     "OptionError",
     "Options",
     "PPOOptions",
-    "Replay",
+    "ReplayBuffer",
     "ReplayOptions",
     "complaint",
     "describe",

@@ -85,7 +85,7 @@ class NormalizedAdvantages(Options):
     )
 
 
-class ActorCritic(Options):
+class StateValueCritic(Options):
     """Of the policy-gradient algorithms with a critic."""
 
     lambda_: Fraction = Field(0.95, alias="lambda", description="GAE's lambda: 0 is one-step TD, 1 is the full return.")
@@ -130,7 +130,7 @@ class VTrace(Options):
 # ---- Replay --------------------------------------------------------------------------------------------------------
 
 
-class Replay(Options):
+class ReplayBuffer(Options):
     """What the algorithms that learn from a replay buffer share."""
 
     buffer_size: Count = Field(100_000, description="Environment steps that the replay buffer holds.")

@@ -14,7 +14,7 @@ from rltrainer.api.options.groups import (
     InFlight,
     NoisyLayers,
     QLearning,
-    Replay,
+    ReplayBuffer,
     ShardedReplay,
     TargetNetwork,
 )
@@ -45,7 +45,7 @@ CONTINUOUS = {
 
 
 class DQNOptions(
-    EpsilonGreedy, QLearning, NoisyLayers, Distributional, Replay, TargetNetwork, CudaGraphs, defaults=Q_LEARNING
+    EpsilonGreedy, QLearning, NoisyLayers, Distributional, ReplayBuffer, TargetNetwork, CudaGraphs, defaults=Q_LEARNING
 ):
     """Deep Q-learning and its six extensions: Mnih et al. 2015, doi 10.1038/nature14236; arXiv 1710.02298."""
 
@@ -55,7 +55,7 @@ class RainbowOptions(
     QLearning,
     NoisyLayers,
     Distributional,
-    Replay,
+    ReplayBuffer,
     TargetNetwork,
     CudaGraphs,
     defaults={**Q_LEARNING, **RAINBOW},
@@ -64,12 +64,12 @@ class RainbowOptions(
 
 
 class ParametricDQNOptions(
-    EpsilonGreedy, QLearning, NoisyLayers, Distributional, Replay, TargetNetwork, CudaGraphs, defaults=Q_LEARNING
+    EpsilonGreedy, QLearning, NoisyLayers, Distributional, ReplayBuffer, TargetNetwork, CudaGraphs, defaults=Q_LEARNING
 ):
     """DQN over actions that the observation describes: `action_mask` and `avail_actions`."""
 
 
-class QRDQNOptions(EpsilonGreedy, QLearning, NoisyLayers, Replay, TargetNetwork, CudaGraphs, defaults=Q_LEARNING):
+class QRDQNOptions(EpsilonGreedy, QLearning, NoisyLayers, ReplayBuffer, TargetNetwork, CudaGraphs, defaults=Q_LEARNING):
     """Quantile regression DQN: Dabney et al. 2017, arXiv 1710.10044."""
 
     num_quantiles: Annotated[int, Field(ge=1, le=1001)] = Field(
@@ -83,7 +83,7 @@ class ApexDQNOptions(
     QLearning,
     NoisyLayers,
     Distributional,
-    Replay,
+    ReplayBuffer,
     TargetNetwork,
     CudaGraphs,
     defaults={**Q_LEARNING, "prioritized": True, "dueling": True, "n_step": 3, "rollout_fragment_length": 16},
@@ -97,7 +97,7 @@ class ApexDQNOptions(
 
 
 class DDPGOptions(
-    DeterministicPolicy, ActionCritic, Replay, TargetNetwork, CudaGraphs, defaults={**CONTINUOUS, "twin_q": False}
+    DeterministicPolicy, ActionCritic, ReplayBuffer, TargetNetwork, CudaGraphs, defaults={**CONTINUOUS, "twin_q": False}
 ):
     """Deep deterministic policy gradient: Lillicrap et al. 2016, arXiv 1509.02971."""
 
@@ -105,7 +105,7 @@ class DDPGOptions(
 class TD3Options(
     DeterministicPolicy,
     ActionCritic,
-    Replay,
+    ReplayBuffer,
     TargetNetwork,
     CudaGraphs,
     defaults={**CONTINUOUS, "policy_delay": 2, "target_noise": 0.2},
@@ -118,7 +118,7 @@ class ApexDDPGOptions(
     InFlight,
     DeterministicPolicy,
     ActionCritic,
-    Replay,
+    ReplayBuffer,
     TargetNetwork,
     CudaGraphs,
     defaults={**CONTINUOUS, "twin_q": False, "prioritized": True, "n_step": 3, "rollout_fragment_length": 16},
@@ -126,7 +126,7 @@ class ApexDDPGOptions(
     """DDPG with distributed prioritized replay: Horgan et al. 2018, arXiv 1803.00933."""
 
 
-class SACOptions(ActionCritic, Replay, TargetNetwork, CudaGraphs, defaults=CONTINUOUS):
+class SACOptions(ActionCritic, ReplayBuffer, TargetNetwork, CudaGraphs, defaults=CONTINUOUS):
     """Soft actor-critic: Haarnoja et al. 2018, arXiv 1812.05905; discrete: Christodoulou 2019, arXiv 1910.07207."""
 
     alpha: Positive | None = Field(

@@ -7,13 +7,13 @@ from pydantic import Field, model_validator
 
 from rltrainer.api.options.base import Positive, Schedule
 from rltrainer.api.options.groups import (
-    ActorCritic,
     ClippedSurrogate,
     CudaGraphs,
     EntropyBonus,
     InFlight,
     NormalizedAdvantages,
     NormalizedRewards,
+    StateValueCritic,
     TargetNetwork,
     VTrace,
 )
@@ -24,7 +24,7 @@ class PGOptions(NormalizedAdvantages, EntropyBonus, NormalizedRewards, defaults=
 
 
 class A2COptions(
-    ActorCritic,
+    StateValueCritic,
     EntropyBonus,
     NormalizedRewards,
     defaults={"lr": 7e-4, "lambda_": 1.0, "grad_clip": 0.5, "rollout_fragment_length": 16},
@@ -33,7 +33,7 @@ class A2COptions(
 
 
 class A3COptions(
-    ActorCritic,
+    StateValueCritic,
     EntropyBonus,
     defaults={
         "lr": 7e-4,
@@ -63,7 +63,7 @@ class A3COptions(
 class PPOOptions(
     ClippedSurrogate,
     NormalizedAdvantages,
-    ActorCritic,
+    StateValueCritic,
     EntropyBonus,
     NormalizedRewards,
     CudaGraphs,
@@ -86,7 +86,7 @@ class PPOOptions(
 class IMPALAOptions(
     VTrace,
     InFlight,
-    ActorCritic,
+    StateValueCritic,
     EntropyBonus,
     NormalizedRewards,
     defaults={
@@ -107,7 +107,7 @@ class APPOOptions(
     VTrace,
     TargetNetwork,
     InFlight,
-    ActorCritic,
+    StateValueCritic,
     EntropyBonus,
     NormalizedRewards,
     CudaGraphs,

@@ -21,8 +21,8 @@ from rltrainer.networks.continuous import (
     ActorAndCritic,
     CategoricalPolicy,
     Critic,
+    DeterministicActor,
     DiscreteCritic,
-    Policy,
     SoftActorAndCritic,
     SoftPolicy,
     Temperature,
@@ -322,7 +322,7 @@ SMALL: dict[str, Any] = {"hiddens": [16, 16]}
 
 
 def test_a_policy_is_the_tanh_of_its_layers() -> None:
-    policy, obs = Policy(REACH, TD3Options(**SMALL)), torch.randn(3, 7, 4, generator=generator())
+    policy, obs = DeterministicActor(REACH, TD3Options(**SMALL)), torch.randn(3, 7, 4, generator=generator())
     linears = [layer for layer in policy.modules() if isinstance(layer, nn.Linear)]
     x = obs
     for layer in linears[:-1]:
@@ -429,7 +429,7 @@ Make = Callable[[], ActorAndCritic]
 @pytest.mark.parametrize(
     ("make", "parts"),
     [
-        (lambda: ActorAndCritic(REACH, TD3Options(**SMALL)), {"policy": Policy, "critic": Critic}),
+        (lambda: ActorAndCritic(REACH, TD3Options(**SMALL)), {"policy": DeterministicActor, "critic": Critic}),
         (
             lambda: SoftActorAndCritic(REACH, SACOptions(**SMALL)),
             {"policy": SoftPolicy, "critic": Critic, "alpha": Temperature},
@@ -466,7 +466,7 @@ def test_images_are_seen_by_policy_and_critic() -> None:
         spaces.Box(0, 5, (2,), np.int64),
     ],
 )
-@pytest.mark.parametrize("network", [Policy, SoftPolicy, Critic])
+@pytest.mark.parametrize("network", [DeterministicActor, SoftPolicy, Critic])
 def test_actions_without_finite_bounds_are_refused(network: Any, actions: Space[Any]) -> None:
     with pytest.raises(RunError, match="a Box of floats with finite bounds") as caught:
         network(Spaces(REACH.observations, actions), SACOptions(**SMALL))

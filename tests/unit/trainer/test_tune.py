@@ -16,7 +16,7 @@ from rltrainer.api.tune import INTEGERS
 from rltrainer.errors import RunError
 from rltrainer.tune import journal as journals
 from rltrainer.tune.driver import bundles
-from rltrainer.tune.journal import Entry, Journal
+from rltrainer.tune.journal import Journal, TrialEntry
 from rltrainer.tune.search import PastTrial, Suggestions, scheduler
 from rltrainer.tune.space import checked, clamped, draw, trial_count
 from tests.unit.trainer.helpers import TASKS, TOYS, experiment, quick
@@ -183,7 +183,7 @@ def cluster() -> Iterator[None]:
     ray.shutdown()
 
 
-def rows(entry: Entry, folder: Path) -> list[dict[str, Any]]:
+def rows(entry: TrialEntry, folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / entry.name / "result.json").read_text().splitlines()]
 
 
