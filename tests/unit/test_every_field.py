@@ -348,6 +348,41 @@ def test_the_tables_have_every_field() -> None:
     assert DOMAINS.keys() == set(KINDS)
 
 
+APART = ("restoreFrom.uri", "stop.evaluation/", "tune.space.", "tune.scheduler.", "tune.search.")
+"""Beginnings of fields that exclude each other, or need what is set elsewhere: of these a document has one."""
+
+
+def test_a_document_with_every_field_set_renders() -> None:
+    """All at once: the operator makes an attempt of it, and finds nothing in it that it does not know."""
+    spec: Spec = merged(EXPERIMENT, merged(POOL, STORED))
+    for path, row in EXPERIMENT_ROWS.items():
+        if not path.startswith(APART):
+            spec = changed(spec, path, row.value)
+    spec["env"], spec["run"], spec["suspend"] = "CartPole-v1", "PPO", False
+    spec["config"] |= {"num_gpus": 1}
+    spec["tune"] |= {"space": {"lr": {"uniform": [0.1, 0.2]}}, "maxConcurrentTrials": 2, "maxFailures": 1}
+    spec["cluster"]["workers"][0] |= {"gpus": 1}
+    read = ExperimentSpec.model_validate(spec)
+    assert [path for path in fields(ExperimentSpec) if not path.startswith(APART) and not is_set(read, path)] == []
+    manifests, status = json.loads(operator(spec))
+    assert [manifest["kind"] for manifest in manifests][-1] == "RayJob", status
+
+
+def is_set(model: Any, path: str) -> bool:
+    """Whether a document says something of the field at `path`."""
+    for key in path.replace("*", "lr").split("."):
+        if isinstance(model, list):
+            model = model[int(key)]
+        elif isinstance(model, dict):
+            model = model.get(key)
+        else:
+            names = {field.alias or name: name for name, field in type(model).model_fields.items()}
+            if names[key] not in model.model_fields_set:
+                return False
+            model = getattr(model, names[key])
+    return True
+
+
 @pytest.mark.parametrize(("path", "file"), ELSEWHERE.items())
 def test_fields_of_other_tests_are_set_there(path: str, file: str) -> None:
     text = (HERE / file).read_text()
