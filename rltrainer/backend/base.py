@@ -1,5 +1,6 @@
 """What every backend is, and the pieces that each is built of."""
 
+import copy
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -66,7 +67,7 @@ def start_worker(
     if state is None or state["envs"] is None or len(state["obs"]) != worker_config.options.num_envs_per_worker:
         return Worker(worker_config, index, generation, device)
     worker = Worker(worker_config, index, device=device)
-    worker.load(state)
+    worker.load(copy.deepcopy(state))  # its own from now on: arrays that come through Ray are read-only
     return worker
 
 

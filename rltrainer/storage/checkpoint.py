@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rltrainer.core.types import Tree
+from rltrainer.storage.paths import FileName
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ class Manifest(BaseModel):
     timesteps_total: int = Field(ge=0)
     metrics: dict[str, float | None] = Field(default_factory=dict)
     """What checkpoints are ranked by."""
-    files: dict[str, FileEntry]
+    files: dict[FileName, FileEntry]
 
     @property
     def name(self) -> str:
@@ -177,7 +178,9 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
-        raise CorruptCheckpointError(f"{where}/{MANIFEST} is not valid ({error.error_count()} errors)") from error
+        paths = [str(problem["loc"][1]) for problem in error.errors() if problem["loc"][-1:] == ("[key]",)]
+        why = f"names {paths[0]!r}, which is no name of a file" if paths else f"has {error.error_count()} errors"
+        raise CorruptCheckpointError(f"{where}/{MANIFEST} is not valid: it {why}") from error
     if manifest.format != FORMAT:
         raise CorruptCheckpointError(
             f"{where}/{MANIFEST} is of format {manifest.format}, and this rltrainer reads format {FORMAT}"

@@ -8,7 +8,7 @@ from rltrainer.api.experiment import Checkpoint, Storage
 from rltrainer.errors import RunError
 from rltrainer.storage import restore
 from rltrainer.storage.checkpoint import MANIFEST, CorruptCheckpointError
-from rltrainer.storage.paths import PARAMS, SEARCH
+from rltrainer.storage.paths import PARAMS, SEARCH, is_file_name
 from rltrainer.storage.store import Store, open_store
 
 WHICH = ("best", "latest")
@@ -39,6 +39,9 @@ def _resolve(uri: str, storage: Storage | None, which: str) -> tuple[Store, str]
         return store, which
     if not search.get("best"):
         raise RunError("CheckpointNotFound", f"no trial of the search in {uri} is the best yet", permanent=True)
+    if not is_file_name(search["best"]):
+        message = f"{uri}/{SEARCH} is not valid: its best trial, {search['best']!r}, is no name of a folder"
+        raise RunError("CheckpointNotFound", message, permanent=True)
     return open_store(f"{uri}/{search['best']}", storage), which
 
 

@@ -3,8 +3,15 @@
 import os
 import posixpath
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from rltrainer.api.base import Metadata
+
+FileName = Annotated[str, Field(pattern=r"^[^./\\\x00][^/\\\x00]*$", max_length=255)]
+"""The name of a file or a folder, and never a path. Names that are read from storage are of this type, for whoever may
+write there could name any file of this machine."""
 
 LOCAL_DIR = "~/rltrainer_results"
 """Where runs are kept on this machine, where nothing else is said."""
@@ -15,6 +22,15 @@ SEARCH = "search.json"
 EXPORTS = "export"
 PARAMS = "params.json"
 LOG = "train.log"
+
+
+def is_file_name(name: object) -> bool:
+    """Return whether `name` is a FileName."""
+    try:
+        TypeAdapter(FileName).validate_python(name, strict=True)
+    except ValidationError:
+        return False
+    return True
 
 
 def run_uri(storage_uri: str, metadata: Metadata) -> str:

@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from rltrainer.api.options import complaint
 from rltrainer.api.status import BestTrial, CheckpointRef, TrialCounts
+from rltrainer.errors import RunError
 from rltrainer.storage.checkpoint import sync_to_disk
-from rltrainer.storage.paths import SEARCH
+from rltrainer.storage.paths import SEARCH, FileName
 
 Status = Literal["pending", "running", "terminated", "failed"]
 DONE = ("terminated", "failed")
@@ -22,7 +24,7 @@ class TrialEntry(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     number: int
-    name: str
+    name: FileName
     """Its folder's too."""
     options: dict[str, Any]
     """Those searched over; a population-based search changes them."""
@@ -102,11 +104,15 @@ class Journal(BaseModel):
 
 
 def read(path: Path) -> Journal | None:
-    """Read the journal at `path`, if there is one."""
+    """Read the journal at `path`, if there is one. Raises RunError, permanent, where it is none, or names a trial by
+    anything but a name of a folder."""
     try:
         return Journal.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
+    except ValidationError as error:
+        message = f"{complaint(error, f'{path}: ', Journal)}. Move it aside to begin the search anew"
+        raise RunError("SearchUnreadable", message, permanent=True) from None
 
 
 def trial_name(prefix: str, number: int) -> str:

@@ -11,7 +11,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from rltrainer.errors import RunError
 from rltrainer.storage import checkpoint as ckpt
+from rltrainer.storage import locate
 from rltrainer.storage.checkpoint import CorruptCheckpointError, FileEntry, Manifest
 
 TREE = {
@@ -46,6 +48,44 @@ def test_a_checkpoint_holds_no_pickle(tmp_path: Path) -> None:
     assert names == {*FILES, "manifest.json"}
     for name in names:
         assert not (tmp_path / "checkpoint_000010" / name).read_bytes().startswith((b"\x80", b"PK"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../x", "/etc/x", "a/b", "..", ".", "", ".bashrc", "a\\b", "a\x00b", "x" * 256, "../checkpoint_1/x", "~/../x/y"],
+)
+def test_a_manifest_that_names_a_path_is_refused_before_anything_is_read(tmp_path: Path, name: str) -> None:
+    manifest = json.loads((write(tmp_path) / "manifest.json").read_text())
+    manifest["files"][name] = manifest["files"]["state.json"]
+    (tmp_path / "checkpoint_000010" / "manifest.json").write_text(json.dumps(manifest))
+    for look in (ckpt.read, ckpt.verify, ckpt.read_policy, ckpt.manifest_of):
+        with pytest.raises(CorruptCheckpointError, match=r"manifest.json is not valid: it names .*no name of a file"):
+            look(tmp_path / "checkpoint_000010")
+
+
+@pytest.mark.parametrize("name", ["../x", "/x", "a/b"])
+def test_a_published_checkpoint_writes_nothing_outside_its_folder(tmp_path: Path, name: str) -> None:
+    """Fetched as rollout, evaluate, export and restoreFrom fetch: what is named outside stays away."""
+    folder = write(tmp_path / "published" / "checkpoints")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"][name] = manifest["files"]["state.json"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    place = folder / name.lstrip("/")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(folder / "state.json", place)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(RunError, match=r"no name of a file|no checkpoint"):
+        locate.fetch(str(folder), tmp_path / "here" / "fetched")
+    new = set(tmp_path.rglob("*")) - set(before)
+    assert {path.relative_to(tmp_path).parts[0] for path in new} <= {"here"}
+    assert not any(path.name == Path(name).name for path in new)
+
+
+@pytest.mark.parametrize("best", ["../../other", "/other", "..", 3])
+def test_a_search_that_names_a_path_as_its_best_trial_is_refused(tmp_path: Path, best: object) -> None:
+    (tmp_path / "search.json").write_text(json.dumps({"best": best, "metric": "", "mode": "max", "trials": []}))
+    with pytest.raises(RunError, match=r"search.json is not valid: its best trial, .*, is no name of a folder"):
+        locate.fetch(str(tmp_path), tmp_path / "fetched")
 
 
 @pytest.mark.parametrize("name", [*FILES, "manifest.json"])

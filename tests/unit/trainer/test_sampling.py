@@ -10,6 +10,7 @@ import torch
 
 from rltrainer.algorithms.on_policy import evaluate
 from rltrainer.api.options import PPOOptions
+from rltrainer.backend.base import start_worker
 from rltrainer.core.fragment import Fragment, collate
 from rltrainer.core.types import EpisodeReport
 from rltrainer.envs.source import EnvSource
@@ -246,3 +247,28 @@ def test_a_worker_goes_on_where_one_of_the_other_way_was_saved(before: str, afte
         for worker in (saved, restored):
             worker.envs.close()
     assert np.array_equal(continued[0].obs, continued[1].obs)
+
+
+def frozen(state: Any) -> Any:
+    """A worker's state as it comes through Ray's object store, whose arrays are read-only."""
+    if isinstance(state, dict):
+        return {name: frozen(value) for name, value in state.items()}
+    if isinstance(state, np.ndarray):
+        state = state.copy()
+        state.flags.writeable = False
+    return state
+
+
+@pytest.mark.parametrize(("env", "config"), [("CartPole-v1", {"normalize_rewards": True}), (TOYS + "Drift", {})])
+def test_a_worker_goes_on_from_a_state_that_is_read_only_and_leaves_it_as_it_is(env: str, config: Any) -> None:
+    """What it works on in place, and what its environments do, are copies."""
+    plan = worker_config(env, **config)
+    straight, weights = Worker(plan, 0), learner(plan).weights(0)
+    straight.sample(weights)
+    state = copy.deepcopy(straight.state())
+    expected, _ = straight.sample(weights)
+    again = start_worker(plan, 0, frozen(state), 0)
+    assert np.array_equal(again.sample(weights)[0].obs, expected.obs)
+    kept = copy.deepcopy(state)
+    start_worker(plan, 0, state, 0).sample(weights)
+    np.testing.assert_equal(state["envs"], kept["envs"])

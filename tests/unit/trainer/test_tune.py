@@ -68,6 +68,14 @@ def test_every_domain_draws_within_its_bounds(kind: str) -> None:
         assert max(values) < high, "high itself is not drawn"
 
 
+@pytest.mark.parametrize("name", ["../PPO_00000", "/PPO_00000", "a/b"])
+def test_a_journal_that_names_a_trial_by_a_path_is_refused(tmp_path: Path, name: str) -> None:
+    trial = {"number": 0, "name": name, "options": {}, "status": "terminated"}
+    (tmp_path / "search.json").write_text(json.dumps({"metric": "", "mode": "max", "trials": [trial]}))
+    with pytest.raises(RunError, match=r"search.json: trials\[0\].name: .*Move it aside"):
+        journals.read(tmp_path / "search.json")
+
+
 def test_a_grid_is_walked_through_and_the_rest_is_drawn_anew_each_time() -> None:
     space = {"gamma": {"grid_search": [0.9, 0.99]}, "epochs": {"grid_search": [1, 2, 3]}, **LR}
     given = searched(space, numSamples=2)

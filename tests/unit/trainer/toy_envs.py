@@ -106,6 +106,28 @@ class Countdown(gymnasium.Env[Any, Any]):
         return obs, 1.0, ended and self.end == "terminated", ended and self.end == "truncated", {}
 
 
+class Drift(gymnasium.Env[Any, Any]):
+    """Works on its state in place, and takes part in checkpoints."""
+
+    observation_space = spaces.Box(-9, 9, (2,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.x = self.np_random.random(2).astype(np.float32)
+        return self.x.copy(), {}
+
+    def step(self, action: Any) -> Step:
+        self.x += 0.1 * (2 * action - 1)
+        return self.x.copy(), 1.0, bool(np.abs(self.x).max() > 3), False, {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"x": self.x, "rng": self.np_random.bit_generator.state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.x, self.np_random.bit_generator.state = state["x"], state["rng"]
+
+
 class Faulty(Countdown):
     """Does something wrong in step `at`: raises, shows NaN, pays infinity, or shows another shape."""
 
