@@ -19,7 +19,7 @@ from rltrainer.api.tune import Tune
 class Stop(BaseModel):
     """When to stop: the first condition reached ends the run. Without any, it runs until it is suspended or deleted."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     episode_reward_mean: float | None = Field(None, description="Mean return of the last 100 episodes, at least this.")
     evaluation_reward_mean: float | None = Field(

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from rltrainer.api.experiment import Stop
 from rltrainer.reporting.rows import Row, flattened
+from rltrainer.storage.files import write_whole
 from rltrainer.storage.paths import LOG, PARAMS, RESULTS, TABLE
 
 log = logging.getLogger(__name__)
@@ -34,9 +35,7 @@ def keep_until(folder: Path, iteration: int) -> None:
     if not path.exists():
         return
     rows = [line for line in path.read_text().splitlines() if _iteration(line) <= iteration]
-    part = path.with_suffix(".part")
-    part.write_text("".join(row + "\n" for row in rows))
-    part.rename(path)
+    write_whole(path, "".join(row + "\n" for row in rows))
 
 
 def _iteration(line: str) -> float:
@@ -48,9 +47,7 @@ def _iteration(line: str) -> float:
 
 def write_params(folder: Path, params: dict[str, Any]) -> None:
     """Write params.json: the document as it was run, with every option and the seed."""
-    part = folder / (PARAMS + ".part")
-    part.write_text(json.dumps(params, indent=1) + "\n")
-    part.rename(folder / PARAMS)
+    write_whole(folder / PARAMS, json.dumps(params, indent=1) + "\n")
 
 
 class Results:

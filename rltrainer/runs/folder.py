@@ -12,6 +12,7 @@ from rltrainer.api.documents import Experiment
 from rltrainer.errors import RunError
 from rltrainer.reporting import results
 from rltrainer.runs.interrupt import Interrupt
+from rltrainer.storage.files import write_whole
 
 MARK = "run.json"
 """What tells a run's folder from another's: its uid, and how it ended."""
@@ -27,7 +28,7 @@ class RunFolder:
     def mark(self, stopped_by: str | None = None) -> None:
         """Note whose folder it is, and how the run in it ended."""
         end = {"stopped_by": stopped_by} if stopped_by else {}
-        (self.path / MARK).write_text(json.dumps({"uid": self.uid} | end))
+        write_whole(self.path / MARK, json.dumps({"uid": self.uid} | end))
 
 
 def claim_folder(

@@ -8,7 +8,6 @@ manifest is no checkpoint.
 import hashlib
 import json
 import logging
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rltrainer.core.types import Tree
+from rltrainer.storage.files import sync_to_disk
 from rltrainer.storage.paths import FileName
 
 log = logging.getLogger(__name__)
@@ -90,15 +90,6 @@ def install(building: Path, target: Path) -> None:
         shutil.rmtree(target)
     building.rename(target)
     sync_to_disk(target.parent)
-
-
-def sync_to_disk(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _write_parts(folder: Path, tree: Tree) -> list[str]:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rltrainer.api.options import complaint
 from rltrainer.api.status import BestTrial, CheckpointRef, TrialCounts
 from rltrainer.errors import RunError
-from rltrainer.storage.checkpoint import sync_to_disk
+from rltrainer.storage.files import write_whole
 from rltrainer.storage.paths import SEARCH, FileName
 
 Status = Literal["pending", "running", "terminated", "failed"]
@@ -96,11 +96,8 @@ class Journal(BaseModel):
         """Write search.json, whole or not at all."""
         content = self.model_dump(mode="json", exclude_none=True)
         best = self.best()
-        part, path = folder / (SEARCH + ".part"), folder / SEARCH
-        part.write_text(json.dumps({"best": best.name if best else None, **content}, indent=1) + "\n")
-        sync_to_disk(part)
-        part.rename(path)
-        return path
+        write_whole(folder / SEARCH, json.dumps({"best": best.name if best else None, **content}, indent=1) + "\n")
+        return folder / SEARCH
 
 
 def read(path: Path) -> Journal | None:

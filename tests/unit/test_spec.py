@@ -38,6 +38,12 @@ def test_what_kubernetes_adds_is_accepted() -> None:
     [
         ({"run": "PPOO"}, 'unknown algorithm "PPOO". Did you mean "PPO"?'),
         ({"stop": {"reward": 1}}, "spec.stop.reward"),
+        (
+            {"stop": {"episode_reward_mean": float("nan")}},
+            "spec.stop.episode_reward_mean: Input should be a finite number",
+        ),
+        ({"stop": {"time_total_s": float("inf")}}, "spec.stop.time_total_s: Input should be a finite number"),
+        ({"stop": {"evaluation/episode_reward_mean": -float("inf")}, "evaluation": {}}, "should be a finite number"),
         ({"config": {"learning_rate": 1}}, 'Did you mean "lr"?'),
         ({"storage": {"uri": "bucket"}}, "spec.storage.uri"),
         ({"cluster": {"head": {"memory": "4 GB"}}}, "spec.cluster.head.memory"),
