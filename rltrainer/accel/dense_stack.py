@@ -133,6 +133,9 @@ class CompiledLayer(NamedTuple):
     weight_gradient: Tensor
     bias_gradient: Tensor
     """[..., 1, outputs]"""
+    weight_id: int
+    bias_id: int
+    """Of the parameters, by `id`: a layer may be frozen, or only half of it."""
     activation: Activation | None
 
 
@@ -158,7 +161,8 @@ def _compiled_layer(layer: nn.Linear | BatchedLinear, activation: Activation | N
         weight_gradient, bias_gradient = weight_gradient[:count], bias_gradient[:count]
     else:  # PyTorch has these as [outputs, inputs]
         weight, weight_gradient, bias_gradient = weight.t(), weight_gradient.t(), bias_gradient[None]
-    return CompiledLayer(weight, weight.mT, bias, weight_gradient, bias_gradient, activation)
+    ids = id(layer.weight), id(layer.bias)
+    return CompiledLayer(weight, weight.mT, bias, weight_gradient, bias_gradient, *ids, activation)
 
 
 class DenseOp:
@@ -184,7 +188,6 @@ class DenseOp:
     def back(self, tape: tape.Tape, gradient: Tensor, parameter_ids: tape.ParameterIds) -> None:
         """Add to the gradients of the layers, where requested, and to that of the source."""
         stack, read, further = self.stack, self.read, self.source.requires_grad
-        learns = id(stack.first) in parameter_ids
         if gradient.shape != read[-1].shape:
             gradient = gradient.reshape(read[-1].shape)
         ones = gradient.new_ones(*gradient.shape[:-2], 1, gradient.shape[-2])  # a sum of rows, quicker than by `sum`
@@ -192,8 +195,9 @@ class DenseOp:
             layer = stack.layers[i]
             if layer.activation is not None:
                 gradient = layer.activation.back(gradient, read[i + 1])
-            if learns:
+            if layer.weight_id in parameter_ids:
                 stack.gather(layer.weight_gradient, read[i].mT, gradient)
+            if layer.bias_id in parameter_ids:
                 stack.gather(layer.bias_gradient, ones, gradient)
             if i or further:
                 gradient = stack.product(gradient, layer.transposed)

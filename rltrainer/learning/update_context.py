@@ -99,7 +99,7 @@ class UpdateContext:
         """Fill the gradient of `part` from those of the networks' outputs; None is that of a loss, 1."""
         flat = self.groups.flats[part]
         flat.gradient.zero_()
-        self.tape.backward(outputs, gradients, flat.parameters, flat.parameter_ids)
+        self.tape.backward(outputs, gradients, flat.trainable, flat.trainable_ids)
         if self.peers is not None:
             self.peers.average(flat.gradient, self.loss_weight)
 

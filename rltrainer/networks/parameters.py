@@ -31,7 +31,9 @@ class FlatParameters:
             parameter.data = self.vector.data[begin:end].view_as(parameter)
             parameter.grad = self.gradient[begin:end].view_as(parameter)
             begin = end
-        self.parameter_ids = frozenset(map(id, self.parameters))
+        self.trainable = [parameter for parameter in self.parameters if parameter.requires_grad]
+        """Those that learn. The gradients of all others stay 0, so that no step moves them."""
+        self.trainable_ids = frozenset(map(id, self.trainable))
         self.buffers = dict(module.named_buffers())
 
 

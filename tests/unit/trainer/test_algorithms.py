@@ -15,7 +15,7 @@ from rltrainer.api.options import OPTIONS, PPOOptions
 from rltrainer.backend.serial import SerialBackend
 from rltrainer.errors import RunError
 from rltrainer.runs import train
-from tests.unit.trainer.helpers import equal, experiment, nothing, quick, serial, small, worker_config
+from tests.unit.trainer.helpers import TOYS, equal, experiment, nothing, quick, serial, small, worker_config
 
 SEEN: list[dict[str, Any]] = []
 
@@ -149,3 +149,41 @@ def test_numbers_that_are_none_end_the_run_in_words() -> None:
     with pytest.raises(RunError, match=r"training diverged: .* A smaller lr") as caught:
         backend.update_from_fragments(fragments, 0)
     assert caught.value.reason == "Diverged"
+
+
+FROZEN = [
+    ("PPO", "CartPole-v1", "policy_body", {}),
+    ("PPO", "CartPole-v1", "value_body.0.bias", {}),
+    ("PPO", "CartPole-v1", "policy_body.0", {"vf_share_layers": True}),
+    ("PPO", TOYS + "IdentityImage", "encoder", {}),
+    ("PPO", "CartPole-v1", "memory", {"recurrent": "lstm"}),
+    ("A2C", "Pendulum-v1", "policy_head.log_std", {}),
+    ("DQN", "CartPole-v1", "body", {"hiddens": [16, 16]}),
+    ("DQN", "CartPole-v1", "value", {"dueling": True}),
+    ("Rainbow", "CartPole-v1", "advantage", {"num_atoms": 5}),
+    ("SAC", "Pendulum-v1", "policy.layers.0", {}),
+    ("TD3", "Pendulum-v1", "critic.layers.0", {}),
+]
+
+
+@pytest.mark.parametrize(("run", "env", "part", "config"), FROZEN)
+def test_frozen_parameters_stay_and_all_others_learn(run: str, env: str, part: str, config: dict[str, Any]) -> None:
+    """As autograd has it: what requires no gradient gets none, a layer, half of one, a cell or a whole encoder."""
+    plan = worker_config(env, run, **small(run, **config))
+    build = plan.algorithm.nets
+
+    def frozen(spaces: Any, options: Any) -> torch.nn.Module:
+        nets = build(spaces, options)
+        for name, parameter in nets.named_parameters():
+            parameter.requires_grad_(not name.startswith(part))
+        return nets
+
+    plan = dataclasses.replace(plan, algorithm=dataclasses.replace(plan.algorithm, nets=frozen))
+    backend, iterations = serial(plan)
+    parameters = dict(backend.learner.context.nets.named_parameters())
+    before = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+    for _ in range(12):
+        next(iterations)
+    moved = {name for name, parameter in parameters.items() if not torch.equal(parameter, before[name])}
+    assert [name for name in before if name.startswith(part)]
+    assert moved == {name for name in before if not name.startswith(part)}

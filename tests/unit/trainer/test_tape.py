@@ -30,7 +30,7 @@ def gradients(net: nn.Module, loss: Callable[[], Tensor], parts: Sequence[str], 
     with tape.recording() if taped else nullcontext():
         found = loss()
         assert bool(tape.entries) == taped
-        tape.backward([found], [None], flat.parameters, flat.parameter_ids)
+        tape.backward([found], [None], flat.trainable, flat.trainable_ids)
     assert not any(other.gradient.any() for other in others)
     return flat.gradient
 
@@ -122,7 +122,7 @@ def test_what_another_loss_is_for_stays_recorded() -> None:
     with tape.recording():
         losses = first(x).square().sum(), second(x).square().sum()
         for loss, flat in zip(losses, flats, strict=True):
-            tape.backward([loss], [None], flat.parameters, flat.parameter_ids)
+            tape.backward([loss], [None], flat.trainable, flat.trainable_ids)
         assert not tape.entries
     assert all(flat.gradient.abs().max() > 0 for flat in flats)
 
@@ -134,7 +134,7 @@ def test_known_gradients_of_outputs() -> None:
         flat.gradient.zero_()
         with tape.recording() if taped else nullcontext():
             y = net(x)
-            tape.backward([y, y.exp()], [by_y, by_y], flat.parameters, flat.parameter_ids)
+            tape.backward([y, y.exp()], [by_y, by_y], flat.trainable, flat.trainable_ids)
         found.append(flat.gradient.clone())
     torch.testing.assert_close(*found)
 
@@ -143,7 +143,7 @@ def test_a_copy_has_its_own_parameters() -> None:
     net, x = dense(3, [4], "tanh", 2), drawn(N, 3)
     flat, tape = FlatParameters(net), Tape()
     with tape.recording():
-        tape.backward([net(x).sum()], [None], flat.parameters, flat.parameter_ids)
+        tape.backward([net(x).sum()], [None], flat.trainable, flat.trainable_ids)
     before, other = flat.gradient.clone(), copy.deepcopy(net)
     with torch.no_grad():
         for p in other.parameters():
@@ -153,7 +153,7 @@ def test_a_copy_has_its_own_parameters() -> None:
     assert not other(x).any()
     assert net(x).any()
     with tape.recording():
-        tape.backward([(other(x) - 1).square().sum()], [None], flat_of_other.parameters, flat_of_other.parameter_ids)
+        tape.backward([(other(x) - 1).square().sum()], [None], flat_of_other.trainable, flat_of_other.trainable_ids)
     assert flat_of_other.gradient.any()
     assert torch.equal(flat.gradient, before)
 
