@@ -1,5 +1,6 @@
 """An environment by name: which kind it is of, and single environments and vectors of it."""
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -44,7 +45,7 @@ class EnvSource:
         environment or it cannot be made.
         """
         with self._naming_errors("making it"):
-            envs = self.kind.vector(num_envs, self.config)
+            envs = self.kind.vector(num_envs, copy.deepcopy(self.config))
             if envs is None:
                 return vectorized(self.single, num_envs, mode, cpus)
         check_autoreset(self.name, envs)
@@ -54,7 +55,7 @@ class EnvSource:
         """Make one environment. Raises RunError, permanent, if there is none of that name or it cannot be made."""
         config = self.config if render_mode is None else {**self.config, "render_mode": render_mode}
         with self._naming_errors("making it"):
-            env = self.kind.single(config)
+            env = self.kind.single(copy.deepcopy(config))  # its own: it may change what it is made with
             return SingleEnvView(replace(self, config=config).vector(1)) if env is None else flattened(env)
 
     def for_evaluation(self) -> "EnvSource":

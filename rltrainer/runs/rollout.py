@@ -1,5 +1,6 @@
 """Episodes of a trained policy: their returns, and trajectories and a video on request."""
 
+import copy
 import logging
 import math
 import os
@@ -155,15 +156,15 @@ def run_episode(
     context = policy.context(seed)
     try:
         obs, _ = env.reset(seed=seed)
-        episode.obs.append(obs)
+        episode.obs.append(copy.deepcopy(obs))  # environments may hand out one buffer again and again
         while not (episode.terminated or episode.truncated):
             if frames is not None:
-                frames.append(env.render())
+                frames.append(copy.deepcopy(env.render()))
             action = policy.act(obs, context, deterministic)
             obs, reward, episode.terminated, episode.truncated, _ = env.step(
                 policy.action_distribution.to_single_env(action)
             )
-            episode.obs.append(obs)
+            episode.obs.append(copy.deepcopy(obs))
             episode.actions.append(action)
             episode.rewards.append(float(reward))
     except Exception as error:

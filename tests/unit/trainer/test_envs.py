@@ -346,3 +346,15 @@ def test_spaces_are_those_of_the_environment() -> None:
     env_spaces = EnvSource(TOYS + "Identity", {"n": 4}).spaces()
     assert env_spaces.observations == spaces.Discrete(4)
     assert env_spaces.actions == spaces.Discrete(4)
+
+
+def test_each_environment_has_an_env_config_of_its_own() -> None:
+    """What one does to a list that it is made with reaches no other, and not the document."""
+    source = EnvSource(TOYS + "Goals", {"goals": [1, 2, 3]})
+    envs: Any = source.vector(3)
+    lists = [env.unwrapped.goals for env in envs.envs]
+    assert len({id(goals) for goals in lists}) == 3
+    source.single().unwrapped.goals.clear()  # type: ignore[attr-defined]
+    lists[0].clear()
+    assert lists[1] == [1, 2, 3]
+    assert source.config == {"goals": [1, 2, 3]}

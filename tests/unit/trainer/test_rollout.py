@@ -1,6 +1,7 @@
 """Rollouts in process: seeds, ways of acting, what is kept, and the RLRollout document."""
 
 import argparse
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from rltrainer.api.base import DocumentError
 from rltrainer.cli import parser, play
 from rltrainer.errors import RunError
 from rltrainer.reporting import status
+from rltrainer.runs import policy as policies
 from rltrainer.runs import rollout, train
 from rltrainer.runs.rollout import Episode, Recorder, Request
 from tests.unit.trainer.helpers import TOYS, experiment, quick
@@ -159,3 +161,21 @@ def test_what_no_retry_helps_reaches_the_rollouts_status(in_a_cluster: list[dict
     error = in_a_cluster[-1]["status"]["results"]["error"]
     assert error["reason"] == "CheckpointNotFound"
     assert "/nowhere" in error["message"]
+
+
+def test_what_is_kept_of_an_episode_is_copied(tmp_path: Path) -> None:
+    """Of an environment that shows one buffer and paints one frame, again and again."""
+    document = experiment(
+        env=TOYS + "Goals", envConfig={"goals": [1, 2, 3, 4]}, config=quick(), stop={"training_iteration": 1}
+    )
+    result = train.run(document, tmp_path / "runs")
+    assert result.checkpoint is not None
+    trained = policies.load(result.checkpoint)
+    frames: list[Any] = []
+    episode = rollout.run_episode(trained, trained.source.single("rgb_array"), 0, True, frames)
+    assert [int(obs[0]) for obs in episode.obs] == [4, 3, 2, 1]
+    assert [int(frame[0, 0, 0]) for frame in frames] == [4, 3, 2]
+    list(rollout.run(Request(str(result.folder), episodes=1, out=str(tmp_path / "out"))))
+    assert np.load(tmp_path / "out" / "episode_000000.npz")["obs"][:, 0].tolist() == [4, 3, 2, 1]
+    identity = json.loads((result.checkpoint / "state.json").read_text())["run"]["spec"]
+    assert identity["env_config"] == {"goals": [1, 2, 3, 4]}, "what environments did to their lists is not kept"

@@ -128,6 +128,32 @@ class Drift(gymnasium.Env[Any, Any]):
         self.x, self.np_random.bit_generator.state = state["x"], state["rng"]
 
 
+class Goals(Countdown):
+    """Takes goals off the list that it was given, shows how many are left in one buffer, and paints it."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 - as Gymnasium has it
+
+    def __init__(self, goals: list[int], render_mode: str | None = None) -> None:
+        super().__init__(length=max(1, len(goals) - 1))
+        self.goals, self.render_mode = goals, render_mode
+        self.shown, self.frame = np.zeros(1, np.float32), np.zeros((16, 16, 3), np.uint8)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.shown[:] = len(self.goals)
+        return self.shown, {}
+
+    def step(self, action: Any) -> Step:
+        _, reward, terminated, truncated, info = super().step(action)
+        self.goals[:] = self.goals[1:]
+        self.shown[:] = len(self.goals)
+        return self.shown, reward, terminated, truncated, info
+
+    def render(self) -> Any:
+        self.frame[:] = len(self.goals)
+        return self.frame
+
+
 class Faulty(Countdown):
     """Does something wrong in step `at`: raises, shows NaN, pays infinity, or shows another shape."""
 
