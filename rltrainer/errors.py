@@ -2,6 +2,10 @@
 
 import signal
 
+FOREIGN = (Exception, SystemExit)
+"""What code that is not ours may raise, an environment or a module of one's own: sys.exit() in it, as of an environment
+whose window is closed, is its failure, and no exit code of ours."""
+
 
 class RunError(Exception):
     """Ends a run: `reason` is CamelCase for machines, `message` for people; `permanent` says that no retry helps."""

@@ -3,7 +3,7 @@
 import importlib
 from types import ModuleType
 
-from rltrainer.errors import RunError
+from rltrainer.errors import FOREIGN, RunError
 
 EXTRAS = {
     "ale_py": "atari",
@@ -31,7 +31,7 @@ def import_for(env: str, module: str) -> ModuleType:
         if error.name and (module + ".").startswith(error.name + "."):
             raise not_found(env, f"there is no module {error.name}") from None
         raise failed(env, f"importing {module}", error) from error
-    except Exception as error:
+    except FOREIGN as error:
         raise failed(env, f"importing {module}", error) from error
 
 
@@ -54,7 +54,7 @@ def not_found(env: str, why: str) -> RunError:
     )
 
 
-def failed(env: str, doing: str, error: Exception) -> RunError:
+def failed(env: str, doing: str, error: BaseException) -> RunError:
     """Return the error for an environment that raised `error` before it took its first step."""
     return RunError(
         "EnvironmentFailed", f"environment {env} failed in {doing}: {type(error).__name__}: {error}", permanent=True

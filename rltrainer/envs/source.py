@@ -17,7 +17,7 @@ from rltrainer.envs.failures import extra_of, failed, missing_extra, not_found
 from rltrainer.envs.kind import EnvKind
 from rltrainer.envs.layout import flattened, flattened_vector, structure_of
 from rltrainer.envs.vectorize import SingleEnvView, VectorMode, check_autoreset, vectorized
-from rltrainer.errors import RunError
+from rltrainer.errors import FOREIGN, RunError
 
 KINDS: tuple[Callable[[str], EnvKind | None], ...] = (
     envpool_envs.find,
@@ -76,7 +76,7 @@ class EnvSource:
         try:
             env.reset(seed=0)
             return Spaces(env.single_observation_space, env.single_action_space, structure_of(env))
-        except Exception as error:
+        except FOREIGN as error:
             raise failed(self.name, "its first reset", error) from error
         finally:
             env.close()
@@ -98,5 +98,5 @@ class EnvSource:
         except DependencyNotInstalled as error:
             extra = extra_of(self.kind.module)
             raise (failed(self.name, doing, error) if extra is None else missing_extra(self.name, extra)) from error
-        except Exception as error:
+        except FOREIGN as error:
             raise failed(self.name, doing, error) from error

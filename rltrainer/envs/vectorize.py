@@ -22,7 +22,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from gymnasium.vector.async_vector_env import AsyncState, _async_worker
 
 from rltrainer.envs.state import EnvState, load, save
-from rltrainer.errors import RunError
+from rltrainer.errors import FOREIGN, RunError
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def faster_mode(make: MakeEnv, num_envs: int, cpus: int) -> VectorMode:
         return "sync"
     try:
         step = step_seconds(make)
-    except Exception:  # whatever it is, the run meets it too, and names the step and the seed
+    except FOREIGN:  # whatever it is, the run meets it too, and names the step and the seed
         return "sync"
     mode = mode_for(step, num_envs, cpus)
     log.info(
@@ -106,6 +106,9 @@ def check_autoreset(name: str, envs: VectorEnv[Any, Any, Any]) -> None:
         )
 
 
+EXITED = "it called sys.exit({})"
+
+
 class EnvWorker(gymnasium.Wrapper[Any, Any, Any, Any]):
     """One environment of a vector. Its observations have the shape of its space, and its state can be had and set."""
 
@@ -114,14 +117,20 @@ class EnvWorker(gymnasium.Wrapper[Any, Any, Any, Any]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin an episode. Nobody reads the environment's info, and so it is not sent."""
         self.episode_over = False
-        obs, _ = self.env.reset(seed=seed, options=options)
+        try:
+            obs, _ = self.env.reset(seed=seed, options=options)
+        except SystemExit as error:  # in a process of its own it would end that, without a word
+            raise RuntimeError(EXITED.format(error.code)) from error
         return self._checked(obs), {}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Take a step, or begin the next episode where a restored one was over."""
         if self.episode_over:
             return self.reset()[0], 0.0, False, False, {}
-        obs, reward, terminated, truncated, _ = self.env.step(action)
+        try:
+            obs, reward, terminated, truncated, _ = self.env.step(action)
+        except SystemExit as error:
+            raise RuntimeError(EXITED.format(error.code)) from error
         self.episode_over = bool(terminated or truncated)
         return self._checked(obs), reward, terminated, truncated, {}
 

@@ -19,7 +19,7 @@ from rltrainer.api.experiment import Storage
 from rltrainer.api.status import LISTED_RETURNS, RolloutResults
 from rltrainer.core.types import EpisodeReport
 from rltrainer.envs.source import EnvSource
-from rltrainer.errors import RunError
+from rltrainer.errors import FOREIGN, RunError
 from rltrainer.runs import policy as trained
 from rltrainer.runs.policy import Policy
 from rltrainer.storage import locate
@@ -167,7 +167,7 @@ def run_episode(
             episode.obs.append(copy.deepcopy(obs))
             episode.actions.append(action)
             episode.rewards.append(float(reward))
-    except Exception as error:
+    except FOREIGN as error:
         step = len(episode.rewards)
         raise RunError(
             "EnvironmentFailed",

@@ -15,7 +15,7 @@ from rltrainer.core.fragment import Fragment
 from rltrainer.core.types import CPU, Array, EpisodeReport, Spaces, State, Weights
 from rltrainer.envs import state as env_state
 from rltrainer.envs.source import EnvSource
-from rltrainer.errors import RunError
+from rltrainer.errors import FOREIGN, RunError
 from rltrainer.networks.parameters import FlatParameters, load_weights
 from rltrainer.ops.action_spaces import ActionDistribution
 from rltrainer.sampling.checks import check_shape, first_not_finite
@@ -83,7 +83,7 @@ class Worker:
         try:
             obs, _ = self.envs.reset(seed=seeds if per_env else seeds[0])  # type: ignore[arg-type]
             self._store_obs(0, obs)
-        except Exception as error:
+        except FOREIGN as error:
             self._raise_failure(0, error)
 
     def sample(self, weights: Weights, check: Callable[[], None] | None = None) -> tuple[Fragment, EpisodeReport]:
@@ -123,7 +123,7 @@ class Worker:
             )
             self._store_obs(t + 1, obs)
             fragment.r[t] = reward
-        except Exception as error:
+        except FOREIGN as error:
             self._raise_failure(t, error)
         if self.context.state:
             self.context.forget(torch.from_numpy(self.episodes.ended_before(fragment, t)).to(self.device))
@@ -153,7 +153,7 @@ class Worker:
         if (fault := first_not_finite(self.fragment, steps)) is not None:
             raise self._failure(*fault)
 
-    def _raise_failure(self, t: int, error: Exception) -> NoReturn:
+    def _raise_failure(self, t: int, error: BaseException) -> NoReturn:
         """Raise RunError for what went wrong at step `t`: numbers that are not finite, if any, else `error`."""
         self._check_finite(t)
         raise self._failure(t, f"{type(error).__name__}: {error}") from error

@@ -18,6 +18,7 @@ from rltrainer.runs import policy as policies
 from rltrainer.runs import rollout, train
 from rltrainer.runs.rollout import Episode, Recorder, Request
 from tests.unit.trainer.helpers import TOYS, experiment, quick
+from tests.unit.trainer.toy_envs import Faulty
 
 
 @pytest.fixture(scope="module")
@@ -179,3 +180,16 @@ def test_what_is_kept_of_an_episode_is_copied(tmp_path: Path) -> None:
     assert np.load(tmp_path / "out" / "episode_000000.npz")["obs"][:, 0].tolist() == [4, 3, 2, 1]
     identity = json.loads((result.checkpoint / "state.json").read_text())["run"]["spec"]
     assert identity["env_config"] == {"goals": [1, 2, 3, 4]}, "what environments did to their lists is not kept"
+
+
+def test_an_environment_that_calls_sys_exit_fails_by_its_name(trained: Path) -> None:
+    """In a rollout there is nothing between the environment and us; an exit code of 0 would say that all is well."""
+    policy = policies.load(max((trained / "checkpoints").iterdir()))
+    env: Any = Faulty("exit", at=1)
+    env.observation_space, env.reset = (
+        policy.source.single().observation_space,
+        lambda seed: (np.zeros(4, np.float32), {}),
+    )
+    env.t = 0
+    with pytest.raises(RunError, match=r"SystemExit: 0 \(step 0, seed 5\)"):
+        rollout.run_episode(policy, env, 5, True, None)

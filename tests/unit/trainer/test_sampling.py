@@ -126,6 +126,7 @@ def test_a_vector_that_hides_the_ends_of_episodes_is_refused() -> None:
     ("fault", "message"),
     [
         ("raise", "ZeroDivisionError: the simulator fell over"),
+        ("exit", r"RuntimeError: it called sys.exit\(0\)"),
         ("obs", "an observation of environment 0 is NaN or infinite"),
         ("reward", "a reward of environment 0 is NaN or infinite"),
         ("shape", r"ValueError: observations have shape \(2,\), where its space says \(1,\)"),

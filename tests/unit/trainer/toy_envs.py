@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,8 @@ class Faulty(Countdown):
         if self.t == self.at:
             if self.fault == "raise":
                 raise ZeroDivisionError("the simulator fell over")
+            if self.fault == "exit":
+                sys.exit(0)
             if self.fault == "obs":
                 obs = np.array([np.nan], np.float32)
             if self.fault == "reward":
