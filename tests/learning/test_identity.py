@@ -40,6 +40,7 @@ NUMBERS = {
     "APPO": APPO,
     "DQN": DQN,
     "ParametricDQN": DQN,
+    "QRDQN": {**DQN, "num_quantiles": 8},
     "Rainbow": RAINBOW,
     "ApexDQN": APEX_DQN,
     "SAC": SAC,

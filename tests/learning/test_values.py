@@ -39,6 +39,7 @@ CASES = [
     ("DQN", {**Q, "n_step": 2, "dueling": True, "prioritized": True}),
     ("ParametricDQN", {**Q, "double_q": False}),
     ("Rainbow", {**Q, "num_atoms": 31, "v_min": 0, "v_max": 3, "noisy": False}),
+    ("QRDQN", {**Q, "num_quantiles": 8}),
     ("ApexDQN", Q),
     ("DDPG", CONTINUOUS),
     ("TD3", {**CONTINUOUS, "n_step": 2}),

@@ -47,7 +47,7 @@ CASES = [
 ]
 
 
-RECORDED = {"PPO", "APPO", "DQN", "Rainbow", "ParametricDQN", "ApexDQN", "DDPG", "TD3", "ApexDDPG", "SAC"}
+RECORDED = {"PPO", "APPO", "DQN", "QRDQN", "Rainbow", "ParametricDQN", "ApexDQN", "DDPG", "TD3", "ApexDDPG", "SAC"}
 """Algorithms whose steps are recorded; but for recurrent policies'."""
 LR = 2**-9
 """A learning rate that is the same number in the device's memory as in Python's."""

@@ -99,6 +99,7 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
     ("PPO", TASKS + "Masked", {"recurrent": "lstm"}),
     ("ParametricDQN", TASKS + "Described", {"dueling": True}),
     ("Rainbow", TASKS + "Described", {}),
+    ("QRDQN", TASKS + "Masked", {"dueling": True, "num_quantiles": 5}),
     ("SAC", HERE + "Lopsided", {}),
     ("SAC", TASKS + "Masked", {}),
     ("TD3", "Pendulum-v1", {"activation": "relu"}),

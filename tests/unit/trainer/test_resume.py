@@ -59,6 +59,7 @@ SYNCHRONOUS = [
     ("DQN", "CartPole-v1", small("DQN", normalize_observations=True)),
     ("DQN", "CartPole-v1", small("DQN", **EXTENSIONS)),
     ("Rainbow", "Acrobot-v1", small("Rainbow", priority_beta_schedule=[[0, 0.4], [200, 1.0]])),
+    ("QRDQN", "CartPole-v1", small("QRDQN", num_quantiles=5, noisy=True)),
     ("ParametricDQN", TASKS + "Described", small("ParametricDQN")),
     ("DDPG", "Pendulum-v1", small("DDPG", **CORRELATED)),
     ("TD3", "Pendulum-v1", small("TD3", target_update_freq=2, timesteps_per_iteration=50)),
