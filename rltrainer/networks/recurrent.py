@@ -1,7 +1,8 @@
 """Recurrent layers: what a policy remembers of an episode."""
 
+from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -56,12 +57,18 @@ class RecurrentCore(nn.Module):
             outputs.append(y)
         return torch.cat(outputs)
 
+    def _precision(self, x: Tensor) -> AbstractContextManager[Any]:
+        """Within it an LSTM on a CPU computes in float32: many processors have no LSTM in bfloat16, and fail."""
+        is_lstm = isinstance(self.layer, nn.LSTM)
+        return torch.autocast("cpu", enabled=False) if is_lstm and x.device.type == "cpu" else nullcontext()
+
     def _unroll(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Return outputs [L, B, H] of inputs [L, B, F] of episodes that go on, and the state after them."""
         if len(x) == 1:  # for a single step the layer's own call takes three times as long
             y, state = self.step(x[0], state)
             return y.unsqueeze(0), state
         first = [state[name].unsqueeze(0) for name in self.state_names]
-        y, last = self.layer(x, tuple(first) if len(first) > 1 else first[0])
+        with self._precision(x):
+            y, last = self.layer(x, tuple(first) if len(first) > 1 else first[0])
         last = last if len(first) > 1 else (last,)
         return y, {name: value.squeeze(0) for name, value in zip(self.state_names, last, strict=True)}

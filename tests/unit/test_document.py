@@ -72,7 +72,7 @@ def test_a_plain_document_is_read_once_and_never_translated(file: Path, monkeypa
     monkeypatch.setattr(Experiment, "parse", counted("document"))
     monkeypatch.setattr(experiment, "parse_options", counted("options"))
     monkeypatch.setattr(rllib_compat, "translate_config", refused)
-    monkeypatch.setattr("rltrainer.cli.document.stops", refused)
+    monkeypatch.setattr("rltrainer.cli.document.translate_stop", refused)
     job = read("-f", file, "--config", '{"gamma": 0.8}', "--stop", '{"timesteps_total": 5}')
     assert job.experiment.spec.options().gamma == 0.8
     assert job.uses_ray

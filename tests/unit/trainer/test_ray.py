@@ -199,7 +199,7 @@ def test_a_worker_that_is_lost_again_and_again_ends_the_run(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    ("env", "message"), [("NoStart", "licence has expired"), ("Faulty", "the simulator fell over")]
+    ("env", "message"), [("NoStart", "license has expired"), ("Faulty", "the simulator fell over")]
 )
 def test_an_environments_fault_arrives_without_rays_traceback(env: str, message: str) -> None:
     plan = worker_config("CartPole-v1", **quick(num_workers=1))
