@@ -4,15 +4,18 @@ A check is a fact about a view, and says what follows where the fact holds. The 
 check may rely on is that none above it held.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import ValidationError
 
+from rloperator.config import Settings
+from rloperator.kube.pods import Owner
 from rloperator.kube.types import Condition, Event, Manifest, Observed, Outcome, Patch, conditions_of
-from rltrainer.api.experiment import ExperimentSpec
+from rltrainer.api.experiment import ExperimentSpec, Storage
 from rltrainer.api.options import complaint
 from rltrainer.api.rollout import RolloutSpec
 from rltrainer.api.status import Phase
@@ -61,23 +64,41 @@ class Decision:
         return replace(self, conditions=(*self.conditions, Condition(kind, status, self.reason, self.message)))
 
 
-class View(Protocol):
-    """What a view of either kind has."""
+@dataclass(frozen=True)
+class View(ABC, Generic[SpecT]):
+    """An object of either kind as its checks see it: observed, parsed and validated once for all of them."""
+
+    observed: Observed
+    settings: Settings
+    now: datetime
+    """When it was observed."""
+    spec: SpecT | None
+    """None where the document cannot be read at all."""
+    storage: Storage | None
+    """Of the document, or what holds where it names none."""
+    rejection: Rejection | None
+    """Why the document cannot be run."""
+    spec_hash: str | None
+    """Of what an attempt or a Job cannot change once it is made."""
 
     @property
-    def observed(self) -> Observed:
-        """What the view was made of."""
+    def document(self) -> SpecT:
+        """The spec, where the document is not rejected."""
+        assert self.spec is not None  # noqa: S101 - for the type checker: a rejected document is never rendered
+        return self.spec
 
     @property
-    def now(self) -> datetime:
-        """When it was observed."""
+    def owner(self) -> Owner:
+        """The object, for rendering."""
+        return Owner(self.observed.object)
 
     @property
+    @abstractmethod
     def fields(self) -> Manifest:
         """Fields of its status beside phase, message and conditions, where the decision changes none of them."""
 
 
-ViewT = TypeVar("ViewT", bound=View)
+ViewT = TypeVar("ViewT", bound="View[Any]")
 
 
 def first_decision(checks: tuple[Callable[[ViewT], Decision | None], ...], view: ViewT) -> Decision:
@@ -85,7 +106,7 @@ def first_decision(checks: tuple[Callable[[ViewT], Decision | None], ...], view:
     return next(decision for check in checks if (decision := check(view)))
 
 
-def status_of(view: View, decision: Decision, defaults: tuple[Condition, ...]) -> Manifest:
+def status_of(view: View[Any], decision: Decision, defaults: tuple[Condition, ...]) -> Manifest:
     """The operator's whole status; `defaults` are all conditions as they are where the decision changes none."""
     observed = view.observed
     conditions = {condition.type: condition for condition in (*defaults, *decision.conditions)}
@@ -101,7 +122,7 @@ def status_of(view: View, decision: Decision, defaults: tuple[Condition, ...]) -
     return {key: value for key, value in status.items() if value not in (None, [])}
 
 
-def outcome_of(view: View, decision: Decision, status: Manifest, events: tuple[Event, ...]) -> Outcome:
+def outcome_of(view: View[Any], decision: Decision, status: Manifest, events: tuple[Event, ...]) -> Outcome:
     """What there is to do. A status that stands as it should is not written again."""
     return Outcome(
         apply=decision.apply,

@@ -4,11 +4,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from rloperator.config import Settings
-from rloperator.decisions import Rejection, parse
+from rloperator.decisions import Rejection, View, parse
 from rloperator.experiment.attempts import attempts_of, failures_of, spec_hash, status_fields
 from rloperator.experiment.validation import ValidationInput, validate
 from rloperator.kube import names
-from rloperator.kube.pods import Owner
 from rloperator.kube.types import Manifest, Observed, is_terminating, reference
 from rltrainer.api.base import Metadata
 from rltrainer.api.experiment import ExperimentSpec, Storage
@@ -17,19 +16,9 @@ from rltrainer.storage.paths import run_uri
 
 
 @dataclass(frozen=True)
-class ExperimentView:
-    """What is observed of an experiment, parsed, validated and brought up to date once for all checks."""
+class ExperimentView(View[ExperimentSpec]):
+    """An experiment, its attempts brought up to date once for all checks."""
 
-    observed: Observed
-    settings: Settings
-    now: datetime
-    spec: ExperimentSpec | None
-    """None where the document cannot be read at all."""
-    storage: Storage | None
-    rejection: Rejection | None
-    """Why the document cannot be run."""
-    spec_hash: str | None
-    """Of what an attempt cannot change while it runs."""
     attempts: tuple[Attempt, ...]
     """Oldest first, with the ends that are seen now."""
     failures: int
@@ -56,17 +45,6 @@ class ExperimentView:
             failures=failures_of(observed, attempts),
             restore_uri=_restore_uri(spec, observed) if spec else None,
         )
-
-    @property
-    def document(self) -> ExperimentSpec:
-        """The spec, where the document is not rejected."""
-        assert self.spec is not None  # noqa: S101 - for the type checker: a rejected document is never rendered
-        return self.spec
-
-    @property
-    def owner(self) -> Owner:
-        """The experiment, for rendering."""
-        return Owner(self.observed.object)
 
     @property
     def training(self) -> Manifest:

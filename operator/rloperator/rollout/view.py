@@ -6,29 +6,17 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from rloperator.config import Settings
-from rloperator.decisions import Rejection, parse
+from rloperator.decisions import Rejection, View, parse
 from rloperator.kube import names
-from rloperator.kube.pods import Owner
 from rloperator.kube.types import Manifest, Observed
 from rltrainer.api.experiment import Storage
 from rltrainer.api.rollout import RolloutSpec
 
 
 @dataclass(frozen=True)
-class RolloutView:
-    """What is observed of a rollout, parsed and validated once for all checks."""
+class RolloutView(View[RolloutSpec]):
+    """A rollout, its Job and its checkpoint found once for all checks."""
 
-    observed: Observed
-    settings: Settings
-    now: datetime
-    spec: RolloutSpec | None
-    """None where the document cannot be read at all."""
-    storage: Storage | None
-    """The rollout's own, its experiment's, or the operator's."""
-    rejection: Rejection | None
-    """Why the document cannot be run."""
-    spec_hash: str | None
-    """Of the document: a Job cannot change, so another document is another Job."""
     job: Manifest | None
     """The rollout's Job, where there is one."""
     job_is_current: bool
@@ -58,17 +46,6 @@ class RolloutView:
             job_is_current=job_is_current,
             checkpoint=chosen or _checkpoint(spec, observed),
         )
-
-    @property
-    def document(self) -> RolloutSpec:
-        """The spec, where the document is not rejected."""
-        assert self.spec is not None  # noqa: S101 - for the type checker: a rejected document is never rendered
-        return self.spec
-
-    @property
-    def owner(self) -> Owner:
-        """The rollout, for rendering."""
-        return Owner(self.observed.object)
 
     @property
     def results(self) -> Manifest:
