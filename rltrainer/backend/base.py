@@ -9,7 +9,9 @@ import torch
 
 from rltrainer.core.execution import Sampler
 from rltrainer.core.types import CPU, Tree, Weights
+from rltrainer.learning.data_parallel import Peers, per_learner_options
 from rltrainer.learning.learner import Learner
+from rltrainer.learning.update_context import UpdateContext
 from rltrainer.replay.shards import Shard
 from rltrainer.sampling.worker import Worker, WorkerConfig
 from rltrainer.seeding import Role, derived_seed
@@ -36,9 +38,11 @@ class Backend(Sampler, Protocol):
         """End workers and learner."""
 
 
-def make_learner(worker_config: WorkerConfig, device: torch.device = CPU) -> Learner:
-    """Build a learner on `device`."""
-    return Learner(worker_config.algorithm, worker_config.spaces, worker_config.options, worker_config.seed, device)
+def make_learner(worker_config: WorkerConfig, device: torch.device = CPU, peers: Peers | None = None) -> Learner:
+    """Build a learner on `device`; one of several, which has `peers`, takes its share of the group's options."""
+    options = worker_config.options if peers is None else per_learner_options(worker_config.options, peers.size)
+    context = UpdateContext(worker_config.algorithm, worker_config.spaces, options, worker_config.seed, device, peers)
+    return Learner(context)
 
 
 def learner_state(learner: Learner) -> Tree:

@@ -8,10 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rltrainer.api.options import Options
-from rltrainer.core.algorithm import Algorithm
 from rltrainer.core.fragment import Batch, Fragment, collate
-from rltrainer.core.types import Array, Metrics, Spaces, Weights
+from rltrainer.core.types import Array, Metrics, Weights
 from rltrainer.errors import RunError
 from rltrainer.learning.data_parallel import Peers
 from rltrainer.learning.replay_feed import ReplayFeed, as_priorities
@@ -34,25 +32,18 @@ class Gradient:
 class Learner:
     """What a strategy calls to improve an algorithm's networks, which its `context` holds.
 
-    One of several learners also has its `peers`, and `options` that are its share of the group's. All of them begin
-    with the same networks and take the same steps; each draws from a random state of its own.
+    One of several learners has its peers there, and options that are its share of the group's. All of them begin with
+    the same networks and take the same steps; each draws from a random state of its own.
     """
 
-    def __init__(
-        self,
-        algorithm: Algorithm,
-        spaces: Spaces,
-        options: Options,
-        seed: int,
-        device: torch.device,
-        peers: Peers | None = None,
-    ) -> None:
-        self.context = UpdateContext(algorithm, spaces, options, seed, device, peers)
-        self.acts, self.device, self.peers = algorithm.acts, device, peers
+    def __init__(self, context: UpdateContext) -> None:
+        options, device = context.options, context.device
+        self.context, self.device, self.peers = context, device, context.peers
+        self.acts = context.algorithm.acts
         self.feed: ReplayFeed | None = None
-        if algorithm.replays and not options.shards:
-            self.feed = ReplayFeed(options, device, self.context.rng)
-        self.statistics = RunningStatistics(self.context.nets, options.scales_rewards, device, self._of_all_learners)
+        if context.algorithm.replays and not options.shards:
+            self.feed = ReplayFeed(options, device, context.rng)
+        self.statistics = RunningStatistics(context.nets, options.scales_rewards, device, self._of_all_learners)
 
     def update_from_fragments(self, fragments: list[Fragment], timesteps: int) -> Metrics:
         """Improve the networks once from `fragments`, sampled after `timesteps` steps of the run. Returns what to

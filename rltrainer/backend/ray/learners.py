@@ -11,16 +11,8 @@ from rltrainer.backend.base import learner_state, load_learner, log_devices, mak
 from rltrainer.backend.ray.cluster import LOST, awaited, receive, summary
 from rltrainer.core.types import Array, Metrics, Tree, Weights
 from rltrainer.errors import RunError
-from rltrainer.learning.data_parallel import (
-    TIMEOUT,
-    Address,
-    Peers,
-    columns,
-    meeting,
-    partition_envs,
-    per_learner_options,
-)
-from rltrainer.learning.learner import Gradient, Learner
+from rltrainer.learning.data_parallel import TIMEOUT, Address, Peers, columns, meeting, partition_envs
+from rltrainer.learning.learner import Gradient
 from rltrainer.learning.threads import set_threads
 from rltrainer.sampling.worker import WorkerConfig
 
@@ -123,13 +115,12 @@ class LearnerActor:
 
     def join(self, rank: int, size: int, address: Address, timeout: float) -> None:
         """Build the learner, as number `rank` of `size` that meet at `address` and wait `timeout` s for another."""
-        config, peers = self.worker_config, None
+        peers = None
         if size > 1:
             store = self.store if rank == 0 else meeting(address, size)
             peers = Peers(rank, size, self.device, store, timeout)
             torch.set_num_threads(max(1, torch.get_num_threads() // size))  # they may all be on one node
-        options = per_learner_options(config.options, size)
-        self.learner = Learner(config.algorithm, config.spaces, options, config.seed, self.device, peers)
+        self.learner = make_learner(self.worker_config, self.device, peers)
 
     def weights(self, timesteps: int) -> Weights:
         """Copy the learner's weights."""

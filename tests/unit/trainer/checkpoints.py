@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 
+from rltrainer.backend.base import make_learner
 from rltrainer.networks.parameters import module_state
 from rltrainer.ops.normalization import ObservationNormalizer
 from rltrainer.storage import checkpoint
-from tests.unit.trainer.helpers import learner, small, worker_config
+from tests.unit.trainer.helpers import small, worker_config
 
 
 def written(
@@ -18,7 +19,7 @@ def written(
     """A checkpoint whose weights and statistics are far from those that training begins with."""
     options = small(run, **config)
     plan = worker_config(env, run, **options)
-    nets = learner(plan).context.nets
+    nets = make_learner(plan).context.nets
     rng = torch.Generator().manual_seed(iteration)
     with torch.no_grad():
         for parameter in nets.parameters():

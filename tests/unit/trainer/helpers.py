@@ -9,10 +9,10 @@ from torch import Tensor
 from rltrainer import algorithms
 from rltrainer.api.documents import Experiment
 from rltrainer.api.options import OPTIONS, option_names
+from rltrainer.backend.base import make_learner
 from rltrainer.backend.serial import SerialBackend
 from rltrainer.core.execution import Iteration
 from rltrainer.envs.source import EnvSource
-from rltrainer.learning.learner import Learner
 from rltrainer.sampling.worker import Worker, WorkerConfig
 
 TOYS = "tests.unit.trainer.toy_envs:"
@@ -30,14 +30,9 @@ def worker_config(
     )
 
 
-def learner(plan: WorkerConfig) -> Learner:
-    """Its learner, on the CPU."""
-    return Learner(plan.algorithm, plan.spaces, plan.options, plan.seed, torch.device("cpu"))
-
-
 def sampled(plan: WorkerConfig, times: int = 1) -> tuple[Worker, list[Any]]:
     """A worker that has sampled `times`, and copies of its reports."""
-    worker, weights = Worker(plan, 0), learner(plan).weights(0)
+    worker, weights = Worker(plan, 0), make_learner(plan).weights(0)
     return worker, [worker.sample(weights)[1] for _ in range(times)]
 
 

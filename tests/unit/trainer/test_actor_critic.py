@@ -7,10 +7,11 @@ from torch import Tensor
 from rltrainer.algorithms.appo import RHO, step, target_batch
 from rltrainer.algorithms.pg import returns
 from rltrainer.api.options.on_policy import APPOOptions
+from rltrainer.backend.base import make_learner
 from rltrainer.core.fragment import Batch, collate
 from rltrainer.learning.update_context import UpdateContext
 from rltrainer.sampling.worker import Worker
-from tests.unit.trainer.helpers import TASKS, learner, serial, small, worker_config
+from tests.unit.trainer.helpers import TASKS, serial, small, worker_config
 
 GAMMA = 0.9
 
@@ -79,13 +80,13 @@ def test_fragments_with_nothing_to_learn_from_are_left_out(run: str) -> None:
 def off_policy(**config: object) -> tuple[UpdateContext, Batch, APPOOptions]:
     """A learner of APPO whose target is not its policy, and a batch that was sampled with neither."""
     plan = worker_config(run="APPO", **small("APPO", **config))
-    subject = learner(plan).context
+    subject = make_learner(plan).context
     rng = torch.Generator().manual_seed(0)
 
     def shaken(vector: Tensor) -> None:
         vector.data += 0.3 * torch.randn(vector.shape, generator=rng)
 
-    fragment, _ = Worker(plan, 0).sample(learner(plan).weights(0))
+    fragment, _ = Worker(plan, 0).sample(make_learner(plan).weights(0))
     shaken(subject.groups.flats[""].vector)
     shaken(subject.groups.target_flats[""].vector)
     return subject, collate([fragment], torch.device("cpu")), plan.options  # type: ignore[return-value]

@@ -15,12 +15,13 @@ import pytest
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
+from rltrainer.backend.base import make_learner
 from rltrainer.envs import vectorize
 from rltrainer.envs.source import EnvSource
 from rltrainer.envs.vectorize import SerialVectorEnv, SubprocessVectorEnv, faster_mode, mode_for
 from rltrainer.errors import RunError
 from rltrainer.sampling.worker import Worker
-from tests.unit.trainer.helpers import TOYS, learner, worker_config
+from tests.unit.trainer.helpers import TOYS, worker_config
 from tests.unit.trainer.toy_envs import Countdown, Faulty, Parts
 
 
@@ -293,7 +294,7 @@ def test_atari_is_learned_from_clipped_rewards_and_reported_by_the_games_own(cli
     plan = worker_config(
         "ALE/MsPacman-v5", "PG", config, num_envs_per_worker=2, rollout_fragment_length=200, hiddens=[8]
     )
-    worker, weights = Worker(plan, 0), learner(plan).weights(0)
+    worker, weights = Worker(plan, 0), make_learner(plan).weights(0)
     returns: list[float] = []
     largest = 0.0
     while not returns:

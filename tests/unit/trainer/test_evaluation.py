@@ -16,6 +16,7 @@ from torch import Tensor
 
 from rltrainer.api.base import EVALUATED, DocumentError
 from rltrainer.api.experiment import Stop
+from rltrainer.backend.base import make_learner
 from rltrainer.core.algorithm import ActContext, Algorithm
 from rltrainer.core.types import EpisodeReport, State, Weights
 from rltrainer.errors import Interrupted, RunError
@@ -28,7 +29,7 @@ from rltrainer.sampling.evaluator import UNROLL_LENGTH, Evaluator
 from rltrainer.sampling.worker import WorkerConfig
 from rltrainer.seeding import Role, derived_seed
 from rltrainer.storage import checkpoint as ckpt
-from tests.unit.trainer.helpers import TOYS, experiment, learner, quick, worker_config
+from tests.unit.trainer.helpers import TOYS, experiment, quick, worker_config
 from tests.unit.trainer.toy_envs import Countdown, Identity, Step
 
 HERE = f"{__name__}:"
@@ -38,7 +39,7 @@ def evaluated(
     plan: WorkerConfig, episodes: int, deterministic: bool = True, generations: tuple[int, ...] = (0,)
 ) -> Any:
     """The reports of evaluations, one after the other."""
-    weights = learner(plan).weights(0)
+    weights = make_learner(plan).weights(0)
     evaluator = Evaluator(plan, episodes, deterministic)
     reports = [evaluator.run(weights, generation) for generation in generations]
     evaluator.close()
@@ -135,7 +136,7 @@ def test_nothing_is_drawn_from_the_global_generator() -> None:
     torch.manual_seed(0)
     before = torch.get_rng_state()
     plan = worker_config()
-    weights = learner(plan).weights(0)
+    weights = make_learner(plan).weights(0)
     algorithm = replace(plan.algorithm, greedy_action=lambda nets, obs, context: torch.randint(2, (len(obs),)))
     Evaluator(replace(plan, algorithm=algorithm), 2, deterministic=True).run(weights, 0)
     assert torch.equal(torch.get_rng_state(), before)

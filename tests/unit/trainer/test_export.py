@@ -16,6 +16,7 @@ from gymnasium.spaces.utils import flatten
 
 from rltrainer import algorithms
 from rltrainer.algorithms.ppo import PPO
+from rltrainer.backend.base import make_learner
 from rltrainer.core.algorithm import ActContext, Algorithm
 from rltrainer.errors import RunError
 from rltrainer.networks.parameters import module_state
@@ -26,7 +27,7 @@ from rltrainer.runs.policy import Policy
 from rltrainer.storage import checkpoint
 from tests.unit.command import Command
 from tests.unit.trainer.checkpoints import written
-from tests.unit.trainer.helpers import TASKS, TOYS, learner, small, worker_config
+from tests.unit.trainer.helpers import TASKS, TOYS, small, worker_config
 
 HERE = "tests.unit.trainer.test_export:"
 
@@ -238,7 +239,7 @@ CONTRARY = Algorithm(
 def test_an_algorithm_of_ones_own_is_exported_by_how_it_acts(tmp_path: Path) -> None:
     plan = worker_config()
     identity = {"run": HERE + "CONTRARY", "env": "CartPole-v1", "env_config": {}, "config": {}, "seed": 0}
-    tree = {"policy": module_state(learner(plan).context.nets), "run": {"spec": identity}}
+    tree = {"policy": module_state(make_learner(plan).context.nets), "run": {"spec": identity}}
     folder = checkpoint.write(tmp_path, tree, 1, 10, {})
     session = onnxruntime.InferenceSession(export(folder, "onnx", tmp_path))
     obs = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)

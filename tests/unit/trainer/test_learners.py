@@ -29,7 +29,6 @@ from rltrainer.backend.serial import SerialBackend
 from rltrainer.core.fragment import Fragment
 from rltrainer.errors import RunError
 from rltrainer.learning.data_parallel import columns, partition_envs, per_learner_options
-from rltrainer.learning.learner import Learner
 from rltrainer.sampling.worker import Worker, WorkerConfig
 from tests.unit.trainer.helpers import equal, nothing, worker_config
 
@@ -118,9 +117,7 @@ class Group:
             self.__init__()  # type: ignore[misc]
 
         def renew(actor: Any) -> None:
-            options = per_learner_options(plan.options, 2)
-            device, peers = actor.learner.device, actor.learner.peers
-            actor.learner = Learner(plan.algorithm, plan.spaces, options, plan.seed, device, peers)
+            actor.learner = make_learner(plan, actor.learner.device, actor.learner.peers)
 
         self.learners.worker_config = plan
         self.on_each(renew)

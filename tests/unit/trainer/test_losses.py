@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from rltrainer.algorithms import ALGORITHMS, a2c, appo, ddpg, dqn, impala, pg, ppo, qr_dqn, sac
+from rltrainer.backend.base import make_learner
 from rltrainer.core.algorithm import Loss, Losses, LossGrad
 from rltrainer.core.fragment import collate
 from rltrainer.learning.update_context import UpdateContext, tensors_of
 from rltrainer.ops.distributions import Categorical, DiagonalGaussian, SquashedGaussian
 from rltrainer.replay.buffer import Transitions
 from rltrainer.sampling.worker import Worker
-from tests.unit.trainer.helpers import learner, small, worker_config
+from tests.unit.trainer.helpers import small, worker_config
 
 REPLAYING = {run for run, algorithm in ALGORITHMS.items() if algorithm.replays}
 
@@ -38,7 +39,7 @@ def transitions(obs: Tensor, a: Tensor, rng: torch.Generator) -> Transitions:
 def shaken(run: str, env: str, **config: Any) -> tuple[UpdateContext, Any]:
     """Networks and targets that are not those that sampled, a batch, and steps that move nothing."""
     plan = worker_config(run=run, env=env, **small(run, grad_clip=0.0, **config))
-    subject, rng = learner(plan), torch.Generator().manual_seed(1)
+    subject, rng = make_learner(plan), torch.Generator().manual_seed(1)
     fragment, _ = Worker(plan, 0).sample(subject.weights(0))
     context = subject.context
     for flat in (*context.groups.flats.values(), *context.groups.target_flats.values()):
@@ -358,7 +359,7 @@ def test_an_algorithm_of_ones_own_is_written_with_a_loss_alone() -> None:
 
     plan = worker_config(run="PG", **small("PG", lr=0.05))
     plan = replace(plan, algorithm=replace(plan.algorithm, update=update))
-    subject = learner(plan)
+    subject = make_learner(plan)
     fragment, _ = Worker(plan, 0).sample(subject.weights(0))
     first, *_, last = (subject.update_from_fragments([fragment], 0)["loss"] for _ in range(30))
     assert last < first - 0.05

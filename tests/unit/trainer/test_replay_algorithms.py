@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rltrainer.algorithms import ddpg, dqn, sac
 from rltrainer.api.options.off_policy import ApexDQNOptions, DDPGOptions, DQNOptions, SACOptions
+from rltrainer.backend.base import make_learner
 from rltrainer.core.algorithm import ActContext
 from rltrainer.learning.update_context import UpdateContext
 from rltrainer.networks.parameters import module_state
@@ -18,7 +19,7 @@ from rltrainer.ops.distributions import Categorical, SquashedGaussian, masked
 from rltrainer.ops.exploration import standard_normal
 from rltrainer.replay.buffer import Transitions
 from rltrainer.sampling.worker import Worker
-from tests.unit.trainer.helpers import TASKS, learner, small, worker_config
+from tests.unit.trainer.helpers import TASKS, small, worker_config
 
 
 def batch(obs: Tensor, a: Tensor, rng: torch.Generator) -> Transitions:
@@ -38,7 +39,7 @@ def batch(obs: Tensor, a: Tensor, rng: torch.Generator) -> Transitions:
 
 def cartpole(run: str = "DQN", **config: Any) -> tuple[UpdateContext, Transitions]:
     """A learner whose networks and targets differ, and a batch."""
-    subject = learner(worker_config(run=run, **small(run, **config))).context
+    subject = make_learner(worker_config(run=run, **small(run, **config))).context
     rng = torch.Generator().manual_seed(1)
     for flat in (*subject.groups.flats.values(), *subject.groups.target_flats.values()):
         flat.vector.data += torch.randn(flat.vector.shape, generator=rng)
@@ -128,7 +129,7 @@ def test_epsilon_follows_its_schedule(timesteps: int, epsilon: float) -> None:
 @pytest.mark.parametrize("end", ["terminated", "truncated"])
 def test_first_priorities_are_those_of_a_slow_n_step_difference(end: str) -> None:
     plan = worker_config(TASKS + "Clock", "ApexDQN", {"end": end}, **small("ApexDQN", n_step=3))
-    worker, weights = Worker(plan, 0), learner(plan).weights(0)
+    worker, weights = Worker(plan, 0), make_learner(plan).weights(0)
     fragment, _ = worker.sample(weights)
     assert fragment.priorities is not None
     assert not fragment.valid.all()
@@ -151,7 +152,7 @@ def test_first_priorities_are_those_of_a_slow_n_step_difference(end: str) -> Non
 
 
 def pendulum(run: str, **config: Any) -> tuple[UpdateContext, Transitions]:
-    subject = learner(worker_config("Pendulum-v1", run, **small(run, **config))).context
+    subject = make_learner(worker_config("Pendulum-v1", run, **small(run, **config))).context
     rng = torch.Generator().manual_seed(1)
     for part in ("policy", "critic"):
         subject.groups.flats[part].vector.data += 0.3 * torch.randn(
@@ -252,7 +253,7 @@ def test_actions_are_uniform_before_learning_starts(run: str) -> None:
     plan = worker_config(
         "Pendulum-v1", run, **small(run, num_envs_per_worker=64, buffer_size=1000, learning_starts=5000)
     )
-    fragment, _ = Worker(plan, 0).sample(learner(plan).weights(0))
+    fragment, _ = Worker(plan, 0).sample(make_learner(plan).weights(0))
     assert np.histogram(fragment.a, 4, (-1, 1))[0] == pytest.approx(np.full(4, 128), abs=40)
 
 
@@ -348,7 +349,7 @@ def test_priorities_are_the_errors_of_the_last_update(run: str, env: str) -> Non
         last.update(zip(x.index.tolist(), td_error.tolist(), strict=True))
         return metrics, td_error
 
-    subject = learner(replace(plan, algorithm=replace(plan.algorithm, update=spy)))
+    subject = make_learner(replace(plan, algorithm=replace(plan.algorithm, update=spy)))
     subject.update_from_fragments([Worker(plan, 0).sample(subject.weights(0))[0]], 0)
     assert last
     assert subject.feed is not None

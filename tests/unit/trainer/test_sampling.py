@@ -10,14 +10,14 @@ import torch
 
 from rltrainer.algorithms.on_policy import evaluate
 from rltrainer.api.options import PPOOptions
-from rltrainer.backend.base import start_worker
+from rltrainer.backend.base import make_learner, start_worker
 from rltrainer.core.fragment import Fragment, collate
 from rltrainer.core.types import EpisodeReport
 from rltrainer.envs.source import EnvSource
 from rltrainer.envs.vectorize import SubprocessVectorEnv
 from rltrainer.errors import RunError
 from rltrainer.sampling.worker import Worker, WorkerConfig
-from tests.unit.trainer.helpers import TOYS, learner, worker_config
+from tests.unit.trainer.helpers import TOYS, worker_config
 
 CPU = torch.device("cpu")
 EVERY_WAY = pytest.mark.parametrize("how", ["sync", "subprocess"])
@@ -25,7 +25,7 @@ EVERY_WAY = pytest.mark.parametrize("how", ["sync", "subprocess"])
 
 def fragments_of(plan: WorkerConfig, times: int) -> tuple[list[Fragment], list[EpisodeReport]]:
     """So many fragments of a worker, one after the other."""
-    worker, weights = Worker(plan, 0), learner(plan).weights(0)
+    worker, weights = Worker(plan, 0), make_learner(plan).weights(0)
     sampled = [copy.deepcopy(worker.sample(weights)) for _ in range(times)]
     worker.envs.close()
     return [fragment for fragment, _ in sampled], [report for _, report in sampled]
@@ -142,7 +142,7 @@ def test_a_fault_names_environment_worker_step_and_seed(fault: str, message: str
         seed=3,
         vector_env=how,
     )
-    worker, weights = Worker(plan, 2), learner(plan).weights(0)
+    worker, weights = Worker(plan, 2), make_learner(plan).weights(0)
     worker.sample(weights)
     with pytest.raises(RunError, match=message) as caught:
         worker.sample(weights)
@@ -157,7 +157,7 @@ def test_what_an_environment_raised_elsewhere_comes_with_its_traceback() -> None
     plan = worker_config(TOYS + "Faulty", rollout_fragment_length=8, num_envs_per_worker=2, vector_env="subprocess")
     worker = Worker(plan, 0)
     with pytest.raises(RunError) as caught:
-        worker.sample(learner(plan).weights(0))
+        worker.sample(make_learner(plan).weights(0))
     assert caught.value.__cause__ is not None
     (note,) = caught.value.__cause__.__notes__
     assert note.startswith("in the process of environment ")
@@ -170,7 +170,7 @@ def test_a_process_that_ends_is_named() -> None:
     plan = worker_config(TOYS + "Dies", num_envs_per_worker=1, vector_env="subprocess")
     worker = Worker(plan, 0)
     with pytest.raises(RunError, match=r"Dies: ChildProcessError: the process of environment 0 ended with exit code 1"):
-        worker.sample(learner(plan).weights(0))
+        worker.sample(make_learner(plan).weights(0))
     worker.envs.close()
 
 
@@ -188,14 +188,14 @@ def test_a_part_that_is_not_as_its_space_says_is_named(fault: str, message: str,
     plan = worker_config(TOYS + "Parts", env_config={"fault": fault}, num_envs_per_worker=1, vector_env=how)
     worker = Worker(plan, 0)
     with pytest.raises(RunError) as caught:
-        worker.sample(learner(plan).weights(0))
+        worker.sample(make_learner(plan).weights(0))
     assert f"ValueError: {message} (worker 0, step 0" in caught.value.message
     worker.envs.close()
 
 
 def test_two_seeded_workers_see_the_same_and_two_indices_do_not() -> None:
     plan = worker_config(num_envs_per_worker=2, rollout_fragment_length=50, seed=5)
-    weights = learner(plan).weights(0)
+    weights = make_learner(plan).weights(0)
     first, again, other = (Worker(plan, index).sample(weights)[0] for index in (0, 0, 1))
     assert np.array_equal(first.obs, again.obs)
     assert np.array_equal(first.a, again.a)
@@ -204,7 +204,7 @@ def test_two_seeded_workers_see_the_same_and_two_indices_do_not() -> None:
 
 def test_two_generations_of_a_worker_differ() -> None:
     plan = worker_config(num_envs_per_worker=2, rollout_fragment_length=20, seed=5)
-    weights = learner(plan).weights(0)
+    weights = make_learner(plan).weights(0)
     first, second = (Worker(plan, 0, generation).sample(weights)[0] for generation in (0, 1))
     assert not np.array_equal(first.obs, second.obs)
 
@@ -237,7 +237,7 @@ def test_a_worker_goes_on_where_one_of_the_other_way_was_saved(before: str, afte
             )
             for how in hows
         ]
-        weights = learner(plans[0]).weights(0)
+        weights = make_learner(plans[0]).weights(0)
         saved, restored = Worker(plans[0], 0), Worker(plans[1], 0, generation=1)
         saved.sample(weights)
         restored.load(saved.state())
@@ -264,7 +264,7 @@ def frozen(state: Any) -> Any:
 def test_a_worker_goes_on_from_a_state_that_is_read_only_and_leaves_it_as_it_is(env: str, config: Any) -> None:
     """What it works on in place, and what its environments do, are copies."""
     plan = worker_config(env, **config)
-    straight, weights = Worker(plan, 0), learner(plan).weights(0)
+    straight, weights = Worker(plan, 0), make_learner(plan).weights(0)
     straight.sample(weights)
     state = copy.deepcopy(straight.state())
     expected, _ = straight.sample(weights)
