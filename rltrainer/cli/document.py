@@ -9,7 +9,7 @@ from typing import Any
 from pydantic.alias_generators import to_camel, to_snake
 
 from rltrainer import rllib_compat
-from rltrainer.api.base import API_VERSION
+from rltrainer.api.base import API_VERSION, MAX_NAME
 from rltrainer.api.documents import At, Experiment, read_yaml
 from rltrainer.api.experiment import Stop
 from rltrainer.api.options import OPTIONS, for_algorithm, option_names
@@ -95,7 +95,7 @@ def _taken(content: Content, key: str) -> Any:
 
 
 def jobs(arguments: argparse.Namespace) -> list[Job]:
-    """What the command line asks for. Raises UsageError, DocumentError or OptionError."""
+    """Read what the command line asks for. Raises UsageError, DocumentError or OptionError."""
     return [_job(draft, arguments) for draft in _drafts(arguments)]
 
 
@@ -141,7 +141,7 @@ def _job(draft: Draft, arguments: argparse.Namespace) -> Job:
 def default_name(run: str, env: str) -> str:
     """A name for a run without a document."""
     plain = re.sub(r"[^a-z0-9]+", "-", f"{run}-{env}".lower()).strip("-")
-    return plain[:40].rstrip("-")
+    return plain[:MAX_NAME].rstrip("-")
 
 
 def _put_environment(draft: Draft, name: str) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from rltrainer.api.options import ReplayOptions
+from rltrainer.api.options import ReplayBuffer
 from rltrainer.core.fragment import Fragment
 from rltrainer.core.types import Array
 from rltrainer.errors import RunError
@@ -18,7 +18,7 @@ class ReplayFeed:
 
     def __init__(self, options: Any, device: torch.device, rng: torch.Generator) -> None:
         """Batches lie on `device` and are drawn with `rng`, the learner's."""
-        self.options: ReplayOptions = options
+        self.options: ReplayBuffer = options
         self.device, self.rng = device, rng
         self.replay: Replay = new_replay(options, device)
 

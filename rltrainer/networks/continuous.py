@@ -13,7 +13,8 @@ from gymnasium import spaces as gym
 from torch import Tensor, nn
 
 from rltrainer.accel.dense_stack import BatchedLinear, DenseStack
-from rltrainer.api.options.off_policy import ContinuousOptions, SACOptions
+from rltrainer.api.options.groups import ActionCritic
+from rltrainer.api.options.off_policy import SACOptions
 from rltrainer.core.types import Spaces
 from rltrainer.envs.layout import ACTION_MASK
 from rltrainer.networks.actor_critic import action_mask_of
@@ -31,7 +32,7 @@ class DeterministicActor(nn.Module):
     with finite bounds.
     """
 
-    def __init__(self, spaces: Spaces, options: ContinuousOptions) -> None:
+    def __init__(self, spaces: Spaces, options: ActionCritic) -> None:
         super().__init__()
         (size,) = squashed_action_distribution(spaces.actions).shape
         self.encoder = observation_encoder(spaces, options, omit=())
@@ -51,7 +52,7 @@ class SoftPolicy(nn.Module):
 
     make = SquashedGaussian
 
-    def __init__(self, spaces: Spaces, options: ContinuousOptions) -> None:
+    def __init__(self, spaces: Spaces, options: ActionCritic) -> None:
         super().__init__()
         (size,) = squashed_action_distribution(spaces.actions).shape
         self.encoder = observation_encoder(spaces, options, omit=())
@@ -78,7 +79,7 @@ class CategoricalPolicy(nn.Module):
 
     make = Categorical
 
-    def __init__(self, spaces: Spaces, options: ContinuousOptions) -> None:
+    def __init__(self, spaces: Spaces, options: ActionCritic) -> None:
         super().__init__()
         n = num_discrete_actions(spaces)
         self.legal = action_mask_of(spaces, n)
@@ -101,7 +102,7 @@ class Critic(nn.Module):
     Two run as one batched pass: as two networks they take a tenth longer on a CPU, and twice the kernels on a GPU.
     """
 
-    def __init__(self, spaces: Spaces, options: ContinuousOptions) -> None:
+    def __init__(self, spaces: Spaces, options: ActionCritic) -> None:
         super().__init__()
         (size,) = squashed_action_distribution(spaces.actions).shape
         self.encoder = observation_encoder(spaces, options, omit=())
@@ -117,7 +118,7 @@ class Critic(nn.Module):
 class DiscreteCritic(nn.Module):
     """Q(s, .) of n discrete actions, one or two as in Critic."""
 
-    def __init__(self, spaces: Spaces, options: ContinuousOptions) -> None:
+    def __init__(self, spaces: Spaces, options: ActionCritic) -> None:
         super().__init__()
         n = num_discrete_actions(spaces)
         self.encoder = observation_encoder(spaces, options, omit=(ACTION_MASK,))
@@ -155,7 +156,7 @@ class Temperature(nn.Module):
 class ActorAndCritic(nn.Module):
     """The networks of DDPG and TD3, the parts by the names that their optimizers are known by."""
 
-    def __init__(self, spaces: Spaces, options: ContinuousOptions) -> None:
+    def __init__(self, spaces: Spaces, options: ActionCritic) -> None:
         super().__init__()
         self.policy, self.critic = DeterministicActor(spaces, options), Critic(spaces, options)
 
@@ -171,7 +172,7 @@ class SoftActorAndCritic(nn.Module):
         self.alpha = Temperature(options)
 
 
-def _critics(inputs: int, outputs: int, options: ContinuousOptions) -> tuple[int, Dense]:
+def _critics(inputs: int, outputs: int, options: ActionCritic) -> tuple[int, Dense]:
     """Return the number k of critics, and the layers [k, N, inputs] -> [k, N, outputs] of all."""
     hiddens = options.hiddens if options.critic_hiddens is None else options.critic_hiddens
     count = 2 if options.twin_q else 1

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from rltrainer.api.options import ReplayOptions
+from rltrainer.api.options import ReplayBuffer
 from rltrainer.core.fragment import Fragment
 from rltrainer.core.types import CPU, Array
 from rltrainer.ops.schedules import at
@@ -14,7 +14,7 @@ from rltrainer.replay.buffer import Replay, Transitions
 log = logging.getLogger(__name__)
 
 
-def new_replay(options: ReplayOptions, device: torch.device = CPU) -> Replay:
+def new_replay(options: ReplayBuffer, device: torch.device = CPU) -> Replay:
     """Make an empty buffer: all of replay, or one shard of it."""
     shards = options.shards or 1
     return Replay(
@@ -29,7 +29,7 @@ def new_replay(options: ReplayOptions, device: torch.device = CPU) -> Replay:
     )
 
 
-def load_replay(options: ReplayOptions, state: dict[str, Any], device: torch.device = CPU) -> Replay:
+def load_replay(options: ReplayBuffer, state: dict[str, Any], device: torch.device = CPU) -> Replay:
     """Make a buffer that goes on from `Replay.state()`, or an empty one where that was of another size or workers."""
     replay = new_replay(options, device)
     try:
@@ -43,7 +43,7 @@ def load_replay(options: ReplayOptions, state: dict[str, Any], device: torch.dev
     return replay
 
 
-def beta_at(options: ReplayOptions, timesteps: int) -> float:
+def beta_at(options: ReplayBuffer, timesteps: int) -> float:
     """Return the exponent of the importance weights, `timesteps` into the run."""
     return at(options.priority_beta_schedule, options.priority_beta, timesteps)
 
@@ -51,7 +51,7 @@ def beta_at(options: ReplayOptions, timesteps: int) -> float:
 class Shard:
     """One buffer of several. Of n shards, worker w fills stream w // n of shard w % n."""
 
-    def __init__(self, options: ReplayOptions, seed: int) -> None:
+    def __init__(self, options: ReplayBuffer, seed: int) -> None:
         self.options, self.shards = options, options.shards
         self.replay = new_replay(options)
         self.rng = torch.Generator().manual_seed(seed)

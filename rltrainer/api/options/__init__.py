@@ -10,8 +10,6 @@ from rltrainer.api.options.on_policy import A2COptions, ActorCriticOptions, PPOO
 from rltrainer.api.options.parsing import OptionError, complaint, describe, for_algorithm, option_names, parse_options
 from rltrainer.api.options.registry import OPTIONS
 
-ReplayOptions = ReplayBuffer
-
 __all__ = [
     "OPTIONS",
     "A2COptions",
@@ -22,7 +20,6 @@ __all__ = [
     "Options",
     "PPOOptions",
     "ReplayBuffer",
-    "ReplayOptions",
     "complaint",
     "describe",
     "for_algorithm",

@@ -148,5 +148,3 @@ DistributionalOptions = DQNOptions | RainbowOptions | ParametricDQNOptions | Ape
 """Of the algorithms that learn the mean of returns, or a distribution on atoms."""
 QLearningOptions = DistributionalOptions | QRDQNOptions
 """Of DQN or one of its kin, whichever it is."""
-ContinuousOptions = ActionCritic
-ShardedReplayOptions = ShardedReplay

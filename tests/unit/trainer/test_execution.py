@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from rltrainer.api.options import ReplayOptions
+from rltrainer.api.options import ReplayBuffer
 from rltrainer.api.options.off_policy import ApexDQNOptions
 from rltrainer.api.options.on_policy import A3COptions, IMPALAOptions
 from rltrainer.core.execution import Completed, Iteration, Request
@@ -174,7 +174,7 @@ def test_shards_share_workers_and_capacity_and_are_drawn_from_in_turn(shards: in
     done = run(iterations, 40)
     steps = sum(iteration.timesteps for iteration in done)
     options = backend.worker_config.options
-    assert isinstance(options, ReplayOptions)
+    assert isinstance(options, ReplayBuffer)
     assert backend.learner.context.counters["updates"] == pytest.approx((steps - 40) * options.updates_per_step, abs=9)
     assert len(backend.shards) == shards
     assert [len(shard.replay) > 0 for shard in backend.shards] == [True] * shards
