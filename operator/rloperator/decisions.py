@@ -123,7 +123,7 @@ def status_of(view: View[Any], decision: Decision, defaults: tuple[Condition, ..
 
 
 def outcome_of(view: View[Any], decision: Decision, status: Manifest, events: tuple[Event, ...]) -> Outcome:
-    """What there is to do. A status that stands as it should is not written again."""
+    """Put together what there is to do. A status that stands as it should is not written again."""
     return Outcome(
         apply=decision.apply,
         create=decision.create,

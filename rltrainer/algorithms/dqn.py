@@ -63,7 +63,7 @@ def greedy(nets: QNetwork, obs: Tensor, context: ActContext) -> Tensor:
 
 
 def q_of_actions(q: Tensor, a: Tensor) -> Tensor:
-    """What `q` [N, n, ...] says of the actions `a` [N]: [N, ...]."""
+    """The values that `q` [N, n, ...] has of the actions `a` [N]: [N, ...]."""
     return q[torch.arange(len(a), device=a.device), a]
 
 

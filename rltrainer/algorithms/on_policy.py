@@ -61,7 +61,7 @@ def advantages(batch: Batch, v: Tensor, cfg: ActorCriticOptions) -> Tensor:
 
 
 def samples(batch: Batch, columns: Columns) -> Columns:
-    """What is known of each step of `batch`, columns [T, B, ...], as it is learned from: see Columns."""
+    """The facts of each step of `batch`, columns [T, B, ...], as it is learned from: see Columns."""
     if batch.state:
         return {**columns, "begins": batch.begins, "valid": batch.valid, "state": batch.state}
     steps = valid_steps(batch)
@@ -74,7 +74,7 @@ def valid_steps(batch: Batch) -> Tensor:
 
 
 def at_steps(column: Tensor, steps: Tensor) -> Tensor:
-    """What a column [T, B, ...], or [T + 1, B, ...], has at `steps` [N] of `valid_steps`: [N, ...]."""
+    """The values that a column [T, B, ...], or [T + 1, B, ...], has at `steps` [N] of `valid_steps`: [N, ...]."""
     return column.flatten(0, 1).index_select(0, steps)
 
 

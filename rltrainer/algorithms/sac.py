@@ -111,7 +111,7 @@ def values_of_actions(critic: nn.Module, batch: Transitions) -> Tensor:
 
 
 def target_entropy(dist: Dist, cfg: SACOptions) -> Tensor | float:
-    """What the temperature aims at, in nats: appendix D, and for discrete actions Christodoulou 2019, appendix.
+    """The temperature's target entropy in nats: appendix D, and for discrete actions Christodoulou 2019, appendix.
 
     The largest entropy of discrete actions is that over the legal ones, [N]: more no temperature could bring about.
     """

@@ -24,7 +24,7 @@ LossGrad = Callable[..., Sequence[Tensor]]
 
 
 class LearnerAPI(Protocol):
-    """What an update may use of the learner that calls it."""
+    """The part that an update may use of the learner that calls it."""
 
     nets: Any
     """The networks that the algorithm made."""

@@ -23,7 +23,7 @@ class Completed:
 
 
 class Sampler(Protocol):
-    """What a strategy needs of a backend. References stay where their fragments are, until the learner reads them."""
+    """A backend as a strategy has it. References stay where their fragments are, until the learner reads them."""
 
     num_workers: int
 

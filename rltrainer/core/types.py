@@ -21,7 +21,7 @@ Weights = dict[str, Any]
 
 @dataclass(frozen=True)
 class Spaces:
-    """What one environment shows and takes."""
+    """The spaces of one environment: what it shows and takes."""
 
     observations: Space[Any]
     """As they are stored: those of several parts are one vector."""
@@ -32,7 +32,7 @@ class Spaces:
 
 @dataclass
 class EpisodeReport:
-    """What a fragment tells the driver."""
+    """A fragment's report to the driver."""
 
     timesteps: int
     returns: list[float] = field(default_factory=list)

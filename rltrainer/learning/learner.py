@@ -30,7 +30,7 @@ class Gradient:
 
 
 class Learner:
-    """What a strategy calls to improve an algorithm's networks, which its `context` holds.
+    """The half that a strategy calls to improve an algorithm's networks, which its `context` holds.
 
     One of several learners has its peers there, and options that are its share of the group's. All of them begin with
     the same networks and take the same steps; each draws from a random state of its own.

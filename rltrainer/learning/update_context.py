@@ -128,7 +128,7 @@ class UpdateContext:
         return int(self.counters["updates"])
 
     def state(self) -> dict[str, Any]:
-        """What updates go on from, but the networks: tensors and JSON values by name.
+        """State that updates go on from, but the networks: tensors and JSON values by name.
 
         What learners of a group do not have in common, "rng" and the counters ("memory"), stands under the learner's
         number.

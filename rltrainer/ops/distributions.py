@@ -24,7 +24,7 @@ class Distribution(Protocol):
     """A batch of distributions [...] over actions."""
 
     parameters: Tensor
-    """What it was made of, [..., P]."""
+    """The parameters that it was made of, [..., P]."""
 
     def sample(self, rng: torch.Generator) -> Tensor:
         """Draw actions with `rng`: [...] for one discrete action, else [..., A]."""

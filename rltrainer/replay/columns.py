@@ -191,7 +191,7 @@ def shifted_stacks(values: Array) -> NDArray[np.bool_]:
 
 
 class ColumnSpec(NamedTuple):
-    """What a column stores in each slot."""
+    """The items that a column stores in each slot."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]

@@ -58,7 +58,7 @@ ROLLOUT = ("RLRollout", PLURAL["RLRollout"], "results")
 
 
 class Client(Protocol):
-    """What reads and applies a status. Methods raise an exception that says why they cannot."""
+    """An API that reads and applies a status. Methods raise an exception that says why they cannot."""
 
     def apply(self, target: Target, body: Body) -> None:
         """Apply `body` to `target`'s status."""

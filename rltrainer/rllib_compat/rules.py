@@ -18,7 +18,7 @@ def unchanged(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Rule:
-    """What becomes of one of RLlib's options."""
+    """The fate of one of RLlib's options."""
 
     kind: Literal["keep", "ignore", "reject", "move"]
     target: str = ""

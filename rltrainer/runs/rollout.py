@@ -36,7 +36,7 @@ STORAGE_PATIENCE = 300.0
 
 @dataclass(frozen=True)
 class Request:
-    """What to run, and what to keep of it."""
+    """Settings: what to run, and what to keep of it."""
 
     checkpoint: str
     """A checkpoint, a run with checkpoints, or a search: a folder or an s3:// URI."""
@@ -178,7 +178,7 @@ def run_episode(
 
 @dataclass
 class Recorder:
-    """What is kept of the episodes, in stores, and their statistics."""
+    """Records of the episodes, in stores, and their statistics."""
 
     request: Request
     origin: str

@@ -25,7 +25,7 @@ from rltrainer.seeding import Role, derived_seed
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """What it takes to build a worker or a learner, wherever it is to live."""
+    """All that it takes to build a worker or a learner, wherever it is to live."""
 
     algorithm: Algorithm
     source: EnvSource

@@ -43,7 +43,7 @@ class FileEntry(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What a checkpoint holds, and how the run stood."""
+    """Contents of a checkpoint, and how the run stood."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -51,7 +51,7 @@ class Manifest(BaseModel):
     iteration: int = Field(ge=0)
     timesteps_total: int = Field(ge=0)
     metrics: dict[str, float | None] = Field(default_factory=dict)
-    """What checkpoints are ranked by."""
+    """Numbers that checkpoints are ranked by."""
     files: dict[FileName, FileEntry]
 
     @property

@@ -50,7 +50,6 @@ SECRETS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "
 """What Ray Tune would copy from the driver into the description of each actor, for all who may look at the cluster to
 see. In Kubernetes, workers have them from the Secret."""
 
-
 STOPPED_BY = "all trials are done"
 
 

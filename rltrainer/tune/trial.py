@@ -37,7 +37,7 @@ UPLOAD_PATIENCE = 120.0
 
 @dataclass(frozen=True)
 class Plan:
-    """What all trials of a search have in common."""
+    """The part that all trials of a search have in common."""
 
     experiment: Experiment
     folder: Path

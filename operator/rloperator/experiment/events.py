@@ -22,7 +22,7 @@ _ENDS: dict[str, tuple[str, EventType]] = {
 
 
 def events(view: ExperimentView, after: Manifest) -> tuple[Event, ...]:
-    """What happens between the status that stands and `after`, in the order in which one reads it."""
+    """The events between the status that stands and `after`, in the order in which one reads it."""
     before = view.observed.own_status
     old, new = conditions_of(before), conditions_of(after)
     return (
@@ -63,7 +63,7 @@ def _transition(
 
 
 def _dedup_key(before: Manifest, after: Manifest) -> str:
-    """What tells this transition from an earlier one alike: the transition that it follows."""
+    """The mark that tells this transition from an earlier one alike: the transition that it follows."""
     return f"{before.get('lastTransitionTime')} {before.get('reason')} {after['reason']} {after['observedGeneration']}"
 
 

@@ -49,7 +49,7 @@ AWAIT_TRIALS = (
 
 
 def support_of(view: ExperimentView) -> tuple[Manifest, ...]:
-    """What the attempts share."""
+    """The objects that the attempts share."""
     return tuple(support(view.owner, view.storage, _AUTOSCALER_RULES if view.document.cluster.workers else []))
 
 

@@ -171,7 +171,7 @@ CHECKS: tuple[Callable[[ExperimentView], Decision | None], ...] = (
 
 
 def reconcile(observed: Observed, settings: Settings, now: datetime) -> Outcome:
-    """What to do about an experiment, given what is observed of it and its children.
+    """Decide what to do about an experiment, given what is observed of it and its children.
 
     An object that is being deleted is left to the garbage collector: every child carries an owner reference.
     """

@@ -20,7 +20,7 @@ _SCALE = {"": 1.0, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15
 
 @dataclass(frozen=True)
 class ValidationInput:
-    """What the rules look at."""
+    """The facts that the rules look at."""
 
     name: str
     spec: ExperimentSpec
@@ -156,7 +156,8 @@ def ray_cpus(pods: Pods) -> int:
 
 @dataclass(frozen=True)
 class _Processes:
-    """What Ray places for a run beside its driver, or for one trial of a search: learners of one CPU each, and workers.
+    """The processes that Ray places for a run beside its driver, or for one trial of a search: learners of one CPU
+    each, and workers.
 
     Where a search is over one of these numbers, it is the largest.
     """

@@ -48,7 +48,7 @@ class ExperimentView(View[ExperimentSpec]):
 
     @property
     def training(self) -> Manifest:
-        """What the trainer reports."""
+        """The report of the trainer."""
         return dict(self.observed.status.get("training") or {})
 
     @property
@@ -121,7 +121,7 @@ class ExperimentView(View[ExperimentSpec]):
 
     @property
     def leftovers(self) -> tuple[Manifest, ...]:
-        """What is left of attempts that have ended; with none of it, no other trainer can be writing."""
+        """The children left of attempts that have ended; with none of them, no other trainer can be writing."""
         return (*self.observed.jobs, *self.observed.clusters, *self.observed.pods)
 
     @property

@@ -44,7 +44,7 @@ def rayjob(experiment: str, attempt: int) -> str:
 
 
 def labels(owner: Manifest) -> dict[str, str]:
-    """What every child of `owner` carries."""
+    """Labels that every child of `owner` carries."""
     return {
         "app.kubernetes.io/managed-by": MANAGER,
         OWNER_LABEL[owner["kind"]]: owner["metadata"]["name"],

@@ -42,7 +42,7 @@ class Observed:
 
     @property
     def source_training(self) -> Manifest:
-        """What the trainer of the source reports; empty where there is no source."""
+        """The report of the source's trainer; empty where there is no source."""
         return dict(((self.source or {}).get("status") or {}).get("training") or {})
 
 
@@ -67,7 +67,7 @@ class Patch:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What to do, in this order: apply, create, patch, record the events, write the status, delete.
+    """Work to do, in this order: apply, create, patch, record the events, write the status, delete.
 
     A child is made before the status speaks of it, and an end is written down before its child is deleted. So
     whatever the last thing done was, the next call goes on from there.

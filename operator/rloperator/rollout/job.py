@@ -20,7 +20,7 @@ _NO_RETRY_HELPS = 2
 
 
 def support_of(view: RolloutView) -> tuple[Manifest, ...]:
-    """What the Job needs beside itself."""
+    """The objects that the Job needs beside itself."""
     return tuple(support(view.owner, view.storage, []))
 
 

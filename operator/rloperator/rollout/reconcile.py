@@ -105,7 +105,7 @@ CHECKS: tuple[Callable[[RolloutView], Decision | None], ...] = (
 
 
 def reconcile(observed: Observed, settings: Settings, now: datetime) -> Outcome:
-    """What to do about a rollout, given what is observed of it, its Job and its experiment."""
+    """Decide what to do about a rollout, given what is observed of it, its Job and its experiment."""
     if is_terminating(observed.object):
         return Outcome()
     view = RolloutView.of(observed, settings, now)

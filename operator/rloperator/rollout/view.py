@@ -49,7 +49,7 @@ class RolloutView(View[RolloutSpec]):
 
     @property
     def results(self) -> Manifest:
-        """What the pod reports."""
+        """The report of the pod."""
         return dict(self.observed.status.get("results") or {})
 
     @property
