@@ -73,7 +73,7 @@ test-e2e: venv deploy ## Tests on the real cluster
 
 .PHONY: test
 test: verify deploy ## Everything: checks, units, contracts, and the real cluster
-	$(RUN)/pytest tests
+	$(RUN)/pytest tests --durations=30
 
 .PHONY: learning
 learning: venv ## Every algorithm on its reference tasks over several seeds: hours; goes on where it was stopped
