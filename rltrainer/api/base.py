@@ -28,7 +28,10 @@ S3Uri = Annotated[str, Field(pattern=r"^s3://[a-z0-9][-a-z0-9.]{1,61}[a-z0-9](/.
 MAX_TEXT = 4096
 """Characters of a text in a status."""
 Text = Annotated[str, Field(max_length=MAX_TEXT)]
-Natural = Annotated[int, Field(ge=0, le=2**63 - 1)]
+INT32_MAX, INT64_MAX = 2**31 - 1, 2**63 - 1
+Natural = Annotated[int, Field(ge=0, le=INT64_MAX)]
+Seconds32 = Annotated[int, Field(ge=0, le=INT32_MAX)]
+"""Seconds in a field of somebody's that has 32 bits."""
 
 OPEN: JsonDict = {"x-kubernetes-preserve-unknown-fields": True}
 """Mark of an object whose fields are not ours to know."""

@@ -1,10 +1,38 @@
 """The Ray cluster of a document, and the pods that it is made of."""
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from rltrainer.api.base import OPEN, Model, Quantity, rules
+from rltrainer.api.base import INT32_MAX, INT64_MAX, OPEN, Model, Quantity, Seconds32, rules
+
+_AMOUNTS = ("limits", "requests", "overhead", "sizeLimit", "divisor", "storage")
+"""Fields of a Pod that hold quantities, or a map of them: only these may need more than 32 bits."""
+
+
+def _numbers(value: Any, path: str = "", limit: int = INT32_MAX) -> Iterator[tuple[str, float, int]]:
+    """Walk the numbers in a part of a Pod: where each is, the number, and the largest that may stand there."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _numbers(item, f"{path}.{key}", INT64_MAX if key in _AMOUNTS else limit)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _numbers(item, f"{path}[{index}]", limit)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield path, value, limit
+
+
+def _fits_a_pod(part: Any) -> Any:
+    """Return a part of a Pod as it is. Raises ValueError for a number that a field of a Pod cannot hold.
+
+    The API server takes such a number in a RayJob, and KubeRay then fails to read the RayJobs of the whole cluster.
+    A Pod has wider fields than 32 bits, seconds and ids of users among them, but none that means more than that.
+    """
+    for path, number, limit in _numbers(part):
+        if not (float(number).is_integer() and -limit <= number <= limit):
+            raise ValueError(f"{path.lstrip('.')}: {number} is no whole number from {-limit} to {limit}")
+    return part
 
 
 class Pods(Model):
@@ -13,12 +41,12 @@ class Pods(Model):
     cpu: Quantity = Field("1", description="CPU requested, and the limit. Ray counts it in whole CPUs.")
     memory: Quantity = Field("2Gi", description="Memory requested, and the limit.")
     node_selector: dict[str, str] = Field(default_factory=dict, description="Labels of the nodes to run on.")
-    tolerations: list[dict[str, Any]] = Field(
+    tolerations: Annotated[list[dict[str, Any]], AfterValidator(_fits_a_pod)] = Field(
         default_factory=list,
         description="Taints to tolerate, as in a Pod.",
         json_schema_extra={"items": {"type": "object", **OPEN}},
     )
-    pod_template: dict[str, Any] = Field(
+    pod_template: Annotated[dict[str, Any], AfterValidator(_fits_a_pod)] = Field(
         default_factory=dict,
         description="Merged over the operator's own pod template; containers, volumes and env are merged by name.",
         json_schema_extra=OPEN,
@@ -59,7 +87,7 @@ class Head(Pods):
 class Autoscaling(Model):
     """Ray's in-tree autoscaler."""
 
-    idle_timeout_seconds: Annotated[int, Field(ge=1)] = Field(
+    idle_timeout_seconds: Annotated[Seconds32, Field(ge=1)] = Field(
         60, description="Seconds after which an idle worker goes."
     )
     upscaling_mode: Literal["Default", "Aggressive", "Conservative"] = Field(
@@ -85,7 +113,7 @@ class Cluster(Model):
     grace_period_seconds: Annotated[int, Field(ge=1, le=3600)] = Field(
         60, description="Seconds that the trainer has to write a checkpoint when it is told to end."
     )
-    keep_seconds_after_finished: Annotated[int, Field(ge=0)] = Field(
+    keep_seconds_after_finished: Seconds32 = Field(
         0, description="Seconds that the cluster stays after the run has ended, to look at it."
     )
     queue_name: Annotated[str, Field(max_length=63)] | None = Field(

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from rltrainer.api.base import EVALUATED, GROUP, MAX_NAME, PLURAL, VERSION
+from rltrainer.api.base import EVALUATED, GROUP, INT64_MAX, MAX_NAME, PLURAL, VERSION
 from rltrainer.api.experiment import ExperimentSpec
 from rltrainer.api.options import OPTIONS
 from rltrainer.api.rollout import RolloutSpec
@@ -128,7 +128,7 @@ def structural(schema: Schema, defs: Schema, defaults: bool = True) -> Schema:
         raise ValueError(f"{schema.get('title')}: a value of any type has to say so, by OPEN")
     if schema.get("type") == "integer":
         result["format"] = "int64"
-        if result.get("maximum") == _INT64_MAX:
+        if result.get("maximum") == INT64_MAX:
             del result["maximum"]  # bounds are float64 in the API server, which cannot hold this one
     _exclusive_bounds(schema, result)
     if defaults and schema.get("default") is not None:
@@ -140,7 +140,6 @@ def structural(schema: Schema, defs: Schema, defaults: bool = True) -> Schema:
     return result
 
 
-_INT64_MAX = 2**63 - 1
 _INT_OR_STRING: Schema = {"x-kubernetes-int-or-string": True, "anyOf": [{"type": "integer"}, {"type": "string"}]}
 
 

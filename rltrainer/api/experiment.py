@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from rltrainer.api.base import EVALUATED, OPEN, Model, Name, Natural, S3Uri, rules
 from rltrainer.api.cluster import Cluster
@@ -36,11 +36,9 @@ class Stop(BaseModel):
 class Checkpoint(Model):
     """When checkpoints are written and which are kept."""
 
-    frequency: Annotated[int, Field(ge=0)] = Field(
-        10, description="Iterations between checkpoints; 0 writes none but those at the end."
-    )
+    frequency: Natural = Field(10, description="Iterations between checkpoints; 0 writes none but those at the end.")
     at_end: bool = Field(True, description="Write one when the run ends or is asked to.")
-    keep: Annotated[int, Field(ge=0)] = Field(
+    keep: Natural = Field(
         3, description="Checkpoints kept: the best by scoreAttribute, and always the newest. 0 keeps all."
     )
     score_attribute: Literal[
@@ -66,14 +64,24 @@ class Evaluation(Model):
     deterministic: bool = Field(True, description="Take the policy's best actions; false explores as in training.")
 
 
+_ENDPOINT = r"^https?://[^@/?#\s]+(/[^@?#\s]*)?$"
+
+
+def _without_credentials(url: Any) -> Any:
+    """Return `url` as it is. Raises ValueError, which does not repeat it, where it holds a user or a password."""
+    if isinstance(url, str) and "@" in url:
+        raise ValueError("must not hold a user or a password: name a Secret in credentialsSecret")
+    return url
+
+
 class Storage(Model):
     """An S3 bucket or a compatible one."""
 
     uri: S3Uri = Field(
         description="s3://bucket/prefix. A run writes below <uri>/<namespace>/<name>/<first 8 of its uid>/."
     )
-    endpoint: Annotated[str, Field(pattern=r"^https?://", max_length=512)] | None = Field(
-        None, description="URL of an S3-compatible server. Unset, AWS."
+    endpoint: Annotated[str, Field(pattern=_ENDPOINT, max_length=512), BeforeValidator(_without_credentials)] | None = (
+        Field(None, description="URL of an S3-compatible server. Unset, AWS.")
     )
     region: Annotated[str, Field(max_length=64)] | None = Field(None, description="Region of the bucket.")
     credentials_secret: Annotated[str, Field(min_length=1, max_length=253)] | None = Field(

@@ -140,10 +140,8 @@ class Scheduler(Model):
     time_attr: Literal["training_iteration", "timesteps_total", "time_total_s"] = Field(
         "training_iteration", description="What maxT, gracePeriod and perturbationInterval count."
     )
-    max_t: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="Where a trial ends, of AsyncHyperBand (100) and HyperBand (81)."
-    )
-    grace_period: Annotated[int, Field(ge=1)] | None = Field(
+    max_t: Count | None = Field(None, description="Where a trial ends, of AsyncHyperBand (100) and HyperBand (81).")
+    grace_period: Count | None = Field(
         None, description="Before which no trial is ended, of AsyncHyperBand (1) and MedianStopping (60)."
     )
     reduction_factor: Annotated[float, Field(gt=1)] | None = Field(
@@ -152,12 +150,10 @@ class Scheduler(Model):
     brackets: Annotated[int, Field(ge=1, le=16)] | None = Field(
         None, description="Brackets with grace periods of their own, of AsyncHyperBand (1)."
     )
-    min_samples_required: Annotated[int, Field(ge=1)] | None = Field(
+    min_samples_required: Count | None = Field(
         None, description="Trials that a median is taken over, at least, of MedianStopping (3)."
     )
-    perturbation_interval: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="Between two exchanges of a trial, of PBT (60)."
-    )
+    perturbation_interval: Count | None = Field(None, description="Between two exchanges of a trial, of PBT (60).")
     quantile_fraction: Annotated[float, Field(ge=0, le=0.5)] | None = Field(
         None,
         description="Share of trials that go on from a better one, and of those that they go on from, of PBT (0.25).",
@@ -189,7 +185,7 @@ class Search(Model):
         "before (tree of Parzen estimators).",
     )
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(0, description="Of what is drawn.")
-    random_trials: Annotated[int, Field(ge=1)] | None = Field(
+    random_trials: Count | None = Field(
         None, description="Trials drawn at random before HyperOpt (20) or Optuna (10) learn from them."
     )
 

@@ -49,6 +49,14 @@ def test_what_kubernetes_adds_is_accepted() -> None:
         ({"cluster": {"head": {"memory": "4 GB"}}}, "spec.cluster.head.memory"),
         ({"cluster": {"workers": [{"name": "a", "minReplicas": 3}]}}, "minReplicas 3 exceeds maxReplicas 1"),
         ({"restoreFrom": {}}, "takes either uri or experiment"),
+        ({"cluster": {"keepSecondsAfterFinished": 2**31}}, "spec.cluster.keepSecondsAfterFinished"),
+        ({"cluster": {"autoscaling": {"idleTimeoutSeconds": 2**31}}}, "spec.cluster.autoscaling.idleTimeoutSeconds"),
+        ({"config": {"rollout_fragment_length": 2**63}}, "rollout_fragment_length"),
+        ({"tune": {"space": {}, "scheduler": {"type": "ASHA", "maxT": 2**63}}}, "maxT"),
+        (
+            {"storage": {"uri": "s3://bucket", "endpoint": "https://me:secret@host"}},
+            "name a Secret in credentialsSecret",
+        ),
     ],
 )
 def test_a_wrong_document_is_refused_with_its_field(spec: dict[str, Any], said: str) -> None:
@@ -56,6 +64,49 @@ def test_a_wrong_document_is_refused_with_its_field(spec: dict[str, Any], said: 
         Experiment.parse(document(**spec), where="file.yaml")
     assert said in str(caught.value)
     assert str(caught.value).startswith("file.yaml: ")
+
+
+def pods(field: str, value: Any) -> dict[str, Any]:
+    """A document whose head has `value` in a field of its own, by a path as `ports.0.containerPort`."""
+    for key in reversed(field.split(".")):
+        value = [value] if key.isdigit() else {key: value}
+    return document(cluster={"head": {"podTemplate": {"spec": value}}})
+
+
+@pytest.mark.parametrize(
+    ("field", "where"),
+    [
+        ("containers.0.ports.0.containerPort", "spec.containers[0].ports[0].containerPort"),
+        ("terminationGracePeriodSeconds", "spec.terminationGracePeriodSeconds"),
+        ("volumes.0.configMap.defaultMode", "spec.volumes[0].configMap.defaultMode"),
+    ],
+)
+@pytest.mark.parametrize("number", [2**31, -(2**31), 10**30, 1.5, float("inf"), float("nan")])
+def test_a_number_that_no_field_of_a_pod_holds_is_refused_where_it_is(field: str, where: str, number: float) -> None:
+    """Fields of 32 bits hold -2**31 to 2**31 - 1; the API server takes more, and then KubeRay fails for all."""
+    with pytest.raises(DocumentError, match="is no whole number") as caught:
+        Experiment.parse(pods(field, number))
+    assert f"spec.cluster.head.podTemplate: {where}: {number} " in str(caught.value).replace("Value error, ", "")
+
+
+@pytest.mark.parametrize(
+    ("field", "number"),
+    [
+        ("securityContext.runAsUser", 2**31 - 1),
+        ("volumes.0.emptyDir.sizeLimit", 2**40),
+        ("containers.0.resources.limits.memory", 64 * 2**30),
+        ("terminationGracePeriodSeconds", 30.0),
+        ("hostNetwork", True),
+    ],
+)
+def test_a_number_that_a_field_of_a_pod_holds_is_taken(field: str, number: Any) -> None:
+    assert Experiment.parse(pods(field, number)).spec.cluster.head.pod_template
+
+
+def test_a_toleration_has_the_numbers_of_a_pod() -> None:
+    forever = {"key": "spot", "tolerationSeconds": 10**10}
+    with pytest.raises(DocumentError, match=r"\[0\].tolerationSeconds: 10000000000 is no whole number"):
+        Experiment.parse(document(cluster={"workers": [{"name": "a", "tolerations": [forever]}]}))
 
 
 def test_a_name_that_kuberay_could_not_take_is_refused() -> None:

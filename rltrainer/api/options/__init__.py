@@ -4,7 +4,8 @@ An option has one name, one type and one meaning in every algorithm; only its de
 union, the command line and the operator check the exact set of the algorithm named. Imports neither torch nor Ray.
 """
 
-from rltrainer.api.options.base import Count, Natural, Options
+from rltrainer.api.base import Natural
+from rltrainer.api.options.base import Count, Options
 from rltrainer.api.options.groups import ReplayBuffer
 from rltrainer.api.options.on_policy import A2COptions, ActorCriticOptions, PPOOptions
 from rltrainer.api.options.parsing import OptionError, complaint, describe, for_algorithm, option_names, parse_options

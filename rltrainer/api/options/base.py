@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal, Self, Unpack
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from rltrainer.api.base import INT64_MAX, Natural
+
 Schedule = Annotated[
     list[Annotated[list[float], Field(min_length=2, max_length=2)]], Field(min_length=1, max_length=64)
 ]
@@ -14,8 +16,7 @@ Rate = Annotated[float, Field(gt=0, le=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
-Natural = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=1, le=INT64_MAX)]
 Widths = Annotated[list[Count], Field(max_length=16)]
 Activation = Literal["tanh", "relu", "elu", "silu", "linear"]
 NOTHING: Mapping[str, Any] = MappingProxyType({})

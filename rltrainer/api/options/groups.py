@@ -7,10 +7,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from rltrainer.api.base import Natural
 from rltrainer.api.options.base import (
     Count,
     Fraction,
-    Natural,
     NonNegative,
     Options,
     Positive,
