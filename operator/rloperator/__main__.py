@@ -85,6 +85,22 @@ def _storage(args: argparse.Namespace) -> Storage | None:
         raise ValueError(complaint(error, "--storage", Storage)) from None
 
 
+class OneLine(logging.Formatter):
+    """A line for each record: what others have written into a message cannot look like a line of ours."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Format the record, control characters in its message escaped."""
+        record.message = "".join(c if c.isprintable() else repr(c)[1:-1] for c in record.message)
+        return super().formatMessage(record)
+
+
+def log_to_stderr(level: str) -> None:
+    """Log everything of at least `level`."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(OneLine("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
 def wait_for_kinds(client: KubeClient, every: float = 10.0) -> None:
     """Return once the API server serves every kind that the operator watches."""
     while missing := [kind for kind in _NEEDED if not client.serves(*kind)]:
@@ -97,7 +113,7 @@ def wait_for_kinds(client: KubeClient, every: float = 10.0) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run until stopped."""
     args = parser().parse_args(argv)
-    logging.basicConfig(level=args.log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    log_to_stderr(args.log_level)
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # its retries are logged once they are used up
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
     logging.getLogger("kopf").setLevel(max(logging.getLogger().level, logging.WARNING))

@@ -42,6 +42,22 @@ def parse(model: type[SpecT], spec: Manifest) -> SpecT | Rejection:
         return Rejection("InvalidDocument", complaint(error, "spec", model))
 
 
+def refused(observed: Observed) -> Rejection | None:
+    """That the API server does not take what the document asks for."""
+    return Rejection("RefusedByCluster", f"The API server refuses it: {observed.refusal}") if observed.refusal else None
+
+
+def source_state(source: Manifest | None) -> str:
+    """What to know of an experiment whose checkpoint is waited for, where it may never have one; else nothing."""
+    status = (source or {}).get("status") or {}
+    phase, waited = status.get("phase"), (((source or {}).get("spec") or {}).get("restoreFrom") or {}).get("experiment")
+    if phase in ("Succeeded", "Failed", "Invalid", "Suspended"):
+        return f". It is {phase} without one, and has none before it trains again"
+    if waited and not (status.get("training") or {}).get("checkpoint"):
+        return f', which itself waits for one of "{waited}"'
+    return ""
+
+
 @dataclass(frozen=True)
 class Decision:
     """How an object stands, and what is to be done about it."""
@@ -53,6 +69,8 @@ class Decision:
     """Those that the decision changes from what they are without an attempt or a Job under way."""
     fields: Manifest = field(default_factory=dict)
     """Further fields of the status that the decision changes."""
+    tried: tuple[Manifest, ...] = ()
+    """What is made later, and must be possible before anything is ended for it."""
     apply: tuple[Manifest, ...] = ()
     create: tuple[Manifest, ...] = ()
     patch: tuple[Patch, ...] = ()
@@ -125,6 +143,7 @@ def status_of(view: View[Any], decision: Decision, defaults: tuple[Condition, ..
 def outcome_of(view: View[Any], decision: Decision, status: Manifest, events: tuple[Event, ...]) -> Outcome:
     """Put together what there is to do. A status that stands as it should is not written again."""
     return Outcome(
+        tried=(*decision.tried, *decision.create),
         apply=decision.apply,
         create=decision.create,
         patch=decision.patch,

@@ -7,15 +7,22 @@ generated from these models too.
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from rltrainer.api.base import MAX_TEXT, OPEN, Model, Natural, Text
+from rltrainer.api.experiment import Storage
 
 LISTED_RETURNS = 100
 """Returns that a rollout's report lists one by one."""
 
 
-class CheckpointRef(Model):
+class Status(Model):
+    """A part of a status. A later version may have written fields that this one does not know: they are not read."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class CheckpointRef(Status):
     """A complete checkpoint in storage."""
 
     uri: Text = Field(description="Its folder.")
@@ -24,7 +31,7 @@ class CheckpointRef(Model):
     episode_reward_mean: float | None = Field(None, description="Mean return of the last 100 episodes then.")
 
 
-class Problem(Model):
+class Problem(Status):
     """Why the trainer cannot go on, in words."""
 
     reason: Annotated[str, Field(pattern=r"^[A-Z][A-Za-z]*$", max_length=64)] = Field(
@@ -38,14 +45,14 @@ class Problem(Model):
         return cls(reason=reason, message=message[:MAX_TEXT])
 
 
-class SyncStatus(Model):
+class SyncStatus(Status):
     """How the uploads stand."""
 
     pending: Natural = Field(0, description="Checkpoints written on the node and not yet in storage.")
     error: Problem | None = Field(None, description="Why the last upload failed; unset once one succeeds.")
 
 
-class TrialCounts(Model):
+class TrialCounts(Status):
     """How the trials of a search stand."""
 
     pending: Natural = Field(0, description="Not begun.")
@@ -57,7 +64,7 @@ class TrialCounts(Model):
     )
 
 
-class BestTrial(Model):
+class BestTrial(Status):
     """The trial of a search that its metric puts first."""
 
     trial: Annotated[str, Field(max_length=253)] = Field(description="Its name, and that of its folder.")
@@ -66,7 +73,7 @@ class BestTrial(Model):
     checkpoint: CheckpointRef | None = Field(None, description="Its best complete checkpoint in storage.")
 
 
-class Evaluated(Model):
+class Evaluated(Status):
     """What an evaluation found."""
 
     iteration: Natural = Field(description="Iteration that it followed.")
@@ -78,7 +85,7 @@ class Evaluated(Model):
     episode_len_mean: float = Field(description="Mean length of an episode, in steps.")
 
 
-class TrainingStatus(Model):
+class TrainingStatus(Status):
     """What the trainer reports, as field manager `rltrainer`, at most every few seconds."""
 
     attempt: Natural = Field(0, description="Attempt that reports.")
@@ -112,7 +119,7 @@ class TrainingStatus(Model):
     updated_at: datetime | None = Field(None, description="When this was reported.")
 
 
-class Condition(Model):
+class Condition(Status):
     """A standard Kubernetes condition."""
 
     type: Annotated[str, Field(max_length=316)] = Field(description="What it is about.")
@@ -125,7 +132,7 @@ class Condition(Model):
     message: Annotated[str, Field(max_length=32768)] = Field("", description="For people.")
 
 
-class Attempt(Model):
+class Attempt(Status):
     """One RayJob in the life of an experiment."""
 
     number: Natural = Field(description="Counted from 1.")
@@ -139,6 +146,9 @@ class Attempt(Model):
     spec_hash: Annotated[str, Field(max_length=64)] | None = Field(
         None, description="Of the part of the document that it ran with: another one asks for another attempt."
     )
+    checkpoint_iteration: Natural | None = Field(
+        None, description="Iteration of the newest complete checkpoint when it ended, if there was one."
+    )
 
 
 Phase = Literal["Pending", "Provisioning", "Running", "Retrying", "Suspended", "Succeeded", "Failed", "Invalid"]
@@ -148,19 +158,24 @@ Conditions = Annotated[
 ]
 
 
-class ExperimentStatus(Model):
+class ExperimentStatus(Status):
     """How an experiment stands. `training` is the trainer's, everything else the operator's."""
 
     phase: Phase | None = Field(None, description="One word for how it stands.")
     message: Annotated[str, Field(max_length=32768)] | None = Field(None, description="How it stands, in words.")
     observed_generation: Natural = Field(0, description="Generation of the spec that this speaks of.")
     attempt: Natural = Field(0, description="Number of the newest attempt.")
-    failures: Natural = Field(0, description="Attempts that failed or were lost.")
+    failures: Natural = Field(
+        0, description="Attempts that failed or were lost, one after the other without a new checkpoint in between."
+    )
     attempts: Annotated[list[Attempt], Field(max_length=20)] = Field(
         default_factory=list, description="The newest attempts, oldest first."
     )
     cluster: Annotated[str, Field(max_length=253)] | None = Field(None, description="RayCluster of the attempt.")
     storage_uri: Text | None = Field(None, description="Folder of this run in storage.")
+    storage: Storage | None = Field(
+        None, description="The operator's storage that this run uses; it stays there when the operator's default moves."
+    )
     best: BestTrial | None = Field(None, description="The best trial, of a search.")
     conditions: Conditions = Field(
         default_factory=list,
@@ -169,7 +184,7 @@ class ExperimentStatus(Model):
     training: TrainingStatus | None = Field(None, description="The trainer's own report.")
 
 
-class RolloutResults(Model):
+class RolloutResults(Status):
     """Returns over the episodes, reported by the Job's pod as field manager `rltrainer`."""
 
     episodes: Natural = Field(description="Episodes finished.")
@@ -192,7 +207,7 @@ class RolloutResults(Model):
     error: Problem | None = Field(None, description="Why it cannot be run; no retry helps.")
 
 
-class RolloutStatus(Model):
+class RolloutStatus(Status):
     """How a rollout stands. `results` is its pod's, everything else the operator's."""
 
     phase: Literal["Pending", "Running", "Succeeded", "Failed", "Invalid"] | None = Field(

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from rloperator.config import Settings
@@ -44,17 +44,34 @@ class Converger:
         observed = self.observe(key)
         if observed is None:
             return None
-        reconcile = reconcile_experiment if key.kind == "RLExperiment" else reconcile_rollout
-        outcome = reconcile(observed, self.settings, self.clock())
+        outcome = self._decide(key, observed)
         try:
             self.apply(key, observed.object, outcome)
         except ConflictError:
             raise
         except (NameTakenError, ApiError) as error:
-            if not isinstance(error, ApiError) or error.status < 500:
-                self._report(observed, str(error))
+            if not isinstance(error, ApiError) or error.is_refusal:
+                self._report(observed, "Refused", f"The API server refuses: {error}")
             raise
         return outcome.requeue_after
+
+    def _decide(self, key: Key, observed: Observed) -> Outcome:
+        """Decide what to do; where the API server would not take it, decide again with its refusal in view.
+
+        Raises whatever the decision raises, once the object says so: whoever wrote it cannot see the operator's log.
+        """
+        reconcile = reconcile_experiment if key.kind == "RLExperiment" else reconcile_rollout
+        now = self.clock()
+        try:
+            outcome = reconcile(observed, self.settings, now)
+            refusal = next(filter(None, map(self.client.refusal, outcome.tried)), None)
+            return reconcile(replace(observed, refusal=refusal), self.settings, now) if refusal else outcome
+        except ApiError:
+            raise
+        except Exception as error:
+            message = f"The operator fails on this document, which is a fault of the operator: {error!r}"
+            self._report(observed, "OperatorFailed", message)
+            raise
 
     def observe(self, key: Key) -> Observed | None:
         """The object and its children, as they are now; None where it is gone."""
@@ -64,7 +81,8 @@ class Converger:
         is_experiment = key.kind == "RLExperiment"
 
         def children(api_version: str, kind: str) -> tuple[Manifest, ...]:
-            return tuple(self.client.list(api_version, kind, key.namespace, names.selector(key.kind, key.name)))
+            labeled = self.client.list(api_version, kind, key.namespace, names.selector(key.kind, key.name))
+            return tuple(child for child in labeled if names.descends(child, key.kind, key.name))
 
         # Children are listed in the order in which they make each other: what was made in between is seen.
         return Observed(
@@ -98,10 +116,9 @@ class Converger:
                 if (item.get("status") or {}).get("phase") not in ("Succeeded", "Failed"):
                     yield Key(kind, item["metadata"]["namespace"], item["metadata"]["name"])
 
-    def _report(self, observed: Observed, error: str) -> None:
-        """Report on the object what the API server refuses: whoever wrote it cannot see the operator's log."""
-        message = f"The API server refuses: {error}"
-        self.client.record_event(observed.object, Event("Refused", message, "Warning", dedup_key=error))
+    def _report(self, observed: Observed, reason: str, message: str) -> None:
+        """Report on the object what keeps the operator from acting on it."""
+        self.client.record_event(observed.object, Event(reason, message, "Warning", dedup_key=message))
         before = observed.own_status
         status = before | {"phase": before.get("phase", "Pending"), "message": message}
         if status != before:

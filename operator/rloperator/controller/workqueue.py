@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 
 from rloperator.controller.converge import Key
-from rloperator.kube.client import ConflictError
+from rloperator.kube.client import ApiError, ConflictError
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,7 @@ class WorkQueue:
         self._again: set[Key] = set()
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._failures: dict[Key, int] = {}
+        self._unexpected: dict[Key, str] = {}
 
     def add(self, key: Key) -> None:
         """Work on `key` as soon as possible."""
@@ -80,11 +81,21 @@ class WorkQueue:
         except ConflictError:
             return _AFTER_CONFLICT
         except Exception as error:
-            failures = self._failures[key] = self._failures.get(key, 0) + 1
-            delay = min(_FIRST_RETRY * 2 ** (failures - 1), _LONGEST_RETRY)
-            log.warning("%s: %s. Trying again in %.0f s", key, error, delay, exc_info=not _is_expected(error))
-            return delay
+            return self._failed(key, error)
         self._failures.pop(key, None)
+        self._unexpected.pop(key, None)
+        return delay
+
+    def _failed(self, key: Key, error: Exception) -> float:
+        """Log a failure, and return the seconds until the next try. One that nobody expected is logged once."""
+        failures = self._failures[key] = self._failures.get(key, 0) + 1
+        asked = error.retry_after if isinstance(error, ApiError) else 0.0
+        delay = max(min(_FIRST_RETRY * 2.0 ** (failures - 1), _LONGEST_RETRY), asked)
+        if _is_expected(error):
+            log.warning("%s: %s. Trying again in %.0f s", key, error, delay)
+        elif self._unexpected.get(key) != repr(error):
+            self._unexpected[key] = repr(error)
+            log.error("%s: %r. It is tried again, and not logged again until it differs", key, error, exc_info=error)
         return delay
 
 

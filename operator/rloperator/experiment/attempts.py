@@ -43,14 +43,24 @@ def attempts_of(observed: Observed, now: datetime) -> tuple[Attempt, ...]:
     newest = recorded[-1].number if recorded else int(observed.status.get("attempt", 0))
     adopted = tuple(_adopted(jobs[number]) for number in sorted(jobs) if number > newest)
     known = (*recorded, *adopted)
-    return tuple(_with_outcome(attempt, jobs.get(attempt.number), observed, now) for attempt in known)
+    return tuple(_seen(attempt, jobs.get(attempt.number), observed, now) for attempt in known)
 
 
 def failures_of(observed: Observed, attempts: tuple[Attempt, ...]) -> int:
-    """Failed and lost attempts, those included that the status no longer lists."""
+    """Failed and lost attempts in a row, those included that the status no longer lists.
+
+    A checkpoint that is newer than at the failure before ends the row: a run of weeks may lose many a node.
+    """
     before = {item["number"]: item["outcome"] for item in observed.status.get("attempts", [])}
-    new = sum(a.outcome in FAILURES and before.get(a.number) not in FAILURES for a in attempts)
-    return int(observed.status.get("failures", 0)) + new
+    failures, last = int(observed.status.get("failures", 0)), None
+    for attempt in attempts:
+        if attempt.outcome not in FAILURES:
+            continue
+        if before.get(attempt.number) not in FAILURES:
+            has_progressed = last is not None and (attempt.checkpoint_iteration or 0) > last
+            failures = 1 if has_progressed else failures + 1
+        last = attempt.checkpoint_iteration or 0
+    return failures
 
 
 def status_fields(attempts: tuple[Attempt, ...], newest: int) -> Manifest:
@@ -87,6 +97,15 @@ def _adopted(job: Manifest) -> Attempt:
         started_at=parse_time(job["metadata"]["creationTimestamp"]),
         spec_hash=names.annotation(job, names.SPEC_HASH_ANNOTATION),
     )
+
+
+def _seen(attempt: Attempt, job: Manifest | None, observed: Observed, now: datetime) -> Attempt:
+    """The attempt with its end, and the checkpoint that it then had come to, where it has ended."""
+    after = _with_outcome(attempt, job, observed, now)
+    if after.outcome not in FAILURES or attempt.outcome in FAILURES:
+        return after
+    checkpoint = (observed.status.get("training") or {}).get("checkpoint") or {}
+    return after.model_copy(update={"checkpoint_iteration": checkpoint.get("iteration")})
 
 
 def _with_outcome(attempt: Attempt, job: Manifest | None, observed: Observed, now: datetime) -> Attempt:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from rloperator.experiment.view import ExperimentView
 from rloperator.kube import names
 from rloperator.kube.pods import RESTRICTED, TMP_MOUNT
-from rloperator.kube.types import Manifest, Patch, reference
+from rloperator.kube.types import Manifest, Patch, is_terminating, reference
 from rltrainer.api.experiment import ExperimentSpec
 
 _SUBMITTER_RESOURCES = {
@@ -21,9 +21,16 @@ def live_patches(view: ExperimentView) -> tuple[Patch, ...]:
     if view.cluster:
         operations = (*_submitter(view.cluster), *(_scaling(spec, view.cluster) if spec else ()))
         patches.append((view.cluster, operations))
-    if view.job and spec:
-        patches.append((view.job, tuple(_time_to_live(spec, view.job))))
-    return tuple(Patch(reference(child), operations) for child, operations in patches if operations)
+    changes = tuple(Patch(reference(child), operations) for child, operations in patches if operations)
+    return (*changes, *kept_cluster(view))
+
+
+def kept_cluster(view: ExperimentView) -> tuple[Patch, ...]:
+    """The patch that keeps the cluster after the end as long as the document says by now."""
+    if view.rejection or view.spec is None or view.job is None or is_terminating(view.job):
+        return ()
+    operations = tuple(_time_to_live(view.spec, view.job))
+    return (Patch(reference(view.job), operations),) if operations else ()
 
 
 def _submitter(ray_cluster: Manifest) -> Iterator[Manifest]:

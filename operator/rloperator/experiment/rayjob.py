@@ -4,7 +4,6 @@ from typing import Any
 
 from rloperator.experiment.view import ExperimentView
 from rloperator.kube import names
-from rloperator.kube.merge import merge
 from rloperator.kube.pods import (
     DOCUMENT_MOUNT,
     RAY_VERSION,
@@ -18,6 +17,7 @@ from rloperator.kube.pods import (
     pod_spec,
     support,
     variables,
+    with_template,
 )
 from rloperator.kube.types import Manifest
 from rltrainer.api.cluster import Cluster, Head, Workers
@@ -180,7 +180,7 @@ def _template(view: ExperimentView, pods: Head | Workers, number: int, main: Man
         fields["priorityClassName"] = cluster.priority_class_name
     labels = names.labels(view.owner.object) | {names.ATTEMPT_LABEL: str(number)}
     template = {"metadata": {"labels": labels}, "spec": pod_spec(pods, main, **fields)}
-    return dict(merge(template, pods.pod_template))
+    return with_template(template, pods)
 
 
 def _image(view: ExperimentView) -> str:

@@ -5,11 +5,11 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from rloperator.config import Settings
-from rloperator.decisions import SOON, Decision, first_decision, outcome_of, status_of
+from rloperator.decisions import SOON, Decision, first_decision, outcome_of, source_state, status_of
 from rloperator.experiment.attempts import FAILURES, begun, describe_end, ended, status_fields
 from rloperator.experiment.conditions import HEAD_READY, default_conditions, training
 from rloperator.experiment.events import events
-from rloperator.experiment.patches import live_patches
+from rloperator.experiment.patches import kept_cluster, live_patches
 from rloperator.experiment.rayjob import rayjob, support_of
 from rloperator.experiment.view import ExperimentView
 from rloperator.kube.pod_problems import first_problem, has_ready_head, refused_pods
@@ -32,7 +32,12 @@ def run_succeeded(view: ExperimentView) -> Decision | None:
     else:
         stop = view.training.get("stoppedBy") or "its stop condition"
         reason, message = "StopConditionReached", f"Stopped by {stop} after {steps} steps, reward {reward}"
-    return Decision("Succeeded", reason, message).with_condition("Succeeded", "True")
+    if view.newest.spec_hash not in (None, view.spec_hash):
+        message += ". The document was changed after that, and is not run again: for more, write a new experiment with "
+        message += f"restoreFrom.experiment {view.owner.name}"
+    decision = Decision("Succeeded", reason, message).with_condition("Succeeded", "True")
+    # A cluster that is kept to be looked at goes earlier where the document says so by now.
+    return replace(decision, patch=kept_cluster(view), delete=view.jobs_to_delete if view.suspend_requested else ())
 
 
 def suspend_requested(view: ExperimentView) -> Decision | None:
@@ -57,7 +62,8 @@ def spec_changed(view: ExperimentView) -> Decision | None:
     if live is None or view.rejection or live.spec_hash in (None, view.spec_hash):
         return None
     why = f"The document changed, and attempt {live.number + 1} runs it as it is now"
-    return _ending(view, live, "Provisioning", "Replaced", "DocumentChanged", why)
+    ending = _ending(view, live, "Provisioning", "Replaced", "DocumentChanged", why)
+    return replace(ending, tried=(rayjob(view, live.number + 1),))
 
 
 def attempt_under_way(view: ExperimentView) -> Decision | None:
@@ -112,7 +118,7 @@ def in_backoff(view: ExperimentView) -> Decision | None:
     if newest is None or newest.outcome not in FAILURES or newest.ended_at is None:
         return None
     delay = min(_FIRST_DELAY * 2 ** (view.failures - 1), _LONGEST_DELAY)
-    left = (newest.ended_at + timedelta(seconds=delay) - view.now).total_seconds()
+    left = min((newest.ended_at + timedelta(seconds=delay) - view.now).total_seconds(), delay)  # clocks go back
     if left <= 0:
         return None
     end = describe_end(newest.number, newest.outcome, newest.message)
@@ -126,7 +132,7 @@ def source_has_no_checkpoint(view: ExperimentView) -> Decision | None:
     if restore is None or restore.experiment is None or view.restore_uri or view.training.get("checkpoint"):
         return None
     message = f'Waiting for experiment "{restore.experiment}" to have a checkpoint'
-    return Decision("Pending", "WaitingForCheckpoint", message)
+    return Decision("Pending", "WaitingForCheckpoint", f"{message}{source_state(view.observed.source)}")
 
 
 def leftovers_exist(view: ExperimentView) -> Decision | None:

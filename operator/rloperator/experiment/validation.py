@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rloperator.decisions import Rejection
+from rloperator.kube.merge import malformed
 from rloperator.kube.types import Manifest
 from rltrainer.api.cluster import Cluster, Pods
 from rltrainer.api.experiment import ExperimentSpec, Storage
@@ -56,6 +57,16 @@ def storage_missing(document: ValidationInput) -> Rejection | None:
         "NoStorage", "The experiment names no storage, and the operator has none: set spec.storage.uri, "
         "or storage.uri in the operator's Helm values"
     )  # fmt: skip
+
+
+def pod_template_malformed(document: ValidationInput) -> Rejection | None:
+    """A pod template that cannot be merged over ours."""
+    cluster = document.spec.cluster
+    places = {"head": cluster.head, **{f"workers[{index}]": group for index, group in enumerate(cluster.workers)}}
+    for place, pods in places.items():
+        if problem := malformed(pods.pod_template):
+            return Rejection("InvalidPodTemplate", f"spec.cluster.{place}.{problem}")
+    return None
 
 
 def cpus_insufficient(document: ValidationInput) -> Rejection | None:
@@ -126,6 +137,13 @@ def source_missing(document: ValidationInput) -> Rejection | None:
     source = document.spec.restore_from.experiment if document.spec.restore_from else None
     if source == document.name:
         return Rejection("RestoreFromItself", "spec.restoreFrom.experiment names this experiment itself")
+    back = (((document.source or {}).get("spec") or {}).get("restoreFrom") or {}).get("experiment")
+    has_checkpoint = (((document.source or {}).get("status") or {}).get("training") or {}).get("checkpoint")
+    if source and back == document.name and not document.has_checkpoint and not has_checkpoint:
+        return Rejection(
+            "RestoreFromRing",
+            f'spec.restoreFrom.experiment: "{source}" waits for a checkpoint of this experiment itself',
+        )
     if source and document.source is None and not document.has_checkpoint:
         return Rejection(
             "ExperimentNotFound", f'spec.restoreFrom.experiment: there is no RLExperiment "{source}" in this namespace'
@@ -136,6 +154,7 @@ def source_missing(document: ValidationInput) -> Rejection | None:
 RULES: tuple[Callable[[ValidationInput], Rejection | None], ...] = (
     option_invalid,
     storage_missing,
+    pod_template_malformed,
     cpus_insufficient,
     gpus_insufficient,
     trial_too_large,

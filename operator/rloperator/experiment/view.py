@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from rloperator.config import Settings
-from rloperator.decisions import Rejection, View, parse
+from rloperator.decisions import Rejection, View, parse, refused
 from rloperator.experiment.attempts import attempts_of, failures_of, spec_hash, status_fields
 from rloperator.experiment.validation import ValidationInput, validate
 from rloperator.kube import names
@@ -97,6 +97,11 @@ class ExperimentView(View[ExperimentSpec]):
         return bool(self.observed.object["spec"].get("suspend"))
 
     @property
+    def names_storage(self) -> bool:
+        """Whether the document names its storage, and does not leave it to the operator."""
+        return self.spec is not None and self.spec.storage is not None
+
+    @property
     def is_search(self) -> bool:
         """Whether spec.tune is set; read even where the document is rejected otherwise."""
         return self.observed.object["spec"].get("tune") is not None
@@ -139,22 +144,31 @@ class ExperimentView(View[ExperimentSpec]):
             "failures": self.failures,
             "cluster": self.cluster_name,
             "storageUri": folder,
+            "storage": _recorded(self.storage) if self.storage and not self.names_storage else None,
             "best": self.best,
         }
 
 
+def _recorded(storage: Storage) -> Manifest:
+    return storage.model_dump(by_alias=True, exclude_none=True, mode="json")
+
+
 def _storage(spec: ExperimentSpec, status: Manifest, settings: Settings) -> Storage | None:
     """The document's storage or the operator's; a run stays where it began when the operator's default moves."""
-    if spec.storage is not None or settings.storage is None:
+    if spec.storage is not None:
         return spec.storage
-    if folder := status.get("storageUri"):
-        return settings.storage.model_copy(update={"uri": names.storage_of(folder)})
-    return settings.storage
+    default, used = settings.storage, status.get("storage")
+    if used and (default is None or default.uri != used["uri"]):
+        return Storage.model_validate(used)
+    if default and (folder := status.get("storageUri")):  # of an operator that recorded no more than this
+        return default.model_copy(update={"uri": names.storage_of(folder)})
+    return default
 
 
 def _validated(spec: ExperimentSpec, storage: Storage | None, observed: Observed) -> Rejection | None:
     name, training = observed.object["metadata"]["name"], observed.status.get("training") or {}
-    return validate(ValidationInput(name, spec, storage, observed.source, bool(training.get("checkpoint"))))
+    rejection = validate(ValidationInput(name, spec, storage, observed.source, bool(training.get("checkpoint"))))
+    return rejection or refused(observed)
 
 
 def _restore_uri(spec: ExperimentSpec, observed: Observed) -> str | None:

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from kubernetes.client import ApiClient, Configuration
 from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
 
-from rloperator.kube.names import MANAGER, OWNER_UID_LABEL
+from rloperator.kube.names import MANAGER, controller
 from rloperator.kube.types import Event, Manifest, format_time
 from rltrainer.api.base import PLURAL
 
@@ -45,10 +45,17 @@ _MAX_EVENT_MESSAGE = 1024
 class ApiError(Exception):
     """The API server refused a request."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, retry_after: float = 0.0) -> None:
         super().__init__(f"{status}: {message}")
         self.status = status
         self.message = message
+        self.retry_after = retry_after
+        """Seconds that the server asks to be left alone for."""
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the server has judged the request, and is not only too busy for it, or broken."""
+        return self.status < 500 and self.status not in (408, 429)
 
 
 class ConflictError(ApiError):
@@ -115,23 +122,48 @@ class KubeClient:
         before, at = self._applied.get(path, ("", 0.0))
         if not always and before == digest and time.monotonic() - at < _REAPPLY_AFTER:
             return
+        self._refuse_foreign(manifest)
         self._request("PATCH", path, _force(), json.dumps(manifest), _APPLY)
         while len(self._applied) >= _REMEMBERED:
             self._applied.pop(next(iter(self._applied)), None)
         self._applied[path] = (digest, time.monotonic())
 
     def create(self, manifest: Manifest) -> None:
-        """Make an object; one of ours that is there already is as good. Raises NameTakenError for another's."""
-        metadata = manifest["metadata"]
-        path = _path(manifest["apiVersion"], manifest["kind"], metadata["namespace"])
+        """Make an object; one of ours that is there already is as good. Raises NameTakenError for another's.
+
+        Raises ConflictError where none is there: a quota that was written in between answers like that too.
+        """
+        path = _path(manifest["apiVersion"], manifest["kind"], manifest["metadata"]["namespace"])
         try:
             self._request("POST", path, {"fieldManager": MANAGER}, manifest)
         except ConflictError:
-            existing = self.get(manifest["apiVersion"], manifest["kind"], metadata["namespace"], metadata["name"])
-            owner = ((existing or {}).get("metadata", {}).get("labels") or {}).get(OWNER_UID_LABEL)
-            if existing and owner != metadata["labels"][OWNER_UID_LABEL]:
-                kind = manifest["kind"]
-                raise NameTakenError(f"there is a {kind} {metadata['name']} that this operator has not made") from None
+            if not self._refuse_foreign(manifest):
+                raise
+
+    def refusal(self, manifest: Manifest) -> str | None:
+        """Why the API server would not take an object; None where it would, or where that is not the object's fault."""
+        path = _path(manifest["apiVersion"], manifest["kind"], manifest["metadata"]["namespace"])
+        query = {"fieldManager": MANAGER, "dryRun": "All", "fieldValidation": "Strict"}
+        try:
+            self._request("POST", path, query, manifest)
+        except ApiError as error:
+            return error.message if error.status in (400, 422) else None
+        return None
+
+    def _refuse_foreign(self, manifest: Manifest) -> bool:
+        """Whether the object is there, and ours. Raises NameTakenError where it is another's."""
+        kind, metadata = manifest["kind"], manifest["metadata"]
+        existing = self.get(manifest["apiVersion"], kind, metadata["namespace"], metadata["name"])
+        if existing is None:
+            return False
+        owner, ours = controller(existing), controller(manifest)
+        if owner.get("uid") == ours["uid"]:
+            return True
+        if (owner.get("kind"), owner.get("name")) == (ours["kind"], ours["name"]):
+            raise ConflictError(409, f"{kind} {metadata['name']} goes with an earlier {ours['kind']} of the same name")
+        raise NameTakenError(
+            f"there is a {kind} {metadata['name']} that this operator has not made: rename it, or {ours['name']}"
+        )
 
     def patch(self, target: Manifest, operations: tuple[Manifest, ...]) -> None:
         """JSON patch; a target that is gone, or no longer as it was, is looked at again later."""
@@ -191,13 +223,17 @@ class KubeClient:
         if response.status == 409:
             raise ConflictError(409, _message(data))
         if response.status >= 300:
-            raise ApiError(response.status, _message(data))
+            raise ApiError(response.status, _message(data), _retry_after(response.headers.get("Retry-After")))
         result: Manifest = json.loads(data)
         return result
 
 
 def _force() -> dict[str, str]:
     return {"fieldManager": MANAGER, "force": "true"}
+
+
+def _retry_after(header: str | None) -> float:
+    return float(header) if header and header.isdigit() else 0.0
 
 
 def _message(data: bytes) -> str:

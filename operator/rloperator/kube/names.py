@@ -75,9 +75,26 @@ def attempt_of(child: Manifest) -> int:
     return int(number) if re.fullmatch(r"[0-9]{1,9}", number) else 0
 
 
+def controller(child: Manifest) -> Manifest:
+    """The reference to what made a child; empty where nothing claims to have. Labels are copied, this is not."""
+    references = child["metadata"].get("ownerReferences") or []
+    return next((dict(reference) for reference in references if reference.get("controller")), {})
+
+
 def is_owned(child: Manifest, owner: Manifest) -> bool:
     """Whether the child is this very owner's, and not that of an earlier object of the same name."""
-    return bool(child["metadata"].get("labels", {}).get(OWNER_UID_LABEL) == owner["metadata"]["uid"])
+    return bool(controller(child).get("uid") == owner["metadata"]["uid"])
+
+
+def descends(child: Manifest, kind: str, name: str) -> bool:
+    """Whether a child, or what made it, was made for an object of this kind and name, or an earlier one of the name.
+
+    KubeRay names a RayCluster after its RayJob. A pod outlives its cluster for a while, so it is known by that name.
+    """
+    maker = controller(child)
+    if maker.get("kind") in ("RayJob", "RayCluster"):
+        return re.fullmatch(rf"{re.escape(name)}-a[0-9]+(-.+)?", maker["name"]) is not None
+    return maker.get("kind") in (kind, "Job") and maker["name"] == name
 
 
 def owned(children: tuple[Manifest, ...], owner: Manifest) -> tuple[Manifest, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from rloperator.kube import names
+from rloperator.kube.merge import merge
 from rloperator.kube.types import Manifest
 from rltrainer.api.base import API_VERSION, GROUP, PLURAL
 from rltrainer.api.cluster import Pods
@@ -137,6 +138,14 @@ def container(name: str, image: str, pull_policy: str, pods: Pods, **fields: Any
         "resources": {"requests": amounts, "limits": dict(amounts)},
         "securityContext": RESTRICTED,
     } | fields
+
+
+def with_template(pod: Manifest, pods: Pods) -> Manifest:
+    """A pod template with the document's own merged over it; it stays ours by label, whatever that one says."""
+    merged: Manifest = merge(pod, pods.pod_template)
+    ours = pod["metadata"]["labels"]
+    labels = {**(merged["metadata"].get("labels") or {}), **ours}
+    return merged | {"metadata": merged["metadata"] | {"labels": labels}}
 
 
 def document_volume(owner: Owner) -> Manifest:

@@ -24,6 +24,8 @@ class Observed:
     pods: tuple[Manifest, ...] = ()
     source: Manifest | None = None
     """The experiment that the object names, where it names one and there is one."""
+    refusal: str | None = None
+    """Why the API server does not take what its document asks for, where it was asked and does not."""
 
     @property
     def status(self) -> Manifest:
@@ -73,6 +75,8 @@ class Outcome:
     whatever the last thing done was, the next call goes on from there.
     """
 
+    tried: tuple[Manifest, ...] = ()
+    """What the API server must be willing to take before any of this is done: a bad edit ends nothing."""
     apply: tuple[Manifest, ...] = ()
     create: tuple[Manifest, ...] = ()
     patch: tuple[Patch, ...] = ()

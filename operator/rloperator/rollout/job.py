@@ -1,7 +1,6 @@
 """From a rollout to its Job; pure."""
 
 from rloperator.kube import names
-from rloperator.kube.merge import merge
 from rloperator.kube.pods import (
     DOCUMENT_MOUNT,
     TMP_MOUNT,
@@ -11,6 +10,7 @@ from rloperator.kube.pods import (
     environment,
     pod_spec,
     support,
+    with_template,
 )
 from rloperator.kube.types import Manifest
 from rloperator.rollout.view import RolloutView
@@ -64,4 +64,4 @@ def _template(view: RolloutView) -> Manifest:
         fields["imagePullSecrets"] = [{"name": name} for name in secrets]
     volumes = [TMP_VOLUME, document_volume(owner)]
     pod = {"metadata": {"labels": names.labels(owner.object)}, "spec": pod_spec(spec.pods, main, volumes, **fields)}
-    return dict(merge(pod, spec.pods.pod_template))
+    return with_template(pod, spec.pods)

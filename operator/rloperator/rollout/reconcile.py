@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from rloperator.config import Settings
-from rloperator.decisions import SOON, Decision, first_decision, outcome_of, status_of
+from rloperator.decisions import SOON, Decision, first_decision, outcome_of, source_state, status_of
 from rloperator.kube import names
 from rloperator.kube.pod_problems import first_problem
 from rloperator.kube.types import Observed, Outcome, is_terminating, reference
@@ -37,9 +37,13 @@ def earlier_job_exists(view: RolloutView) -> Decision | None:
         earlier.append(view.job)
     if not earlier:
         return None
-    delete = tuple(reference(item) for item in earlier if not is_terminating(item))
     return Decision(
-        "Pending", "Replacing", "Waiting for an earlier Job to be deleted", delete=delete, requeue_after=SOON
+        "Pending",
+        "Replacing",
+        "Waiting for an earlier Job to be deleted",
+        tried=(job(view),) if view.checkpoint and not view.rejection else (),
+        delete=tuple(reference(item) for item in earlier if not is_terminating(item)),
+        requeue_after=SOON,
     )
 
 
@@ -56,7 +60,7 @@ def source_has_no_checkpoint(view: RolloutView) -> Decision | None:
     if view.checkpoint:
         return None
     message = f'Waiting for experiment "{view.document.experiment}" to have a checkpoint'
-    return Decision("Pending", "WaitingForCheckpoint", message)
+    return Decision("Pending", "WaitingForCheckpoint", f"{message}{source_state(view.observed.source)}")
 
 
 def job_failed(view: RolloutView) -> Decision | None:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from rloperator.config import Settings
-from rloperator.decisions import Rejection, View, parse
+from rloperator.decisions import Rejection, View, parse, refused
 from rloperator.kube import names
+from rloperator.kube.merge import malformed
 from rloperator.kube.types import Manifest, Observed
 from rltrainer.api.experiment import Storage
 from rltrainer.api.rollout import RolloutSpec
@@ -81,7 +82,9 @@ def _validated(spec: RolloutSpec, storage: Storage | None, observed: Observed) -
         return Rejection("ExperimentNotFound", f'There is no RLExperiment "{spec.experiment}" in this namespace')
     if storage is None:
         return Rejection("NoStorage", "Neither the rollout nor its experiment nor the operator names a storage")
-    return None
+    if problem := malformed(spec.pods.pod_template):
+        return Rejection("InvalidPodTemplate", f"spec.pods.{problem}")
+    return refused(observed)
 
 
 def _spec_hash(spec: RolloutSpec) -> str:

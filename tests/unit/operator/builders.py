@@ -48,6 +48,11 @@ def status(*attempts: Manifest, failures: int = 0, **fields: Any) -> Manifest:
     return {"attempt": number, "failures": failures, "attempts": list(attempts), **fields}
 
 
+def made_by(kind: str, name: str, uid: str) -> list[Manifest]:
+    """The reference to what made a child."""
+    return [{"apiVersion": "v1", "kind": kind, "name": name, "uid": uid, "controller": True}]
+
+
 def rayjob(number: int, uid: str = UID, ran: str | None = None, **state: Any) -> Manifest:
     """An attempt's RayJob with a status."""
     labels = {names.EXPERIMENT_LABEL: "cartpole", names.OWNER_UID_LABEL: uid, names.ATTEMPT_LABEL: str(number)}
@@ -59,6 +64,7 @@ def rayjob(number: int, uid: str = UID, ran: str | None = None, **state: Any) ->
             "namespace": "team",
             "uid": f"job-{number}",
             "labels": labels,
+            "ownerReferences": made_by("RLExperiment", "cartpole", uid),
             "annotations": {names.SPEC_HASH_ANNOTATION: ran or hash_of()},
             "creationTimestamp": format_time(NOW - timedelta(seconds=600)),
         },
@@ -90,6 +96,7 @@ def ray_cluster(number: int, workers: list[Manifest] | None = None, **sidecar: A
             "name": f"cartpole-a{number}-xyz",
             "namespace": "team",
             "uid": f"cluster-{number}",
+            "ownerReferences": made_by("RayJob", f"cartpole-a{number}", f"job-{number}"),
             "labels": {
                 names.EXPERIMENT_LABEL: "cartpole",
                 names.OWNER_UID_LABEL: UID,
@@ -114,6 +121,7 @@ def pod(number: int, kind: str = "head", **state: Any) -> Manifest:
             "namespace": "team",
             "uid": f"pod-{number}",
             "labels": labels,
+            "ownerReferences": made_by("RayCluster", f"cartpole-a{number}-xyz", f"cluster-{number}"),
             "creationTimestamp": format_time(NOW - timedelta(seconds=300)),
         },
         "status": state,

@@ -9,7 +9,7 @@ from rloperator.kube import names
 from rloperator.kube.client import ConflictError, KubeClient
 from rloperator.kube.types import Event, Manifest, format_time
 
-from tests.unit.operator.builders import NOW
+from tests.unit.operator.builders import NOW, made_by
 
 
 class CrashError(BaseException):
@@ -54,7 +54,11 @@ class FakeCluster(KubeClient):
             if item_kind == kind and item["metadata"].get("labels", {}).get(label) == value:
                 yield copy.deepcopy(item)
 
+    def refusal(self, manifest: Manifest) -> str | None:
+        return None
+
     def apply(self, manifest: Manifest, always: bool = False) -> None:
+        self._refuse_foreign(manifest)
         old = self.objects.get((manifest["kind"], manifest["metadata"]["name"]), {"metadata": {}})
         kept = {key: old["metadata"][key] for key in ("uid", "creationTimestamp") if key in old["metadata"]}
         version = {"resourceVersion": old["metadata"].get("resourceVersion")}
@@ -123,9 +127,18 @@ class FakeCluster(KubeClient):
             cluster = f"{name}-xyz"
             job["status"] = {"jobDeploymentStatus": "Initializing", "rayClusterName": cluster}
             labels = dict(job["metadata"]["labels"])
+            made = made_by("RayJob", name, job["metadata"]["uid"])
             containers = [{"name": names.HEAD_CONTAINER}, {"name": names.SUBMITTER_CONTAINER, "env": []}]
             spec = {"headGroupSpec": {"template": {"spec": {"containers": containers}}}, "workerGroupSpecs": []}
-            child = {"metadata": {"name": cluster, "namespace": "team", "labels": labels, "job": name}}
+            child = {
+                "metadata": {
+                    "name": cluster,
+                    "namespace": "team",
+                    "labels": labels,
+                    "job": name,
+                    "ownerReferences": made,
+                }
+            }
             self.put({"apiVersion": "ray.io/v1", "kind": "RayCluster", "spec": spec, **copy.deepcopy(child)})
             child["metadata"]["labels"]["ray.io/node-type"] = "head"
             self.put({"apiVersion": "v1", "kind": "Pod", "status": {}, **child})

@@ -47,9 +47,10 @@ def test_a_refusal_is_reported_once_and_is_no_attempt(error: Exception) -> None:
     assert world.made == ["cartpole-a1"]
 
 
-def test_an_api_server_in_trouble_is_not_the_documents_trouble() -> None:
+@pytest.mark.parametrize("error", [ApiError(500, "etcd has no leader"), ApiError(429, "Too many requests")], ids=str)
+def test_an_api_server_in_trouble_is_not_the_documents_trouble(error: ApiError) -> None:
     world = Refusing()
-    world.error = ApiError(500, "etcd has no leader")
+    world.error = error
     world.put(experiment())
     with pytest.raises(ApiError):
         Converger(world, SETTINGS, world.clock).reconcile_key(KEY)

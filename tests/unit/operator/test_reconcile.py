@@ -1,13 +1,15 @@
 """The behavior of an experiment as rows: what is observed, and what comes out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from rloperator.experiment.reconcile import reconcile
+from rloperator.experiment.view import ExperimentView
 from rloperator.kube.types import Manifest, Observed, Outcome, conditions_of
 
+from rltrainer.api.experiment import Storage
 from tests.unit.operator import builders as b
 
 LEAVING = {"deletionTimestamp": "2030-01-01T11:59:00Z"}
@@ -83,6 +85,39 @@ ROWS = (
     Row("success stays, with the job gone and the document changed",
         see(b.status(b.record(1, "Succeeded")), env="Acrobot-v1"), "Succeeded", outcomes=("Succeeded",),
         events=("Succeeded",)),
+    Row("a document that was changed after its end is not run, and says so",
+        see(b.status(b.record(1, "Succeeded"), training=TRAINED), stop={"timesteps_total": 10**9}), "Succeeded",
+        outcomes=("Succeeded",), events=("Succeeded",),
+        message="reward 480.0. The document was changed after that, and is not run again: for more, write a new "
+        "experiment with restoreFrom.experiment cartpole"),
+    Row("a cluster that is kept is let go when suspension is asked for",
+        see(b.status(b.record(1, "Succeeded")), (b.rayjob(1, **b.SUCCEEDED),), suspend=True), "Succeeded",
+        deleted=("cartpole-a1",), outcomes=("Succeeded",), events=("Succeeded",)),
+    Row("a failure after a new checkpoint is the first one again",
+        see(b.status(b.record(3, "Failed", checkpointIteration=10), b.record(4), failures=3,
+                     training={"attempt": 4, "checkpoint": {"uri": "s3://b/c", "iteration": 20}}),
+            (b.rayjob(4, **b.failed()),)),
+        "Retrying", outcomes=("Failed", "Failed"), failures=1, events=("AttemptFailed",), requeue=10.0),
+    Row("a failure without a new checkpoint is one more",
+        see(b.status(b.record(2, "Failed", checkpointIteration=20), b.record(3), failures=2,
+                     training={"attempt": 3, "checkpoint": {"uri": "s3://b/c", "iteration": 20}}),
+            (b.rayjob(3, **b.failed()),)),
+        "Retrying", outcomes=("Failed", "Failed"), failures=3, events=("AttemptFailed",), requeue=40.0),
+    Row("a clock that goes back does not stretch the wait",
+        see(b.status(b.record(1, "Failed", ago=-86400), failures=1)), "Retrying", outcomes=("Failed",), failures=1,
+        requeue=10.0),
+    Row("fields of a later version's status are no obstacle",
+        see(b.status(b.record(1, exitCode=137)), (b.rayjob(1, **b.RUNNING),)), "Running", outcomes=("Running",),
+        events=("ClusterReady", "Training")),
+    Row("two experiments that wait for each other", see(source={"spec": {"restoreFrom": {"experiment": "cartpole"}}},
+                                                        restoreFrom={"experiment": "other"}), "Invalid",
+        ("Accepted", "False", "RestoreFromRing"), events=("RestoreFromRing",)),
+    Row("an experiment to restore from that has ended without a checkpoint",
+        see(source={"spec": {}, "status": {"phase": "Failed"}}, restoreFrom={"experiment": "other"}), "Pending",
+        message="to have a checkpoint. It is Failed without one, and has none before it trains again"),
+    Row("an experiment to restore from that waits itself",
+        see(source={"spec": {"restoreFrom": {"experiment": "third"}}}, restoreFrom={"experiment": "other"}), "Pending",
+        message='to have a checkpoint, which itself waits for one of "third"'),
     Row("success stays when suspension is asked for afterwards",
         see(b.status(b.record(1, "Succeeded")), suspend=True), "Succeeded", outcomes=("Succeeded",),
         events=("Succeeded",)),
@@ -391,3 +426,26 @@ def test_a_run_stays_where_it_began_when_the_operators_storage_moves() -> None:
     ).status
     assert status is not None
     assert status["storageUri"] == b.FOLDER
+
+
+def test_the_time_that_a_cluster_is_kept_can_be_changed_after_the_end() -> None:
+    job = b.rayjob(1, **b.SUCCEEDED)
+    job["spec"]["ttlSecondsAfterFinished"] = 86400
+    outcome = reconcile(see(b.status(b.record(1, "Succeeded")), (job,)), b.SETTINGS, b.NOW)
+    ((patch,)) = outcome.patch
+    assert patch.operations == ({"op": "add", "path": "/spec/ttlSecondsAfterFinished", "value": 0},)
+
+
+def test_a_run_stays_in_the_storage_that_it_began_in_with_its_endpoint_and_credentials() -> None:
+    begun = reconcile(see(), b.SETTINGS, b.NOW)
+    assert begun.status
+    moved = replace(b.SETTINGS, storage=Storage(uri="s3://new/runs", endpoint="http://new", credentials_secret="new"))  # noqa: S106
+    for settings in (moved, replace(b.SETTINGS, storage=None)):
+        after = reconcile(see(begun.status), settings, b.NOW)
+        view = ExperimentView.of(see(begun.status), settings, b.NOW)
+        assert view.storage == b.STORAGE
+        assert not after.status or after.status["storageUri"] == b.FOLDER
+    mended = replace(b.SETTINGS, storage=b.STORAGE.model_copy(update={"endpoint": "http://right"}))
+    assert ExperimentView.of(see(begun.status), mended, b.NOW).storage == mended.storage
+    own = ExperimentView.of(see(storage={"uri": "s3://own"}), b.SETTINGS, b.NOW)
+    assert own.fields["storage"] is None

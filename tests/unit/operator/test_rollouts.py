@@ -22,7 +22,8 @@ def job(document: Manifest, **status: Any) -> Manifest:
     labels = {names.ROLLOUT_LABEL: "cartpole-rollout", names.OWNER_UID_LABEL: b.UID}
     annotations = {names.SPEC_HASH_ANNOTATION: view.spec_hash, names.CHECKPOINT_ANNOTATION: view.checkpoint}
     metadata = {"name": "cartpole-rollout", "namespace": "team", "uid": "j", "labels": labels,
-                "annotations": annotations}  # fmt: skip
+                "annotations": annotations,
+                "ownerReferences": b.made_by("RLRollout", "cartpole-rollout", document["metadata"]["uid"])}  # fmt: skip
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "status": status}
 
 
