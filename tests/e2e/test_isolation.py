@@ -68,6 +68,9 @@ def test_two_namespaces(submit: Callable[..., Experiment], neighbour: str) -> No
     with pytest.raises(KubectlError, match="forbidden"):
         as_run(first, "-n", first.namespace, "get", "secrets")
     assert "patched" in patch_status(first, first), "the token opens its own status"
+    with pytest.raises(KubectlError, match="forbidden"):
+        as_run(first, "-n", first.namespace, "patch", "rlx", first.name, "--type=merge",
+               "-p", '{"spec": {"cluster": {"image": "another"}}}')  # fmt: skip
 
     ends = [experiment.until_phase("Succeeded") for experiment in (first, second)]
     assert [end["training"]["iteration"] for end in ends] == [3, 3]

@@ -27,11 +27,6 @@ _AUTOSCALER_RESOURCES = {
     "requests": {"cpu": "100m", "memory": "256Mi"},
     "limits": {"cpu": "500m", "memory": "512Mi"},
 }
-_AUTOSCALER_RULES: list[Manifest] = [
-    {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]},
-    {"apiGroups": ["ray.io"], "resources": ["rayclusters"], "verbs": ["get", "patch"]},
-]
-"""Rights of Ray's autoscaler in the head pod. KubeRay draws the cluster's name too late to name it here."""
 
 _RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -50,7 +45,7 @@ AWAIT_TRIALS = (
 
 def support_of(view: ExperimentView) -> tuple[Manifest, ...]:
     """The objects that the attempts share."""
-    return tuple(support(view.owner, view.storage, _AUTOSCALER_RULES if view.document.cluster.workers else []))
+    return tuple(support(view.owner, view.storage))
 
 
 def rayjob(view: ExperimentView, number: int) -> Manifest:

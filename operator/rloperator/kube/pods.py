@@ -71,7 +71,7 @@ class Owner:
         }
 
 
-def support(owner: Owner, storage: Storage | None, extra_rules: list[Manifest]) -> list[Manifest]:
+def support(owner: Owner, storage: Storage | None) -> list[Manifest]:
     """ServiceAccount, Role, RoleBinding and ConfigMap: what the pod of `owner` needs beside itself."""
     metadata = owner.metadata(owner.support)
     subject = {"kind": "ServiceAccount", "name": owner.support, "namespace": owner.namespace}
@@ -79,17 +79,16 @@ def support(owner: Owner, storage: Storage | None, extra_rules: list[Manifest]) 
     rbac = "rbac.authorization.k8s.io/v1"
     return [
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
-        {"apiVersion": rbac, "kind": "Role", "metadata": metadata, "rules": [*_report_rules(owner), *extra_rules]},
+        {"apiVersion": rbac, "kind": "Role", "metadata": metadata, "rules": [_report_rule(owner)]},
         {"apiVersion": rbac, "kind": "RoleBinding", "metadata": metadata, "roleRef": role_ref, "subjects": [subject]},
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": _document(owner, storage)},
     ]
 
 
-def _report_rules(owner: Owner) -> list[Manifest]:
-    """The trainer reports into its own resource, and into no other."""
-    plural = PLURAL[owner.kind]
-    resources = [plural, f"{plural}/status"]
-    return [{"apiGroups": [GROUP], "resources": resources, "resourceNames": [owner.name], "verbs": ["get", "patch"]}]
+def _report_rule(owner: Owner) -> Manifest:
+    """The trainer reports into the status of its own resource: it changes no spec, and none of another resource."""
+    status = f"{PLURAL[owner.kind]}/status"
+    return {"apiGroups": [GROUP], "resources": [status], "resourceNames": [owner.name], "verbs": ["get", "patch"]}
 
 
 def _document(owner: Owner, storage: Storage | None) -> dict[str, str]:

@@ -21,7 +21,7 @@ _NO_RETRY_HELPS = 2
 
 def support_of(view: RolloutView) -> tuple[Manifest, ...]:
     """The objects that the Job needs beside itself."""
-    return tuple(support(view.owner, view.storage, []))
+    return tuple(support(view.owner, view.storage))
 
 
 def job(view: RolloutView) -> Manifest:
