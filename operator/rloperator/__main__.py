@@ -42,6 +42,12 @@ def parser() -> argparse.ArgumentParser:
         "storage-credentials-secret",
         "Secret in each experiment's namespace with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
     )
+    flag(
+        "pod-templates",
+        "what a podTemplate may ask for: allowed, restricted (as Pod Security has it), or refused",
+        "restricted",
+        choices=("allowed", "restricted", "refused"),
+    )
     flag("namespace", "the one namespace to serve; unset, all")
     flag("sweep-seconds", "time between two looks at everything that is not finished", "15", type=float)
     flag("workers", "objects reconciled at the same time", "16", type=int)
@@ -61,6 +67,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
     return Settings(
         trainer_image=args.trainer_image,
         storage=_storage(args),
+        pod_templates=args.pod_templates,
         namespace=args.namespace or None,
         sweep_seconds=args.sweep_seconds,
         workers=args.workers,

@@ -1,8 +1,12 @@
 """What the operator is started with."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from rltrainer.api.experiment import Storage
+
+PodTemplates = Literal["allowed", "restricted", "refused"]
+"""All that a Pod can be; what the Pod Security Standard "restricted" allows, as the run's own identity; nothing."""
 
 
 @dataclass(frozen=True)
@@ -13,6 +17,8 @@ class Settings:
     """Image of experiments and rollouts that name none."""
     storage: Storage | None = None
     """Storage of experiments that name none."""
+    pod_templates: PodTemplates = "restricted"
+    """What a document's podTemplate may ask for."""
     namespace: str | None = None
     """The one namespace to serve; None serves all."""
     sweep_seconds: float = 15.0

@@ -7,10 +7,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from rloperator.config import PodTemplates
 from rloperator.decisions import Rejection
 from rloperator.kube.merge import malformed
+from rloperator.kube.names import HEAD_CONTAINER, WORKER_CONTAINER
+from rloperator.kube.pod_security import forbidden
 from rloperator.kube.types import Manifest
-from rltrainer.api.cluster import Cluster, Pods
+from rltrainer.api.cluster import Cluster, Head, Pods, Workers
 from rltrainer.api.experiment import ExperimentSpec, Storage
 from rltrainer.api.options import OptionError
 
@@ -28,6 +31,8 @@ class ValidationInput:
     storage: Storage | None
     source: Manifest | None
     """The experiment that restoreFrom names, where there is one."""
+    pod_templates: PodTemplates = "restricted"
+    """What a podTemplate may ask for."""
     has_checkpoint: bool = False
     """Whether the run has a checkpoint of its own, from which it goes on whatever becomes of the source."""
 
@@ -61,12 +66,26 @@ def storage_missing(document: ValidationInput) -> Rejection | None:
 
 def pod_template_malformed(document: ValidationInput) -> Rejection | None:
     """A pod template that cannot be merged over ours."""
-    cluster = document.spec.cluster
-    places = {"head": cluster.head, **{f"workers[{index}]": group for index, group in enumerate(cluster.workers)}}
-    for place, pods in places.items():
+    for place, pods in _places(document.spec.cluster).items():
         if problem := malformed(pods.pod_template):
-            return Rejection("InvalidPodTemplate", f"spec.cluster.{place}.{problem}")
+            return Rejection("InvalidPodTemplate", f"{place}.{problem}")
     return None
+
+
+def pod_template_forbidden(document: ValidationInput) -> Rejection | None:
+    """A pod template that asks for more than the operator's settings allow."""
+    for place, pods in _places(document.spec.cluster).items():
+        is_head = isinstance(pods, Head)
+        name, has_account = HEAD_CONTAINER if is_head else WORKER_CONTAINER, is_head or document.spec.tune is not None
+        if problem := forbidden(pods.pod_template, name, document.pod_templates, has_account):
+            return Rejection("PodTemplateForbidden", f"{place}.{problem}")
+    return None
+
+
+def _places(cluster: Cluster) -> dict[str, Head | Workers]:
+    """The groups of pods by their place in the document."""
+    groups = {f"spec.cluster.workers[{index}]": group for index, group in enumerate(cluster.workers)}
+    return {"spec.cluster.head": cluster.head, **groups}
 
 
 def cpus_insufficient(document: ValidationInput) -> Rejection | None:
@@ -155,6 +174,7 @@ RULES: tuple[Callable[[ValidationInput], Rejection | None], ...] = (
     option_invalid,
     storage_missing,
     pod_template_malformed,
+    pod_template_forbidden,
     cpus_insufficient,
     gpus_insufficient,
     trial_too_large,

@@ -39,7 +39,7 @@ class ExperimentView(View[ExperimentSpec]):
             now=now,
             spec=spec,
             storage=storage,
-            rejection=_validated(spec, storage, observed) if spec else rejection,
+            rejection=_validated(spec, storage, observed, settings) if spec else rejection,
             spec_hash=spec_hash(spec) if spec else None,
             attempts=attempts,
             failures=failures_of(observed, attempts),
@@ -165,10 +165,13 @@ def _storage(spec: ExperimentSpec, status: Manifest, settings: Settings) -> Stor
     return default
 
 
-def _validated(spec: ExperimentSpec, storage: Storage | None, observed: Observed) -> Rejection | None:
+def _validated(
+    spec: ExperimentSpec, storage: Storage | None, observed: Observed, settings: Settings
+) -> Rejection | None:
     name, training = observed.object["metadata"]["name"], observed.status.get("training") or {}
-    rejection = validate(ValidationInput(name, spec, storage, observed.source, bool(training.get("checkpoint"))))
-    return rejection or refused(observed)
+    has_checkpoint = bool(training.get("checkpoint"))
+    facts = ValidationInput(name, spec, storage, observed.source, settings.pod_templates, has_checkpoint)
+    return validate(facts) or refused(observed)
 
 
 def _restore_uri(spec: ExperimentSpec, observed: Observed) -> str | None:

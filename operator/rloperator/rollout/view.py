@@ -9,6 +9,7 @@ from rloperator.config import Settings
 from rloperator.decisions import Rejection, View, parse, refused
 from rloperator.kube import names
 from rloperator.kube.merge import malformed
+from rloperator.kube.pod_security import forbidden
 from rloperator.kube.types import Manifest, Observed
 from rltrainer.api.experiment import Storage
 from rltrainer.api.rollout import RolloutSpec
@@ -41,7 +42,7 @@ class RolloutView(View[RolloutSpec]):
             now=now,
             spec=spec,
             storage=storage,
-            rejection=_validated(spec, storage, observed) if spec else rejection,
+            rejection=_validated(spec, storage, observed, settings) if spec else rejection,
             spec_hash=spec_hash,
             job=job,
             job_is_current=job_is_current,
@@ -77,13 +78,15 @@ def _storage(spec: RolloutSpec, observed: Observed, settings: Settings) -> Stora
     return spec.storage or (Storage.model_validate(source) if source else settings.storage)
 
 
-def _validated(spec: RolloutSpec, storage: Storage | None, observed: Observed) -> Rejection | None:
+def _validated(spec: RolloutSpec, storage: Storage | None, observed: Observed, settings: Settings) -> Rejection | None:
     if spec.experiment and observed.source is None:
         return Rejection("ExperimentNotFound", f'There is no RLExperiment "{spec.experiment}" in this namespace')
     if storage is None:
         return Rejection("NoStorage", "Neither the rollout nor its experiment nor the operator names a storage")
     if problem := malformed(spec.pods.pod_template):
         return Rejection("InvalidPodTemplate", f"spec.pods.{problem}")
+    if problem := forbidden(spec.pods.pod_template, names.ROLLOUT_CONTAINER, settings.pod_templates, has_account=True):
+        return Rejection("PodTemplateForbidden", f"spec.pods.{problem}")
     return refused(observed)
 
 
