@@ -30,6 +30,7 @@ MAX_TEXT = 4096
 Text = Annotated[str, Field(max_length=MAX_TEXT)]
 INT32_MAX, INT64_MAX = 2**31 - 1, 2**63 - 1
 Natural = Annotated[int, Field(ge=0, le=INT64_MAX)]
+Deadline = Annotated[int, Field(ge=1, le=INT32_MAX)]
 Seconds32 = Annotated[int, Field(ge=0, le=INT32_MAX)]
 """Seconds in a field of somebody's that has 32 bits."""
 

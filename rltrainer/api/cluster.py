@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from rltrainer.api.base import INT32_MAX, INT64_MAX, OPEN, Model, Quantity, Seconds32, rules
+from rltrainer.api.base import INT32_MAX, INT64_MAX, OPEN, Deadline, Model, Quantity, Seconds32, rules
 
 _AMOUNTS = ("limits", "requests", "overhead", "sizeLimit", "divisor", "storage")
 """Fields of a Pod that hold quantities, or a map of them: only these may need more than 32 bits."""
@@ -115,6 +115,16 @@ class Cluster(Model):
     )
     keep_seconds_after_finished: Seconds32 = Field(
         0, description="Seconds that the cluster stays after the run has ended, to look at it."
+    )
+    start_deadline_seconds: Deadline | None = Field(
+        None,
+        description="Seconds within which an attempt's cluster must be there, or the attempt fails. Unset, it waits.",
+    )
+    active_deadline_seconds: Deadline | None = Field(
+        None, description="Seconds that an attempt may take in all, or it fails. Unset, as long as it takes."
+    )
+    stall_timeout_seconds: Deadline | None = Field(
+        None, description="Seconds without progress after which an attempt that trains fails. Unset, it is let be."
     )
     queue_name: Annotated[str, Field(max_length=63)] | None = Field(
         None, description="Kueue LocalQueue that admits the attempts."

@@ -110,7 +110,7 @@ def test_training_goes_on_while_s3_is_away_and_the_checkpoint_arrives_later(subm
     away = time.monotonic()
     steps = experiment.training["timestepsTotal"]
     experiment.until_condition("CheckpointSynced", "False", "StorageUnreachable")
-    assert experiment.training["sync"]["pending"] >= 1
+    experiment.until("a checkpoint that waits", lambda e: e.training["sync"]["pending"] >= 1)
     time.sleep(max(0.0, 60 - (time.monotonic() - away)))
     assert experiment.training["timestepsTotal"] > steps
     scale_minio(1)

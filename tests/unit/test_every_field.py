@@ -56,9 +56,11 @@ def owner(kind: str, spec: Spec, name: str = "mine", **status: Any) -> dict[str,
 SOURCE = owner("RLExperiment", {"run": "PPO", "env": "CartPole-v1"}, "other", training=CHECKPOINTS)
 
 
-def outcome(module: Any, document: dict[str, Any], source: dict[str, Any] | None = None) -> str:
+def outcome(
+    module: Any, document: dict[str, Any], source: dict[str, Any] | None = None, jobs: tuple[dict[str, Any], ...] = ()
+) -> str:
     """What the operator does about a document, without the document in it, and without its hash."""
-    done = module.reconcile(Observed(document, source=source), SETTINGS, NOW)
+    done = module.reconcile(Observed(document, jobs, source=source), SETTINGS, NOW)
     manifests = [m for m in (*done.apply, *done.create) if m["kind"] != "ConfigMap"]
     for manifest in manifests:
         manifest["metadata"].get("annotations", {}).pop("rltrainer.io/spec-hash", None)
@@ -78,6 +80,19 @@ def failures(spec: Spec) -> Any:
     times = {"startedAt": "2029-12-31T00:00:00Z", "endedAt": "2029-12-31T01:00:00Z"}
     attempt = {"number": 1, "outcome": "Failed", "specHash": "a", **times}
     return outcome(of_experiments, owner("RLExperiment", spec, attempt=1, failures=1, attempts=[attempt]))
+
+
+def silent(spec: Spec) -> Any:
+    """An experiment whose first attempt trains, and has reported nothing for an hour."""
+    attempt = {"number": 1, "outcome": "Running", "startedAt": "2029-12-31T00:00:00Z"}
+    training = {"attempt": 1, "updatedAt": "2029-12-31T23:00:00Z"}
+    document = owner("RLExperiment", spec, attempt=1, attempts=[attempt], training=training)
+    job = {"apiVersion": "ray.io/v1", "kind": "RayJob", "spec": {}, "status": {"jobDeploymentStatus": "Running"}}
+    reference = {"kind": "RLExperiment", "name": document["metadata"]["name"], "controller": True}
+    labels = {"rltrainer.io/attempt": "1"}
+    job["metadata"] = {"name": "job", "namespace": "n", "uid": "j", "labels": labels,
+                       "ownerReferences": [reference | {"uid": document["metadata"]["uid"]}]}  # fmt: skip
+    return outcome(of_experiments, document, jobs=(job,))
 
 
 def job(spec: Spec) -> Any:
@@ -269,6 +284,9 @@ EXPERIMENT_ROWS = {
     "cluster.autoscaling.upscalingMode": Row("Aggressive", operator, POOL),
     "cluster.gracePeriodSeconds": Row(7, operator),
     "cluster.keepSecondsAfterFinished": Row(7, operator),
+    "cluster.startDeadlineSeconds": Row(7, operator),
+    "cluster.activeDeadlineSeconds": Row(7, operator),
+    "cluster.stallTimeoutSeconds": Row(7, silent),
     "cluster.queueName": Row("queue", operator),
     "cluster.priorityClassName": Row("high", operator),
 }

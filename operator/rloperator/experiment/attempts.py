@@ -5,7 +5,7 @@ import json
 from datetime import datetime
 
 from rloperator.kube import names
-from rloperator.kube.pod_problems import out_of_memory
+from rloperator.kube.pod_problems import head_end, out_of_memory
 from rloperator.kube.types import Manifest, Observed, parse_time
 from rltrainer.api.experiment import ExperimentSpec
 from rltrainer.api.status import Attempt
@@ -14,6 +14,10 @@ FAILURES = ("Failed", "Lost")
 """Outcomes that count as a failure."""
 
 _END_VERBS = {"Failed": "failed", "Lost": "was lost", "Suspended": "ends", "Replaced": "ends"}
+_DEADLINES = {
+    "PreRunningDeadlineExceeded": "Its cluster was not there within spec.cluster.startDeadlineSeconds",
+    "DeadlineExceeded": "It took longer than spec.cluster.activeDeadlineSeconds",
+}
 _MAX_RECORDED = 20
 _MAX_MESSAGE = 1024
 
@@ -36,14 +40,18 @@ def spec_hash(spec: ExperimentSpec) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def attempts_of(observed: Observed, now: datetime) -> tuple[Attempt, ...]:
-    """The attempts that the status records, those it does not know of yet, and the end of the newest."""
+def attempts_of(observed: Observed, now: datetime, stall_timeout: int | None = None) -> tuple[Attempt, ...]:
+    """The attempts that the status records, those it does not know of yet, and the end of the newest.
+
+    One that has reported nothing new for `stall_timeout` seconds has failed.
+    """
     recorded = tuple(Attempt.model_validate(item) for item in observed.status.get("attempts", []))
     jobs = {names.attempt_of(job): job for job in names.owned(observed.jobs, observed.object)}
     newest = recorded[-1].number if recorded else int(observed.status.get("attempt", 0))
     adopted = tuple(_adopted(jobs[number]) for number in sorted(jobs) if number > newest)
     known = (*recorded, *adopted)
-    return tuple(_seen(attempt, jobs.get(attempt.number), observed, now) for attempt in known)
+    seen = (_seen(attempt, jobs.get(attempt.number), observed, now) for attempt in known)
+    return tuple(_stalled(attempt, observed, now, stall_timeout) for attempt in seen)
 
 
 def failures_of(observed: Observed, attempts: tuple[Attempt, ...]) -> int:
@@ -120,9 +128,44 @@ def _with_outcome(attempt: Attempt, job: Manifest | None, observed: Observed, no
         return ended(attempt, now, "Succeeded") if is_finished else ended(attempt, now, "Lost", "RayJobGone", gone)
     if _has_succeeded(job):
         return ended(attempt, now, "Succeeded")
-    if not _is_over(job):
-        return attempt
+    if not is_over(job):
+        return _before_kuberay(attempt, job, observed, now)
     return ended(attempt, now, "Succeeded") if is_finished else _failed(attempt, job, observed, now)
+
+
+def _before_kuberay(attempt: Attempt, job: Manifest, observed: Observed, now: datetime) -> Attempt:
+    """The attempt with an end that KubeRay does not look for.
+
+    The trainer runs as soon as there is a head. KubeRay asks nothing of it before all workers are there, which may be
+    never, and replaces a head that ends meanwhile, again and again.
+    """
+    end = head_end(observed.pods)
+    if end is None or job.get("status", {}).get("jobDeploymentStatus", "") not in ("", "Initializing", "Waiting"):
+        return attempt
+    if end.is_success or _has_reported_end(attempt, observed.status):
+        return ended(attempt, now, "Succeeded")
+    if problem := _reported_problem(attempt, observed.status):
+        return ended(attempt, now, "Invalid", problem["reason"], problem["message"])
+    return ended(attempt, now, "Failed", "HeadEnded", out_of_memory(observed.pods) or str(end))
+
+
+def _stalled(attempt: Attempt, observed: Observed, now: datetime, timeout: int | None) -> Attempt:
+    """The attempt, failed where it trains and has reported nothing new for too long."""
+    training = observed.status.get("training") or {}
+    if attempt.outcome != "Running" or timeout is None or training.get("attempt") != attempt.number:
+        return attempt
+    reported = training.get("updatedAt")
+    if reported is None or (now - parse_time(reported)).total_seconds() <= timeout:
+        return attempt
+    message = f"It reported no progress for {timeout} s, which is spec.cluster.stallTimeoutSeconds"
+    return ended(attempt, now, "Failed", "Stalled", message)
+
+
+def _reported_problem(attempt: Attempt, status: Manifest) -> Manifest | None:
+    """What the trainer of this attempt reported that no retry helps against."""
+    training = status.get("training") or {}
+    problem: Manifest | None = training.get("error") if training.get("attempt") == attempt.number else None
+    return problem
 
 
 def _failed(attempt: Attempt, job: Manifest, observed: Observed, now: datetime) -> Attempt:
@@ -131,20 +174,22 @@ def _failed(attempt: Attempt, job: Manifest, observed: Observed, now: datetime) 
         return ended(
             attempt, now, "Invalid", "ValidationFailed", f"KubeRay rejected its RayJob: {status.get('message', '')}"
         )
-    training = observed.status.get("training") or {}
-    if training.get("attempt") == attempt.number and (problem := training.get("error")):
+    if problem := _reported_problem(attempt, observed.status):
         return ended(attempt, now, "Invalid", problem["reason"], problem["message"])
     if status.get("jobStatus") == "STOPPED":
         return ended(attempt, now, "Failed", "Stopped", "Its Ray job was stopped by somebody else")
     reason = status.get("reason") or "AppFailed"
+    if reason in _DEADLINES:
+        return ended(attempt, now, "Failed", reason, _DEADLINES[reason])
     return ended(attempt, now, "Failed", reason, out_of_memory(observed.pods) or _summary(status.get("message", "")))
 
 
 def _has_succeeded(job: Manifest) -> bool:
-    return bool(job.get("status", {}).get("jobStatus") == "SUCCEEDED" and _is_over(job))
+    return bool(job.get("status", {}).get("jobStatus") == "SUCCEEDED" and is_over(job))
 
 
-def _is_over(job: Manifest) -> bool:
+def is_over(job: Manifest) -> bool:
+    """Whether KubeRay has done with a RayJob."""
     return job.get("status", {}).get("jobDeploymentStatus") in ("Complete", "Failed", "ValidationFailed")
 
 

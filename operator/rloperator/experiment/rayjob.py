@@ -66,9 +66,18 @@ def rayjob(view: ExperimentView, number: int) -> Manifest:
             "shutdownAfterJobFinishes": True,
             "ttlSecondsAfterFinished": cluster.keep_seconds_after_finished,
             "backoffLimit": 0,
+            **_deadlines(cluster),
             "rayClusterSpec": _ray_cluster(view, number),
         },
     }
+
+
+def _deadlines(cluster: Cluster) -> Manifest:
+    seconds = {
+        "preRunningDeadlineSeconds": cluster.start_deadline_seconds,
+        "activeDeadlineSeconds": cluster.active_deadline_seconds,
+    }
+    return {field: value for field, value in seconds.items() if value is not None}
 
 
 def _ray_cluster(view: ExperimentView, number: int) -> Manifest:

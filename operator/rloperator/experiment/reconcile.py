@@ -37,7 +37,9 @@ def run_succeeded(view: ExperimentView) -> Decision | None:
         message += f"restoreFrom.experiment {view.owner.name}"
     decision = Decision("Succeeded", reason, message).with_condition("Succeeded", "True")
     # A cluster that is kept to be looked at goes earlier where the document says so by now.
-    return replace(decision, patch=kept_cluster(view), delete=view.jobs_to_delete if view.suspend_requested else ())
+    return replace(
+        decision, patch=kept_cluster(view), delete=view.jobs_to_delete if view.suspend_requested else view.unnoticed
+    )
 
 
 def suspend_requested(view: ExperimentView) -> Decision | None:
@@ -97,7 +99,8 @@ def trainer_rejected_document(view: ExperimentView) -> Decision | None:
     attempt = view.rejected_attempt
     if attempt is None:
         return None
-    return Decision("Invalid", attempt.reason or "Invalid", attempt.message or "The trainer rejected the document")
+    message = attempt.message or "The trainer rejected the document"
+    return Decision("Invalid", attempt.reason or "Invalid", message, delete=view.unnoticed)
 
 
 def retries_exhausted(view: ExperimentView) -> Decision | None:
@@ -109,7 +112,9 @@ def retries_exhausted(view: ExperimentView) -> Decision | None:
         f"{describe_end(newest.number, newest.outcome, newest.message)}. There were {view.failures} failures, and "
         f"maxFailures is {allowed}: raise it to go on from the last checkpoint"
     )
-    return Decision("Failed", newest.reason or "Failed", message).with_condition("Failed", "True")
+    return Decision("Failed", newest.reason or "Failed", message, delete=view.unnoticed).with_condition(
+        "Failed", "True"
+    )
 
 
 def in_backoff(view: ExperimentView) -> Decision | None:
@@ -123,7 +128,7 @@ def in_backoff(view: ExperimentView) -> Decision | None:
         return None
     end = describe_end(newest.number, newest.outcome, newest.message)
     message = f"{end}. Attempt {newest.number + 1} follows after {delay:.0f} s"
-    return Decision("Retrying", newest.reason or "Failed", message, requeue_after=left)
+    return Decision("Retrying", newest.reason or "Failed", message, delete=view.unnoticed, requeue_after=left)
 
 
 def source_has_no_checkpoint(view: ExperimentView) -> Decision | None:

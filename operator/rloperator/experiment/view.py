@@ -5,7 +5,7 @@ from datetime import datetime
 
 from rloperator.config import Settings
 from rloperator.decisions import Rejection, View, parse, refused
-from rloperator.experiment.attempts import attempts_of, failures_of, spec_hash, status_fields
+from rloperator.experiment.attempts import attempts_of, failures_of, is_over, spec_hash, status_fields
 from rloperator.experiment.validation import ValidationInput, validate
 from rloperator.kube import names
 from rloperator.kube.types import Manifest, Observed, is_terminating, reference
@@ -32,7 +32,7 @@ class ExperimentView(View[ExperimentSpec]):
         parsed = parse(ExperimentSpec, observed.object["spec"])
         spec, rejection = (None, parsed) if isinstance(parsed, Rejection) else (parsed, None)
         storage = _storage(spec, observed.status, settings) if spec else None
-        attempts = attempts_of(observed, now)
+        attempts = attempts_of(observed, now, spec.cluster.stall_timeout_seconds if spec else None)
         return cls(
             observed=observed,
             settings=settings,
@@ -128,6 +128,13 @@ class ExperimentView(View[ExperimentSpec]):
     def leftovers(self) -> tuple[Manifest, ...]:
         """The children left of attempts that have ended; with none of them, no other trainer can be writing."""
         return (*self.observed.jobs, *self.observed.clusters, *self.observed.pods)
+
+    @property
+    def unnoticed(self) -> tuple[Manifest, ...]:
+        """The RayJob of an attempt whose end KubeRay does not know of: it would keep its cluster for ever."""
+        job = self.job
+        is_left = job and not self.live and not is_over(job) and not is_terminating(job)
+        return (reference(job),) if job and is_left else ()
 
     @property
     def jobs_to_delete(self) -> tuple[Manifest, ...]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from rloperator.kube.names import HEAD_CONTAINER, NODE_TYPE_LABEL
+from rloperator.kube.names import HEAD_CONTAINER, NODE_TYPE_LABEL, SUBMITTER_CONTAINER
 from rloperator.kube.types import Manifest, parse_time
 
 _IMAGE_REASONS = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull")
@@ -63,6 +63,45 @@ def out_of_memory(pods: tuple[Manifest, ...]) -> str:
         if terminated.get("reason") == "OOMKilled" and container["name"] == HEAD_CONTAINER:
             return "The head ran out of memory and was killed: raise spec.cluster.head.memory"
     return ""
+
+
+@dataclass(frozen=True)
+class ContainerEnd:
+    """How a container of the head ended."""
+
+    container: str
+    exit_code: int
+    reason: str
+    last_line: str
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the trainer ended as it should: its submitter's exit code is the trainer's."""
+        return self.container == SUBMITTER_CONTAINER and self.exit_code == 0
+
+    def __str__(self) -> str:
+        why = f", {self.reason}" if self.reason not in ("", "Error", "Completed") else ""
+        end = f'Container "{self.container}" of the head pod ended with exit code {self.exit_code}{why}'
+        return f"{end}: {self.last_line}" if self.last_line else end
+
+
+def head_end(pods: tuple[Manifest, ...]) -> ContainerEnd | None:
+    """The end of a container without which the head does nothing more; None as long as it may still do something."""
+    status = (head_pod(pods) or {}).get("status", {})
+    preparing = [each for each in status.get("initContainerStatuses", []) if _exit(each) not in (None, 0)]
+    needed = [each for each in status.get("containerStatuses", [])
+              if each["name"] in (HEAD_CONTAINER, SUBMITTER_CONTAINER) and _exit(each) is not None]  # fmt: skip
+    for container in (*preparing, *sorted(needed, key=lambda each: str(each["name"] != HEAD_CONTAINER))):
+        terminated = container["state"]["terminated"]
+        lines = [line for line in terminated.get("message", "").splitlines() if line.strip()]
+        last_line = lines[-1].strip() if lines else ""
+        return ContainerEnd(container["name"], terminated["exitCode"], terminated.get("reason", ""), last_line)
+    return None
+
+
+def _exit(container: Manifest) -> int | None:
+    code: int | None = container.get("state", {}).get("terminated", {}).get("exitCode")
+    return code
 
 
 def _containers(pod: Manifest) -> Iterator[PodProblem]:

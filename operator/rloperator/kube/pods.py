@@ -134,6 +134,7 @@ def container(name: str, image: str, pull_policy: str, pods: Pods, **fields: Any
         "name": name,
         "image": image,
         "imagePullPolicy": pull_policy,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
         "resources": {"requests": amounts, "limits": dict(amounts)},
         "securityContext": RESTRICTED,
     } | fields

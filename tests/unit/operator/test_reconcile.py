@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rloperator.experiment.reconcile import reconcile
 from rloperator.experiment.view import ExperimentView
-from rloperator.kube.types import Manifest, Observed, Outcome, conditions_of
+from rloperator.kube.types import Manifest, Observed, Outcome, conditions_of, format_time
 
 from rltrainer.api.experiment import Storage
 from tests.unit.operator import builders as b
@@ -61,6 +61,94 @@ SEARCHING: Manifest = {"attempt": 1, "timestepsTotal": 1000, "reward": "487.2", 
                        "trials": {"pending": 1, "running": 2, "terminated": 4, "failed": 1, "done": "5/8"}}  # fmt: skip
 SEARCHED: Manifest = SEARCHING | {"stoppedBy": "all trials are done", "trials": {"terminated": 8, "done": "8/8"}}
 
+
+def ended(container: str, code: int, **state: Any) -> Manifest:
+    """A head pod's status with one container that has ended."""
+    kind = "containerStatuses" if container in ("ray-head", "ray-job-submitter") else "initContainerStatuses"
+    return {"phase": "Failed", kind: [{"name": container, "state": {"terminated": {"exitCode": code, **state}}}]}
+
+
+GONE = ("cartpole-a1",)
+UNNOTICED: tuple[tuple[str, Manifest, Manifest, Manifest, str, str, tuple[str, ...], tuple[str, ...], str], ...] = (
+    (
+        "the trainer is done",
+        ended("ray-job-submitter", 0),
+        TRAINED,
+        {},
+        "Succeeded",
+        "Succeeded",
+        GONE,
+        ("Succeeded",),
+        "Stopped by timesteps_total after 1000 steps",
+    ),
+    (
+        "the trainer rejects the document",
+        ended("ray-job-submitter", 1),
+        BROKEN,
+        {},
+        "Invalid",
+        "Invalid",
+        GONE,
+        ("EnvironmentNotFound",),
+        'No environment "CartPool"',
+    ),
+    (
+        "the trainer is killed",
+        ended("ray-job-submitter", 1, message="log\n\nkilled by a signal\n"),
+        {"attempt": 1},
+        {},
+        "Retrying",
+        "Failed",
+        GONE,
+        ("AttemptFailed",),
+        'Container "ray-job-submitter" of the head pod ended with exit code 1: killed by a signal. Attempt 2 follows',
+    ),
+    (
+        "the head is out of memory",
+        ended("ray-head", 137, reason="OOMKilled"),
+        {},
+        {"maxFailures": 0},
+        "Failed",
+        "Failed",
+        GONE,
+        ("AttemptFailed", "Failed"),
+        "The head ran out of memory and was killed: raise",
+    ),
+    (
+        "an init container fails",
+        ended("fetch", 42, reason="Error"),
+        {},
+        {},
+        "Retrying",
+        "Failed",
+        GONE,
+        ("AttemptFailed",),
+        'Container "fetch" of the head pod ended with exit code 42. Attempt 2 follows',
+    ),
+    (
+        "an init container is done",
+        ended("fetch", 0),
+        {"attempt": 1},
+        {},
+        "Running",
+        "Running",
+        (),
+        ("ClusterReady", "Training"),
+        "Attempt 1 is training",
+    ),
+    (
+        "a container of somebody else ends",
+        ended("sidecar", 0),
+        {"attempt": 1},
+        {},
+        "Running",
+        "Running",
+        (),
+        ("ClusterReady", "Training"),
+        "Attempt 1 is training",
+    ),
+)
+
 ROWS = (
     Row("a new document starts attempt 1", see(), "Provisioning", ("Accepted", "True", "Accepted"),
         created=("cartpole-a1",), outcomes=("Running",), events=("AttemptStarted",), requeue=2.0),
@@ -103,6 +191,25 @@ ROWS = (
                      training={"attempt": 3, "checkpoint": {"uri": "s3://b/c", "iteration": 20}}),
             (b.rayjob(3, **b.failed()),)),
         "Retrying", outcomes=("Failed", "Failed"), failures=3, events=("AttemptFailed",), requeue=40.0),
+    *(Row(f"before KubeRay looks: {what}", see(b.status(b.record(1), training=report),
+          (b.rayjob(1, jobDeploymentStatus="Initializing"),), pods=(b.pod(1, **end),), **spec), phase,
+          outcomes=(outcome,), deleted=deleted, failures=int(outcome == "Failed"), events=events, message=message,
+          requeue=10.0 if phase == "Retrying" else None)
+      for what, end, report, spec, phase, outcome, deleted, events, message in UNNOTICED),
+    Row("an attempt that reports nothing new for too long",
+        see(b.status(b.record(1), training={"attempt": 1, "updatedAt": format_time(b.NOW - timedelta(seconds=61))}),
+            (b.rayjob(1, **b.RUNNING),), cluster={"stallTimeoutSeconds": 60}), "Retrying", outcomes=("Failed",),
+        failures=1, deleted=("cartpole-a1",), events=("AttemptFailed",), requeue=10.0,
+        message="no progress for 60 s, which is spec.cluster.stallTimeoutSeconds"),
+    Row("an attempt that reported a while ago",
+        see(b.status(b.record(1, specHash=b.hash_of(cluster={"stallTimeoutSeconds": 60})),
+                     training={"attempt": 1, "updatedAt": format_time(b.NOW - timedelta(seconds=59))}),
+            (b.rayjob(1, **b.RUNNING),), cluster={"stallTimeoutSeconds": 60}), "Running", outcomes=("Running",),
+        events=("ClusterReady", "Training")),
+    Row("a cluster that is not there in time",
+        see(b.status(b.record(1)), (b.rayjob(1, jobDeploymentStatus="Failed", reason="PreRunningDeadlineExceeded"),)),
+        "Retrying", outcomes=("Failed",), failures=1, events=("AttemptFailed",), requeue=10.0,
+        message="Its cluster was not there within spec.cluster.startDeadlineSeconds"),
     Row("a clock that goes back does not stretch the wait",
         see(b.status(b.record(1, "Failed", ago=-86400), failures=1)), "Retrying", outcomes=("Failed",), failures=1,
         requeue=10.0),
