@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Container, Hashable
-from dataclasses import dataclass
+from enum import Enum, auto
 from itertools import groupby
 from typing import Any
 
@@ -15,6 +15,7 @@ from rltrainer.core.types import Spaces
 from rltrainer.envs.layout import ACTION_MASK, AVAIL_ACTIONS, Part, layout, unsupported_space
 from rltrainer.errors import RunError
 from rltrainer.networks.layers import orthogonal
+from rltrainer.networks.scaling import Scale, is_bytes, scale_of
 from rltrainer.ops.normalization import ObservationNormalizer
 
 MIN_IMAGE_SIDE = 36
@@ -25,18 +26,18 @@ ALL_ELEMENTS = slice(None)
 
 
 class Flatten(nn.Module):
-    """Observations [..., *shape] as floats [..., outputs], times `scale`."""
+    """Observations [..., *shape] as floats [..., outputs], brought to size by `scale`, if any."""
 
-    def __init__(self, shape: tuple[int, ...], scale: float = 1.0) -> None:
+    def __init__(self, shape: tuple[int, ...], scale: Scale | None = None) -> None:
         super().__init__()
         self.shape, self.scale, self.outputs = shape, scale, math.prod(shape)
 
     def forward(self, obs: Tensor) -> Tensor:
         """Return features [..., outputs] of observations [..., *shape]."""
-        x = obs if obs.dtype == torch.float32 else obs.float()
+        x = obs.float() if self.scale is None else self.scale(obs)
         if len(self.shape) != 1:
             x = x.reshape(*x.shape[: x.dim() - len(self.shape)], self.outputs)
-        return x * self.scale if self.scale != 1.0 else x
+        return x
 
 
 class OneHot(nn.Module):
@@ -59,11 +60,12 @@ class OneHot(nn.Module):
 class Convolutional(nn.Module):
     """Convolutions and one layer over images [..., H, W, C] or [..., C, H, W].
 
-    Images are turned into floats and multiplied by `scale` only here, so they travel and are stored as bytes.
+    Images are turned into floats, and brought to size by a `scale` of [C, H, W], only here, so they travel and are
+    stored as bytes.
     """
 
     def __init__(
-        self, shape: tuple[int, ...], convolutions: Callable[[int], nn.Module], outputs: int, scale: float = 1.0
+        self, shape: tuple[int, ...], convolutions: Callable[[int], nn.Module], outputs: int, scale: Scale | None = None
     ) -> None:
         super().__init__()
         self.shape, self.scale, self.outputs = shape, scale, outputs
@@ -79,7 +81,7 @@ class Convolutional(nn.Module):
         images = obs.reshape(-1, *self.shape)
         images = images.movedim(-1, -3) if self.channels_last else images
         images = images.to(torch.float32, memory_format=torch.channels_last)  # convolutions are faster so
-        maps = self.convolutions(images * self.scale if self.scale != 1.0 else images)
+        maps = self.convolutions(images if self.scale is None else self.scale(images))
         features: Tensor = self.last(maps.flatten(1)).relu()
         return features.reshape(*obs.shape[:-3], self.outputs)
 
@@ -154,10 +156,14 @@ class Composite(nn.Module):
                 continue
             run = list(group)
             elements = slice(run[0].elements.start, run[-1].elements.stop)
-            encoder, outputs = part_encoder(run[0].space, elements, options)
+            if is_picture(space := run[0].space):
+                encoder = space_encoder(space, options, elements)
+                self.encoders.append(nn.Sequential(nn.Unflatten(-1, space.shape or ()), encoder))
+            else:
+                encoder = vector_encoder(run, elements, options)
+                self.encoders.append(encoder)
             self.elements.append(elements)
-            self.encoders.append(encoder)
-            self.outputs += outputs
+            self.outputs += encoder.outputs
 
     def forward(self, obs: Tensor) -> Tensor:
         """Return features [..., outputs] of flattened observations [..., N]."""
@@ -191,10 +197,7 @@ def space_encoder(space: Space[Any], options: Options, elements: slice = ALL_ELE
     """Make the encoder of observations [..., *shape] of one `space`, which are these `elements` of what is stored."""
     match space:
         case spaces.Box():
-            preprocessing = Preprocessing.of(space, options)
-            if is_picture(space):
-                return preprocessing.before(convolutional(space, options, preprocessing.scale), space.shape, elements)
-            return preprocessing.before(Flatten(space.shape, preprocessing.scale), space.shape, elements)
+            return box_encoder(space, options, elements)
         case spaces.MultiBinary():
             return Flatten(space.shape)
         case spaces.Discrete():
@@ -229,8 +232,8 @@ def shorter_side(shape: tuple[int, ...]) -> int:
     return min(shape[:2] if channels_last(shape) else shape[1:])
 
 
-def convolutional(space: spaces.Box, options: Options, scale: float) -> Convolutional:
-    """Make the convolutions that read a picture of this size, multiplied by `scale`."""
+def convolutional(space: spaces.Box, options: Options, scale: Scale | None) -> Convolutional:
+    """Make the convolutions that read a picture of this size, brought to size by `scale`."""
     if not is_image(space):
         return Convolutional(space.shape, minatar, 128, scale)
     if options.cnn == "resnet":
@@ -238,25 +241,22 @@ def convolutional(space: spaces.Box, options: Options, scale: float) -> Convolut
     return Convolutional(space.shape, nature, 512, scale)
 
 
-@dataclass(frozen=True)
-class Preprocessing:
-    """How observations are brought to one size: multiplied by a known scale, or normalized by running statistics."""
+class Preprocessing(Enum):
+    """How observations are brought to one size: by the bounds of their space, or by running statistics."""
 
-    scale: float = 1.0
-    normalizes: bool = False
+    SCALED = auto()
+    SCALED_BYTES = auto()
+    """The same; checkpoints hold them apart from others."""
+    NORMALIZED = auto()
 
     @classmethod
     def of(cls, space: Space[Any], options: Options) -> "Preprocessing":
-        """Return how observations of `space` are preprocessed: bytes and bits are of a known size."""
+        """Return how observations of `space` are preprocessed: pictures of bytes, and bits, are of a known size."""
         if not isinstance(space, spaces.Box) or space.dtype == "bool":
-            return cls()
-        if space.dtype == "uint8" and (is_picture(space) or not options.normalize_observations):
-            return cls(scale=1 / 255)
-        return cls(normalizes=options.normalize_observations)
-
-    def before(self, encoder: Flatten | Convolutional, shape: tuple[int, ...], elements: slice) -> Encoder:
-        """Return `encoder`, after a normalizer of these `elements`, of `shape`, where running statistics are used."""
-        return Normalized(ObservationNormalizer(shape, elements), encoder) if self.normalizes else encoder
+            return cls.SCALED
+        if is_bytes(space) and (is_picture(space) or not options.normalize_observations):
+            return cls.SCALED_BYTES
+        return cls.NORMALIZED if options.normalize_observations else cls.SCALED
 
 
 def merge_key(part: Part, options: Options) -> Hashable:
@@ -264,13 +264,21 @@ def merge_key(part: Part, options: Options) -> Hashable:
     return part.path if is_picture(part.space) else Preprocessing.of(part.space, options)
 
 
-def part_encoder(space: Space[Any], elements: slice, options: Options) -> tuple[nn.Module, int]:
-    """Make the encoder of some `elements` [..., n] of flattened observations: a picture, or vectors like `space`.
-
-    Also returns the number of its outputs.
-    """
+def box_encoder(space: spaces.Box, options: Options, elements: slice) -> Encoder:
+    """Make the encoder of arrays [..., *shape], which are these `elements` of what is stored."""
+    normalizes = Preprocessing.of(space, options) is Preprocessing.NORMALIZED
+    encoder: Flatten | Convolutional
     if is_picture(space):
-        picture = space_encoder(space, options, elements)
-        return nn.Sequential(nn.Unflatten(-1, space.shape or ()), picture), picture.outputs
-    size, preprocessing = elements.stop - elements.start, Preprocessing.of(space, options)
-    return preprocessing.before(Flatten((size,), preprocessing.scale), (size,), elements), size
+        scale = None if normalizes else scale_of([space], space.shape, channels_last(space.shape))
+        encoder = convolutional(space, options, scale)
+    else:
+        encoder = Flatten(space.shape, None if normalizes else scale_of([space], space.shape))
+    return Normalized(ObservationNormalizer(space.shape, elements), encoder) if normalizes else encoder
+
+
+def vector_encoder(parts: list[Part], elements: slice, options: Options) -> Encoder:
+    """Make the encoder of the `elements` [..., n] of flattened observations that are `parts`, preprocessed alike."""
+    shape = (elements.stop - elements.start,)
+    if Preprocessing.of(parts[0].space, options) is Preprocessing.NORMALIZED:
+        return Normalized(ObservationNormalizer(shape, elements), Flatten(shape))
+    return Flatten(shape, scale_of([part.space for part in parts], shape))

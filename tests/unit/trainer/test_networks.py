@@ -181,7 +181,7 @@ def test_the_channels_of_a_picture(shape: tuple[int, ...], last: bool) -> None:
 
 @pytest.mark.parametrize("convolutions", [nature, resnet, minatar])
 def test_images_mean_the_same_with_channels_first_and_last(convolutions: Any) -> None:
-    last, first = (Convolutional(shape, convolutions, 32, 1 / 255) for shape in ((44, 40, 3), (3, 44, 40)))
+    last, first = (Convolutional(shape, convolutions, 32) for shape in ((44, 40, 3), (3, 44, 40)))
     first.load_state_dict(last.state_dict())
     image = torch.randint(0, 256, (2, 44, 40, 3), dtype=torch.uint8)
     torch.testing.assert_close(last(image), first(image.movedim(-1, 1)))
@@ -201,7 +201,58 @@ def test_bytes_are_scaled_and_bits_are_not() -> None:
     ).tolist() == [[1.0, pytest.approx(0.2)]]
     bits = observation_encoder(seen(spaces.Box(0, 1, (10, 10, 4), np.bool_)), Options())
     assert isinstance(bits, Convolutional)
-    assert bits.scale == 1.0
+    assert bits.scale is None
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "dtype", "shown", "features"),
+    [
+        (0, 3, np.uint8, [0, 1, 3], [0, 1 / 3, 1]),
+        (0, 255, np.uint8, [0, 51, 255], [0, 0.2, 1]),
+        (-1, 1, np.int8, [-1, 0, 1], [-1, 0, 1]),
+        (-128, 127, np.int8, [-128, 0, 64], [-1, 0, 0.5]),
+        (100, 103, np.int64, [100, 101, 103], [0, 1 / 3, 1]),
+        (-103, -100, np.int16, [-100, -101, -103], [0, -1 / 3, -1]),
+        (2**30, 2**30 + 4, np.int64, [2**30, 2**30 + 1, 2**30 + 4], [0, 0.25, 1]),
+        (-(2**31), 2**31 - 1, np.int32, [-7, 0, 7], [-7, 0, 7]),
+        (0, 2**63 - 1, np.int64, [0, 1, 7], [0, 1, 7]),
+        (5, 5, np.int32, [5, 5, 5], [0, 0, 0]),
+        (-300, 300, np.float32, [-300, 0, 3], [-300, 0, 3]),
+    ],
+)
+def test_integers_are_scaled_by_the_bounds_of_their_space(
+    low: int, high: int, dtype: Any, shown: list[int], features: list[float]
+) -> None:
+    space = spaces.Box(low, high, (3,), dtype)
+    obs = torch.from_numpy(np.array(shown, dtype))
+    assert observation_encoder(seen(space), Options())(obs).tolist() == pytest.approx(features)
+
+
+def test_each_integer_is_scaled_by_its_own_bounds_in_a_picture_and_in_a_dict() -> None:
+    space = spaces.Box(np.array([0, 10], np.int16), np.array([2, 210], np.int16), dtype=np.int16)
+    assert observation_encoder(seen(space), Options())(torch.tensor([1, 110])).tolist() == [0.5, 0.5]
+    both = spaces.Dict({"a": spaces.Discrete(2), "b": space, "c": spaces.Box(0, 4, (1,), np.uint8)})
+    features = observation_encoder(seen(both), Options())(torch.tensor([0, 1, 1, 110, 3]))
+    assert features.tolist() == [0, 1, 0.5, 0.5, 0.75]
+    high = np.full((8, 7, 2), 9, np.uint8)
+    high[..., 1] = 90
+    grid = observation_encoder(seen(spaces.Box(np.zeros_like(high), high, dtype=np.uint8)), Options())
+    alike = observation_encoder(seen(spaces.Box(0, 1, (8, 7, 2), np.float32)), Options())
+    alike.load_state_dict(grid.state_dict(), strict=False)
+    torch.testing.assert_close(grid(torch.from_numpy(high)), alike(torch.ones(8, 7, 2)))
+
+
+def test_networks_from_before_scales_were_carried_read_integers_as_they_did() -> None:
+    """Bytes were divided by 255 then, whatever their bounds, and other integers were left as they were."""
+    for dtype, features in ((np.uint8, [100 / 255, 103 / 255]), (np.int16, [100, 103])):
+        nets = observation_encoder(seen(spaces.Box(100, 103, (2,), dtype)), Options())
+        shown = torch.tensor([100, 103])
+        assert nets(shown).tolist() == [0, 1]
+        nets.load_state_dict({})
+        assert nets(shown).tolist() == pytest.approx(features)
+        again = observation_encoder(seen(spaces.Box(100, 103, (2,), dtype)), Options())
+        again.load_state_dict(nets.state_dict())
+        assert again(shown).tolist() == pytest.approx(features), "what they save says so"
 
 
 def test_one_hot_of_several_numbers() -> None:
