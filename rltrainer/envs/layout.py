@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from gymnasium import Env, Space, spaces
-from gymnasium.spaces.utils import flatdim, flatten
+from gymnasium.spaces.utils import flatdim, flatten, flatten_space
 from gymnasium.vector import VectorEnv, VectorWrapper
+from gymnasium.vector.utils import batch_space
 from gymnasium.wrappers import FlattenObservation
 from gymnasium.wrappers import vector as vector_wrappers
 from torch import Tensor
@@ -95,10 +96,21 @@ def flattened(env: Env[Any, Any]) -> Env[Any, Any]:
     return FlattenedEnv(env) if isinstance(env.observation_space, spaces.Dict | spaces.Tuple) else env
 
 
+def flat_space(structure: Space[Any]) -> spaces.Box:
+    """Return the space of a Dict or Tuple flattened to one vector [N], in the smallest type that holds its arrays.
+
+    One-hot vectors and bits fit into bytes: beside an image of bytes they do not make integers of it.
+    """
+    leaves = [leaf for _, leaf in _leaves(structure, ())]
+    dtype = np.result_type(*(leaf.dtype if isinstance(leaf, spaces.Box) else np.uint8 for leaf in leaves))
+    flat = cast("spaces.Box", flatten_space(structure))
+    return spaces.Box(flat.low.astype(dtype), flat.high.astype(dtype), dtype=dtype.type)
+
+
 def flattened_vector(envs: VectorEnv[Any, Any, Any]) -> VectorEnv[Any, Any, Any]:
     """Return `envs`, with observations of several parts flattened to vectors [B, N]."""
     if isinstance(envs.single_observation_space, spaces.Dict | spaces.Tuple):
-        return vector_wrappers.FlattenObservation(envs)
+        return FlattenedVectorEnv(envs)
     return envs
 
 
@@ -118,6 +130,10 @@ def structure_of(envs: VectorEnv[Any, Any, Any]) -> Space[Any] | None:
 class FlattenedEnv(FlattenObservation[Any, Any, Any]):
     """An environment whose observations of several parts are flattened to one vector."""
 
+    def __init__(self, env: Env[Any, Any]) -> None:
+        super().__init__(env)
+        self.observation_space = flat_space(env.observation_space)
+
     def observation(self, observation: Any) -> Any:
         """Flatten `observation`. Raises ValueError that names the part that is not as the space says."""
         space = self.env.observation_space
@@ -127,7 +143,20 @@ class FlattenedEnv(FlattenObservation[Any, Any, Any]):
             raise ValueError("; ".join(space_errors(space, observation)) or str(error)) from error
         if np.shape(vector) != self.observation_space.shape:
             raise ValueError("; ".join(space_errors(space, observation)))
-        return vector
+        return vector.astype(self.observation_space.dtype, copy=False)
+
+
+class FlattenedVectorEnv(vector_wrappers.FlattenObservation):
+    """A vector of environments whose observations of several parts are flattened to vectors [B, N]."""
+
+    def __init__(self, envs: VectorEnv[Any, Any, Any]) -> None:
+        super().__init__(envs)
+        self.single_observation_space = flat_space(envs.single_observation_space)
+        self.observation_space = batch_space(self.single_observation_space, envs.num_envs)
+
+    def observations(self, observations: Any) -> Any:
+        """Flatten `observations`."""
+        return super().observations(observations).astype(self.observation_space.dtype, copy=False)
 
 
 def space_errors(space: Space[Any], obs: Any, path: str = "observation") -> Iterator[str]:

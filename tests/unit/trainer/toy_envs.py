@@ -294,3 +294,27 @@ class Threads(Countdown):
     @property
     def threads(self) -> str | None:
         return os.environ.get("OMP_NUM_THREADS")
+
+
+class Maze(gymnasium.Env[Any, Any]):
+    """Shows an image of bytes, where it heads, and two switches."""
+
+    observation_space = spaces.Dict(
+        {
+            "image": spaces.Box(0, 255, (84, 84, 4), np.uint8),
+            "heading": spaces.Discrete(4),
+            "switches": spaces.MultiBinary(2),
+        }
+    )
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        return self.observe(), {}
+
+    def observe(self) -> dict[str, Any]:
+        image = np.full((84, 84, 4), 200, np.uint8)
+        return {"image": image, "heading": 2, "switches": np.array([0, 1], np.int8)}
+
+    def step(self, action: Any) -> Step:
+        return self.observe(), 0.0, False, False, {}
