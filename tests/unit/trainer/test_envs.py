@@ -23,7 +23,7 @@ from rltrainer.envs.vectorize import SerialVectorEnv, SubprocessVectorEnv, faste
 from rltrainer.errors import RunError
 from rltrainer.sampling.worker import Worker
 from tests.unit.trainer.helpers import TOYS, worker_config
-from tests.unit.trainer.toy_envs import Countdown, Faulty, Maze, Parts
+from tests.unit.trainer.toy_envs import Corridor, Countdown, Faulty, Parts
 
 
 @pytest.mark.parametrize(
@@ -135,21 +135,21 @@ def test_observations_of_several_parts_become_one_vector(name: str) -> None:
 
 @pytest.mark.parametrize("own_vector", [False, True])
 def test_an_image_of_bytes_beside_one_hot_vectors_and_bits_stays_bytes(own_vector: bool) -> None:
-    envs = EnvSource(__name__ + ":OwnMaze" if own_vector else TOYS + "Maze").vector(2)
+    envs = EnvSource(__name__ + ":OwnCorridor" if own_vector else TOYS + "Corridor").vector(2)
     obs, _ = envs.reset(seed=0)
     assert envs.single_observation_space.dtype == obs.dtype == np.uint8
     assert obs.shape == (2, 84 * 84 * 4 + 4 + 2)
-    by_path = {part.path: obs[:, part.elements].tolist() for part in layout(Maze.observation_space)}
+    by_path = {part.path: obs[:, part.elements].tolist() for part in layout(Corridor.observation_space)}
     assert by_path["heading",] == [[0, 0, 1, 0]] * 2
     assert by_path["switches",] == [[0, 1]] * 2
     assert np.unique(by_path["image",]).tolist() == [200]
 
 
-class OwnMaze(VectorEnv[Any, Any, Any]):
-    """A vector of one's own of mazes."""
+class OwnCorridor(VectorEnv[Any, Any, Any]):
+    """A vector of one's own of corridors."""
 
     def __new__(cls, num_envs: int) -> Any:
-        return SyncVectorEnv([Maze] * num_envs, autoreset_mode=AutoresetMode.NEXT_STEP)
+        return SyncVectorEnv([Corridor] * num_envs, autoreset_mode=AutoresetMode.NEXT_STEP)
 
 
 @pytest.mark.parametrize(

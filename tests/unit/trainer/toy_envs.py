@@ -296,7 +296,7 @@ class Threads(Countdown):
         return os.environ.get("OMP_NUM_THREADS")
 
 
-class Maze(gymnasium.Env[Any, Any]):
+class Corridor(gymnasium.Env[Any, Any]):
     """Shows an image of bytes, where it heads, and two switches."""
 
     observation_space = spaces.Dict(
