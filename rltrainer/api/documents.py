@@ -93,6 +93,19 @@ def read_yaml(path: str | os.PathLike[str]) -> YamlFile:
     return file
 
 
+def check_header(file: YamlFile) -> None:
+    """Hold that a file says what it is, as the API server asks too: what else has `spec` is not read as ours by guess.
+
+    Raises DocumentError that names what is missing."""
+    missing = [name for name in ("apiVersion", "kind") if name not in file.content]
+    if missing:
+        raise DocumentError(
+            f"{file.path}: {' and '.join(missing)} missing: a document begins with apiVersion: {API_VERSION} and "
+            f"kind: {' or '.join(KINDS)}. A file of RLlib's has its experiments by name: "
+            "NAME: {run: PPO, env: CartPole-v1, config: {…}}"
+        )
+
+
 def _field(problem: Any) -> Sequence[str | int]:
     """Return the keys that lead to a problem of pydantic's; an error about an option has its own."""
     error = problem.get("ctx", {}).get("error")
@@ -110,6 +123,7 @@ class Document(Model):
     def from_yaml(cls, path: str | os.PathLike[str]) -> Self:
         """Read the document in file `path`. Raises DocumentError with the file, the line and the field."""
         file = read_yaml(path)
+        check_header(file)
         return cls.parse(file.content, at=file.at)
 
     @classmethod
@@ -157,7 +171,8 @@ KINDS: dict[Any, type[Experiment | Rollout]] = {"RLExperiment": Experiment, "RLR
 
 def read_document(file: YamlFile) -> Experiment | Rollout:
     """Check the document in `file`, of the kind that it names. Raises DocumentError."""
-    kind = file.content.get("kind", "RLExperiment")
+    check_header(file)
+    kind = file.content["kind"]
     if kind not in KINDS:
         raise DocumentError(f"{file.at(('kind',))}: kind {kind} is none of {', '.join(KINDS)}")
     return KINDS[kind].parse(file.content, at=file.at)

@@ -10,7 +10,7 @@ from pydantic.alias_generators import to_camel, to_snake
 
 from rltrainer import rllib_compat
 from rltrainer.api.base import API_VERSION, MAX_NAME
-from rltrainer.api.documents import At, Experiment, read_yaml
+from rltrainer.api.documents import At, Experiment, check_header, read_yaml
 from rltrainer.api.experiment import Stop
 from rltrainer.api.options import OPTIONS, for_algorithm, option_names
 from rltrainer.api.tune import Domain
@@ -108,6 +108,7 @@ def _drafts(arguments: argparse.Namespace) -> Iterator[Draft]:
         return
     file = read_yaml(arguments.file)
     if not rllib_compat.is_rllib_document(file.content):
+        check_header(file)
         yield Draft(file.content, file.at)
         return
     for each in rllib_compat.translate_experiments(file.content, arguments.file):

@@ -11,6 +11,7 @@ from rltrainer.rllib_compat.replay import (
     SHARDED_RULES,
     SHARDED_UPDATE_INTERVALS,
     UPDATE_INTERVALS,
+    n_step_fragment,
 )
 from rltrainer.rllib_compat.rules import (
     AlgorithmRules,
@@ -59,11 +60,6 @@ def target_noise(v: OptionValues) -> float:
     return v["target_noise"] if v["smooth_target_policy"] else 0.0
 
 
-def target_entropy(value: Any) -> float | None:
-    """Return the target entropy, None for auto, which is our default."""
-    return None if value in (None, "auto") else float(value)
-
-
 CONTINUOUS_RULES: dict[str, Rule] = {
     **REPLAY,
     "twin_q": keep(),
@@ -73,6 +69,7 @@ CONTINUOUS_RULES: dict[str, Rule] = {
         *("model.fcnet_hiddens", "model.fcnet_activation", "model.vf_share_layers", "model.post_fcnet_hiddens"),
     ),
     "model.use_lstm": reject("it has no memory; A2C, PPO, IMPALA and APPO have", False),
+    "model.lstm_cell_size": ignore("it belongs to model.use_lstm"),
 }
 ACTOR_RATE_OPTIONS = ("optimization.actor_learning_rate", "lr")
 LEARNING_RATES = (Computed("lr", ACTOR_RATE_OPTIONS, lambda v: v.first(*ACTOR_RATE_OPTIONS)), schedule("lr"))
@@ -86,6 +83,8 @@ DDPG_RULES: dict[str, Rule] = {
     "actor_hidden_activation": rename("activation", convert=activation),
     "critic_hidden_activation": ignore("the critic's layers have the policy's nonlinearity", "relu"),
     "policy_delay": keep(),
+    "random_starts": ignore("actions are random until learning_starts"),
+    **ignore_all("noise stays as it begins", "exploration_fraction", "exploration_config.final_epsilon"),
     "target_noise_clip": keep(note="as a share of half an action's range"),
     "use_huber": ignore("the critic's loss is the squared error", False),
     "huber_threshold": ignore("the critic's loss is the squared error"),
@@ -194,9 +193,13 @@ SAC = AlgorithmRules(
         "optimization.critic_learning_rate": rename("critic_lr"),
         "optimization.entropy_learning_rate": rename("alpha_lr"),
         "initial_alpha": keep(),
-        "target_entropy": keep(convert=target_entropy),
+        "target_entropy": keep(),
+        "gumbel_softmax_temperature": ignore("discrete actions are drawn from the policy's own distribution"),
+        "_use_beta_distribution": reject("the policy's distribution is a squashed normal one", False),
+        "_deterministic_loss": reject("actions of the loss are drawn", False),
         "exploration_config.type": ignore("the policy itself explores", "StochasticSampling"),
     },
     computed=(*LEARNING_RATES, *UPDATE_INTERVALS, *PRIORITIES),
     defaults=SAC_DEFAULTS,
+    fragment=n_step_fragment,
 )

@@ -11,7 +11,7 @@ import yaml
 from rltrainer.api.base import API_VERSION, MAX_NAME, DocumentError
 from rltrainer.api.options import OptionError
 from rltrainer.rllib_compat.environments import is_atari, translate_environment
-from rltrainer.rllib_compat.fields import apply_field
+from rltrainer.rllib_compat.fields import FIELD_ALIASES, apply_field
 from rltrainer.rllib_compat.metrics import translate_evaluation, translate_stop
 from rltrainer.rllib_compat.options import ConfigContext, TranslatedConfig, yaml_value
 from rltrainer.rllib_compat.rules import Content
@@ -30,9 +30,13 @@ class TranslatedDocument:
     """Fields that only the command line has: local_dir, restore, export_formats."""
 
 
+OUR_PARTS = frozenset({"apiVersion", "kind", "metadata", "spec", "status"})
+"""What a document of ours consists of: a `spec` without its header is no experiment called "spec"."""
+
+
 def is_rllib_document(content: Any) -> bool:
     """Whether the content of a YAML file is RLlib's: experiments by name, each with `run` or `env`."""
-    if not isinstance(content, dict) or not content or {"apiVersion", "kind"} & content.keys():
+    if not isinstance(content, dict) or not content or OUR_PARTS & content.keys():
         return False
     return all(isinstance(each, dict) and ("run" in each or "env" in each) for each in content.values())
 
@@ -54,8 +58,9 @@ def translate_experiments(content: Mapping[str, Any], where: str) -> list[Transl
     """Translate experiments by name. Raises OptionError, or DocumentError for fields other than options."""
     translated: list[TranslatedDocument] = []
     used_names: set[str] = set()
-    for title, named in content.items():
+    for title, given in content.items():
         place = f"{where}: {title}"
+        named = {FIELD_ALIASES.get(name, name): value for name, value in given.items()}
         for single_env in split_environments(named, place):
             for experiment, config in split_grids(single_env, place):
                 document = translate_experiment(experiment, config, place)
@@ -141,6 +146,9 @@ def environment_options(options: Content, env: str, where: str) -> Content:
         arguments["reward_clipping"] = False
     elif not atari and options.get("clip_rewards"):
         raise OptionError(f"{where}.clip_rewards: clip rewards in the environment, by a gymnasium wrapper")
+    stack = 1 if options.get("model.no_framestack") else options.get("model.num_framestacks")
+    if atari and stack:
+        arguments["stack_num"] = stack
     if atari and "model.dim" in options:
         arguments |= {"img_height": options["model.dim"], "img_width": options["model.dim"]}
     return arguments

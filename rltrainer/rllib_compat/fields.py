@@ -14,7 +14,6 @@ FIELD_NAMES = {
     "config": "config, envConfig, evaluation",
     "stop": "stop",
     "num_samples": "tune.numSamples",
-    "repeat": "tune.numSamples",
     "checkpoint_freq": "checkpoint.frequency",
     "checkpoint_at_end": "checkpoint.atEnd",
     "keep_checkpoints_num": "checkpoint.keep",
@@ -30,6 +29,14 @@ FIELD_NAMES = {
     "export_formats": "--export-formats",
 }
 """What each field is here, for docs/migrating.md."""
+FIELD_ALIASES = {
+    "alg": "run",
+    "num_trials": "num_samples",
+    "repeat": "num_samples",
+    "resources": "resources_per_trial",
+    "trial_resources": "resources_per_trial",
+}
+"""Other names of fields, of older versions."""
 IGNORED_FIELDS = (
     *("pass_criteria", "verbose", "log_to_file", "loggers", "callbacks", "name", "trial_name_creator"),
     *("trial_dirname_creator", "sync_on_checkpoint", "sync_to_driver", "sync_to_cloud", "reuse_actors", "description"),
@@ -90,9 +97,13 @@ def restore(value: Any, spec: Content) -> None:
 
 
 def resources_per_trial(value: Content, spec: Content) -> None:
-    """Set the CPUs and GPUs of resources_per_trial, in a search."""
+    """Set the CPUs and GPUs of resources_per_trial, in a search. Raises TypeError."""
     if spec["tune"]:
-        spec["tune"]["resourcesPerTrial"] = {name: value[name] for name in ("cpu", "gpu") if value.get(name)}
+        given = {name: value[name] for name in ("cpu", "gpu") if value.get(name)}
+        for name, each in given.items():
+            if not isinstance(each, int | float):
+                raise TypeError(f"{name} takes a number, got {each}")
+        spec["tune"]["resourcesPerTrial"] = given
 
 
 def num_samples(value: Any, spec: Content) -> None:
@@ -126,7 +137,6 @@ FIELDS: dict[str, Callable[[Any, Content], None]] = {
     "checkpoint_score_attr": score_attribute,
     "checkpoint_config": checkpoint_config,
     "num_samples": num_samples,
-    "repeat": num_samples,
     "max_failures": max_failures,
     "upload_dir": upload_dir,
     "sync_config": sync_config,

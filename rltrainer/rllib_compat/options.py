@@ -2,13 +2,13 @@
 
 import difflib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from rltrainer.api.options import OptionError, for_algorithm, option_names, parse_options
 from rltrainer.rllib_compat.algorithms import ALGORITHMS, ALTERNATIVES
-from rltrainer.rllib_compat.common import ALIASES, GROUP_ALIASES
+from rltrainer.rllib_compat.common import ALIASES, AUTO, GROUP_ALIASES
 from rltrainer.rllib_compat.rules import AlgorithmRules, Computed, OptionValues, Rule
 
 GROUPS = (
@@ -41,13 +41,13 @@ class ConfigContext:
     where: str
     """The place that errors name."""
     over: Mapping[str, Any] = field(default_factory=dict)
-    """Our options that a command line's go over."""
+    """Our options that a command line's go over, with their defaults."""
     complete: bool = True
     """Whether it is a whole experiment's, so that RLlib's defaults complete it."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Defaults that come before the algorithm's."""
-    our_names: bool = False
-    """Whether its names are ours already."""
+    our_names: Collection[str] = ()
+    """Names that are ours, and so mean what they mean here whatever stands beside them."""
 
     @property
     def algorithm(self) -> AlgorithmRules:
@@ -59,7 +59,7 @@ class ConfigContext:
             for_algorithm(algorithm.run)
         except OptionError as error:
             raise OptionError(f"{self.where}: {error}") from None
-        return AlgorithmRules(algorithm.run, rules={}) if self.our_names else algorithm
+        return algorithm
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,8 @@ class ParsedConfig:
 
 
 def parse_config(config: Mapping[str, Any], where: str) -> ParsedConfig:
-    """Flatten a `config` and resolve its aliases; an option that is "auto" counts as not set.
-
-    Raises OptionError for a group that is no mapping.
+    """Flatten a `config` and resolve its aliases. Raises OptionError for a group that is no mapping,
+    and for an option that has two values under two names.
     """
     flat: dict[str, Any] = {}
     for name, value in config.items():
@@ -89,9 +88,10 @@ def parse_config(config: Mapping[str, Any], where: str) -> ParsedConfig:
             raise OptionError(f"{where}.{name}: takes options by name, got {yaml_value(value)}")
     parsed = ParsedConfig({}, {})
     for name, value in flat.items():
-        if value != "auto":
-            option = canonical_name(name)
-            parsed.values[option], parsed.spellings[option] = value, name
+        option = canonical_name(name)
+        if option in parsed.values and parsed.values[option] != value:
+            raise OptionError(f"{where}.{name}: {parsed.spelling(option)} is another name of it: give one of them")
+        parsed.values[option], parsed.spellings[option] = value, name
     return parsed
 
 
@@ -104,29 +104,73 @@ def canonical_name(name: str) -> str:
 
 def translate_options(context: ConfigContext, config: Mapping[str, Any]) -> TranslatedConfig:
     """Translate a `config` in which nothing is searched over. Raises OptionError that names the option."""
-    algorithm = context.algorithm
-    parsed = ParsedConfig(dict(config), {}) if context.our_names else parse_config(config, context.where)
+    algorithm, our_names = context.algorithm, option_names(for_algorithm(context.algorithm.run))
+    ours = {name: value for name, value in config.items() if name in context.our_names}
+    parsed = parse_config({name: value for name, value in config.items() if name not in ours}, context.where)
+    check_names(context, algorithm, parsed, our_names)
     defaults = {**algorithm.defaults, **context.defaults}
-    options = {**defaults, **parsed.values} if context.complete else parsed.values
-    values = OptionValues(parsed.values, defaults, context.over)
+    over = {name: value for name, value in {**context.over, **ours}.items() if name in our_names}
     result = TranslatedConfig(algorithm.run, reward_is_greedy=algorithm.reward_is_greedy)
-    our_names, ours = option_names(for_algorithm(algorithm.run)), dict[str, Any]()
+    parsed = without_auto(result, algorithm, parsed, OptionValues(parsed.values, defaults, over), context.where)
+    values = OptionValues(parsed.values, defaults, over)
+    options = {**defaults, **parsed.values} if context.complete else parsed.values
     for name, value in sorted(options.items(), key=lambda item: item[0] in parsed.values):  # set ones over defaults
         if name in algorithm.rules:
             apply_rule(result, name, value, algorithm.rules[name], parsed, context.where)
-        elif name not in algorithm.sources and parsed.spelling(name) in our_names:
-            ours[parsed.spelling(name)] = value
-        elif name not in algorithm.sources and not name.rpartition(".")[2].startswith("_"):
-            raise OptionError(unknown_option(context, algorithm, parsed.spelling(name), value))
     for computed in algorithm.computed:
-        if any(source in options for source in computed.sources):
+        deciding = computed.sources if context.complete else computed.deciding or computed.sources
+        if any(source in options for source in deciding):
             apply_computed(result, computed, values, parsed, context.where)
-    result.config |= ours
     if context.complete:
         result.notes += defaults_note(result, algorithm, parsed)
-    over = {name: value for name, value in context.over.items() if name in our_names}
+    foreign = {parsed.spelling(name): value for name, value in parsed.values.items() if not algorithm.knows(name)}
+    put_ours(result, {**foreign, **ours}, algorithm, parsed, context.where)
     parse_options(result.run, {**over, **result.config}, context.where)  # some are valid or not only together
     return result
+
+
+def check_names(
+    context: ConfigContext, algorithm: AlgorithmRules, parsed: ParsedConfig, our_names: Collection[str]
+) -> None:
+    """Hold that each name is one of RLlib's or of ours, whatever its value. Raises OptionError."""
+    for name, value in parsed.values.items():
+        if not algorithm.knows(name) and parsed.spelling(name) not in our_names:
+            raise OptionError(unknown_option(context, algorithm, parsed.spelling(name), value))
+
+
+def without_auto(
+    result: TranslatedConfig, algorithm: AlgorithmRules, parsed: ParsedConfig, values: OptionValues, where: str
+) -> ParsedConfig:
+    """Replace each of RLlib's options that is "auto" by its value, or leave it open, with a note.
+
+    Raises OptionError for an option that RLlib has no "auto" of.
+    """
+    kept = dict(parsed.values)
+    for name, value in parsed.values.items():
+        if value != "auto" or not algorithm.knows(name):
+            continue
+        spelling = parsed.spelling(name)
+        if name not in AUTO:
+            raise OptionError(f'{where}.{spelling}: takes a value, got "auto"')
+        if name == "rollout_fragment_length":
+            kept[name] = algorithm.fragment(values)
+            result.notes.append(f'{spelling} "auto" is {kept[name]} here')
+        else:
+            del kept[name]
+            result.notes.append(f'{spelling} "auto" is left to its default here')
+    return ParsedConfig(kept, parsed.spellings)
+
+
+def put_ours(
+    result: TranslatedConfig, ours: dict[str, Any], algorithm: AlgorithmRules, parsed: ParsedConfig, where: str
+) -> None:
+    """Put options that have our names over the translated ones. Raises OptionError where one of RLlib's differs."""
+    for name, value in ours.items():
+        if result.config.get(name, value) != value:
+            rivals = [parsed.spelling(other) for other in algorithm.deciding(name) if other in parsed.values]
+            if rivals:
+                raise OptionError(f"{where}.{name}: {' and '.join(rivals)} decides it too: give one of them")
+        result.config[name] = value
 
 
 def apply_rule(result: TranslatedConfig, name: str, value: Any, rule: Rule, parsed: ParsedConfig, where: str) -> None:

@@ -33,6 +33,8 @@ def rollout_shape(v: OptionValues) -> tuple[int, int]:
 
     Where num_envs_per_worker is not set, it is such that fragments keep their length.
     """
+    if v.over and not v.has("train_batch_size"):  # a command line that leaves the round as it is
+        return int(v["rollout_fragment_length"]), v.num_envs
     batch_size, length = int(v["train_batch_size"]), int(v["rollout_fragment_length"])
     if v.num_envs_is_set:
         return ceil_div(batch_size, v.num_workers * v.num_envs), v.num_envs
@@ -41,6 +43,11 @@ def rollout_shape(v: OptionValues) -> tuple[int, int]:
     share = ceil_div(batch_size, v.num_workers)
     num_envs = max(1, share // length)
     return ceil_div(share, num_envs), num_envs
+
+
+def usual_fragment(v: OptionValues) -> int:
+    """Return the fragment that "auto" means: RLlib splits the round as it likes, and so do we, into its old default."""
+    return int(v.defaults["rollout_fragment_length"])
 
 
 def num_envs_if_unset(v: OptionValues) -> int | None:
@@ -85,6 +92,18 @@ def single_epoch(value: Any) -> Any:
     return value
 
 
+def own_exploration(kind: Any) -> Any:
+    """Return the exploration's type. Raises ValueError for any but the policy's own."""
+    if str(kind).rpartition(".")[2] != "StochasticSampling":
+        raise ValueError(f"there is no {kind}: the policy itself explores")
+    return kind
+
+
+POLICY_GRADIENT: dict[str, Rule] = {
+    **COMMON,
+    "exploration_config.type": Rule("ignore", convert=own_exploration, no_effect=("StochasticSampling",)),
+    "max_sample_requests_in_flight_per_worker": ignore("workers and the learner take turns"),
+}
 NETWORK: dict[str, Rule] = {
     "model.fcnet_activation": rename("activation", convert=activation),
     "model.vf_share_layers": rename("vf_share_layers"),
@@ -100,12 +119,14 @@ ROLLOUT_SHAPE = (
         BATCH_OPTIONS,
         lambda v: rollout_shape(v)[0],
         "a round is train_batch_size steps, over all environments of all workers",
+        deciding=("train_batch_size", "rollout_fragment_length"),
     ),
     Computed(
         "num_envs_per_worker",
         BATCH_OPTIONS[:3] + BATCH_OPTIONS[4:],
         num_envs_if_unset,
         "so many that a fragment keeps its length; set num_envs_per_worker for another number",
+        deciding=("train_batch_size", "rollout_fragment_length"),
     ),
 )
 SUMMED_LOSS_CLIP = Computed(
@@ -122,12 +143,14 @@ RECURRENT_SIZE = Computed(
     "recurrent_size",
     ("model.use_lstm", "model.lstm_cell_size"),
     lambda v: v["model.lstm_cell_size"] or (256 if v["model.use_lstm"] else None),
+    deciding=("model.lstm_cell_size",),
 )
 
 PG = AlgorithmRules(
     "PG",
     rules={
-        **COMMON,
+        **POLICY_GRADIENT,
+        "model.lstm_cell_size": ignore("it belongs to model.use_lstm"),
         "model.fcnet_activation": rename("activation", convert=activation),
         "model.vf_share_layers": ignore("PG has no critic"),
         "model.use_lstm": reject("PG has no memory; A2C, PPO, IMPALA and APPO have", False),
@@ -135,9 +158,10 @@ PG = AlgorithmRules(
     },
     computed=(constant("lr"), schedule("lr"), HIDDENS, *ROLLOUT_SHAPE),
     defaults={**DEFAULTS, **LSTM_DEFAULTS, "lr": 4e-4, "train_batch_size": 200, "rollout_fragment_length": 200},
+    fragment=usual_fragment,
 )
 
-ACTOR_CRITIC = {**COMMON, **NETWORK, "vf_loss_coeff": rename("vf_coeff")}
+ACTOR_CRITIC = {**POLICY_GRADIENT, **NETWORK, "vf_loss_coeff": rename("vf_coeff")}
 A2C_DEFAULTS = {
     **DEFAULTS,
     **LSTM_DEFAULTS,
@@ -165,6 +189,7 @@ A2C = AlgorithmRules(
         SUMMED_LOSS_CLIP,
     ),
     defaults=A2C_DEFAULTS,
+    fragment=usual_fragment,
 )
 A3C = AlgorithmRules(
     "A3C",
@@ -230,6 +255,7 @@ PPO = AlgorithmRules(
         "num_sgd_iter": 30,
         "model.vf_share_layers": False,
     },
+    fragment=usual_fragment,
 )
 
 ASYNC: dict[str, Rule] = {
@@ -242,6 +268,12 @@ ASYNC: dict[str, Rule] = {
     "replay_proportion": reject("fragments are not replayed", 0, 0.0),
     "opt_type": ignore("the optimizer is Adam", "adam"),
     "vtrace_drop_last_ts": ignore("no step is dropped"),
+    "after_train_step": reject("there is none: write an algorithm of your own (docs/new-algorithm.md)"),
+    "old_policy_lag": ignore("target_update_frequency says how old the target policy is"),
+    **ignore_all(
+        "Ray says when an answer is there",
+        *("timeout_s_sampler_manager", "timeout_s_aggregator_manager", "max_requests_in_flight_per_aggregator_worker"),
+    ),
     **ignore_all("a batch is learned from when it comes", "minibatch_buffer_size", "replay_buffer_num_slots"),
     **ignore_all("requests_in_flight says how much may wait", "learner_queue_size", "learner_queue_timeout"),
     **ignore_all("weights are sent once for all workers", "broadcast_interval", "num_aggregation_workers"),

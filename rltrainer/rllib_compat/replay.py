@@ -15,7 +15,7 @@ def updates_per_step(v: OptionValues) -> float:
     """Return gradient steps per environment step: one per fragment of each worker, or by training_intensity."""
     if v["training_intensity"]:
         return float(v["training_intensity"]) / int(v["train_batch_size"])
-    if "updates_per_step" in v.over and not v.has(*SAMPLING_OPTIONS):
+    if v.over.get("updates_per_step") is not None:
         return float(v.over["updates_per_step"])
     return 1 / (int(v["rollout_fragment_length"]) * v.num_envs * v.num_workers)
 
@@ -48,7 +48,15 @@ def beta_schedule(v: OptionValues) -> list[list[float]] | None:
     first, last = v["prioritized_replay_beta"], v["final_prioritized_replay_beta"]
     if last is None or last == first:
         return None
-    return [[0, first], [v["prioritized_replay_beta_annealing_timesteps"], last]]
+    duration = v["prioritized_replay_beta_annealing_timesteps"]
+    if v.has("beta_annealing_fraction"):
+        duration = round(v["schedule_max_timesteps"] * v["beta_annealing_fraction"])
+    return [[0, first], [duration, last]]
+
+
+def n_step_fragment(v: OptionValues) -> int:
+    """Return the fragment that "auto" means: as many steps as a return is made of."""
+    return int(v["n_step"] or 1)
 
 
 def integer(value: Any) -> int:
@@ -77,12 +85,22 @@ REPLAY: dict[str, Rule] = {
     "replay_sequence_length": reject("single steps are replayed: R2D2 is not there", 1),
     "before_learn_on_batch": reject("there is none: write an algorithm of your own (docs/new-algorithm.md)"),
     "adam_epsilon": ignore("Adam's epsilon is 1e-8"),
+    "max_sample_requests_in_flight_per_worker": ignore("the algorithm's strategy says who waits for whom"),
+    "rmsprop": ignore("the optimizer is Adam", False),
+    "apex_optimizer": reject("run APEX", False),
+    "min_train_to_sample_ratio": reject("training_intensity says how often a transition is learned from"),
     "exploration_config.scale_timesteps": ignore("noise stays as it begins"),
     "exploration_config.final_scale": ignore("noise stays as it begins", 1.0),
     "exploration_config.random_timesteps": ignore("actions are random until learning_starts"),
 }
 UPDATE_INTERVALS = (
-    Computed("updates_per_step", SAMPLING_OPTIONS, updates_per_step, "one for each fragment of each worker"),
+    Computed(
+        "updates_per_step",
+        SAMPLING_OPTIONS,
+        updates_per_step,
+        "one for each fragment of each worker",
+        deciding=("training_intensity",),
+    ),
     Computed(
         "target_update_freq",
         ("target_network_update_freq",),
@@ -96,6 +114,7 @@ SHARDED_UPDATE_INTERVALS = (
         ("training_intensity", "train_batch_size"),
         sharded_updates_per_step,
         "replayed transitions for each sampled one, over the batch",
+        deciding=("training_intensity",),
     ),
     Computed(
         "target_update_freq",
@@ -108,14 +127,25 @@ PRIORITIES = (
     Computed("prioritized", ("prioritized_replay", "replay_buffer_config.type"), prioritized),
     Computed(
         "priority_beta_schedule",
-        ("final_prioritized_replay_beta", "prioritized_replay_beta_annealing_timesteps"),
+        (
+            *("final_prioritized_replay_beta", "prioritized_replay_beta_annealing_timesteps"),
+            *("beta_annealing_fraction", "schedule_max_timesteps"),
+        ),
         beta_schedule,
     ),
     Computed("grad_clip", ("grad_clip",), clip_norm),
 )
 SHARDED_RULES: dict[str, Rule] = {
     "num_replay_buffer_shards": rename("replay_shards"),
-    **ignore_all("a worker gets new weights with each request", "optimizer.max_weight_sync_delay", "optimizer.debug"),
+    **ignore_all(
+        "a worker gets new weights with each request",
+        *("optimizer.max_weight_sync_delay", "max_weight_sync_delay", "optimizer.debug"),
+    ),
+    "per_worker_exploration": ignore("every environment has an epsilon of its own: epsilon_base", True, -1),
+    **ignore_all(
+        "Ray says when an answer is there",
+        *("timeout_s_sampler_manager", "timeout_s_replay_manager", "max_requests_in_flight_per_replay_worker"),
+    ),
     "replay_buffer_config.no_local_replay_buffer": ignore("shards are Ray actors"),
 }
 REPLAY_DEFAULTS = {
@@ -126,6 +156,7 @@ REPLAY_DEFAULTS = {
     "prioritized_replay": True,
     "prioritized_replay_beta": 0.4,
     "prioritized_replay_beta_annealing_timesteps": 20_000,
+    "schedule_max_timesteps": 100_000,
     "timesteps_per_iteration": 1000,
 }
 SHARDED_DEFAULTS = {

@@ -64,7 +64,7 @@ def move(target: str, note: str = "") -> Rule:
 class OptionValues:
     """RLlib's options with their defaults: the values that a computed option is made of.
 
-    `over` are our options that a command line's go over; of `SHARED_OPTIONS` they come before the defaults.
+    `over` are our options that a command line's stand beside; of `SHARED_OPTIONS` they come before the defaults.
     """
 
     def __init__(self, values: RLlibOptions, defaults: RLlibOptions, over: Mapping[str, Any]) -> None:
@@ -73,7 +73,8 @@ class OptionValues:
     def __getitem__(self, name: str) -> Any:
         if name in self.values:
             return self.values[name]
-        return self.over[name] if name in SHARED_OPTIONS and name in self.over else self.defaults.get(name)
+        ours = (self.over[each] for each in SHARED_OPTIONS.get(name, ()) if self.over.get(each) is not None)
+        return next(ours, self.defaults.get(name))
 
     def has(self, *names: str) -> bool:
         """Whether any of `names` is set."""
@@ -103,8 +104,16 @@ class OptionValues:
         return self.has("num_envs_per_worker") or "num_envs_per_worker" in self.over
 
 
-SHARED_OPTIONS = ("num_workers", "num_envs_per_worker")
-"""Options that are the same here, and that others are computed from."""
+SHARED_OPTIONS = {
+    "num_workers": ("num_workers",),
+    "num_envs_per_worker": ("num_envs_per_worker",),
+    "rollout_fragment_length": ("rollout_fragment_length",),
+    "train_batch_size": ("train_batch_size", "batch_size"),
+    "lambda": ("lambda",),
+    "noisy": ("noisy",),
+    "n_step": ("n_step",),
+}
+"""Options that others are computed from and that mean the same here, with our names."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +125,17 @@ class Computed:
     value: Callable[[OptionValues], Any]
     """Our value, None to leave the option out. Raises ValueError, whose message says why, where there is none."""
     note: str = ""
+    deciding: tuple[str, ...] = ()
+    """Those of the sources that a command line must give for the option to change; empty for any of them.
+
+    A file is completed by RLlib's defaults. A command line stands over options of ours, which one name of RLlib's
+    must not replace by a default that belongs to another.
+    """
+
+
+def share_of_batch(v: OptionValues) -> int:
+    """Return the fragment that "auto" means: an equal share of train_batch_size for each environment."""
+    return ceil_div(int(v["train_batch_size"] or 200), v.num_workers * v.num_envs)
 
 
 @dataclass(frozen=True)
@@ -129,11 +149,23 @@ class AlgorithmRules:
     """RLlib's defaults, where ours differ: a file says only what differs from them."""
     reward_is_greedy: bool = False
     """Whether its episode_reward_mean is of the workers that hardly explore."""
+    fragment: Callable[[OptionValues], int] = share_of_batch
+    """The rollout_fragment_length that "auto" means."""
 
     @property
     def sources(self) -> set[str]:
         """The options that the computed ones are made of."""
         return {source for computed in self.computed for source in computed.sources}
+
+    def knows(self, name: str) -> bool:
+        """Whether RLlib's algorithm has option `name`."""
+        return name in self.rules or name in self.sources
+
+    def deciding(self, target: str) -> list[str]:
+        """Return the options of RLlib's that are option `target` here."""
+        renamed = [name for name, rule in self.rules.items() if rule.kind == "keep" and (rule.target or name) == target]
+        computed = (each.deciding or each.sources for each in self.computed if each.target == target)
+        return [*renamed, *(source for sources in computed for source in sources)]
 
 
 def constant(name: str) -> Computed:

@@ -20,7 +20,7 @@ from rltrainer.rllib_compat.options import (
 Path = tuple[str, ...]
 LISTS = ("grid_search", "choice")
 CODE = ("sample_from", "eval")
-OPAQUE = ("env_config", "multiagent", "evaluation_config")
+OPAQUE = ("env_config", "multiagent", "evaluation_config", "custom")
 """Options that are not looked into."""
 NUM_ENVS = "num_envs_per_worker"
 """What a file of RLlib may leave open and is then computed from other options: one number for a whole search."""

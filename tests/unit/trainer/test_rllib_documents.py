@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from rltrainer.api.base import DocumentError
+from rltrainer.api.documents import Experiment
 from rltrainer.api.options import OptionError
+from rltrainer.cli import main
 from rltrainer.rllib_compat import (
     is_rllib_document,
     translate_experiments,
@@ -233,6 +235,7 @@ def test_an_untranslatable_field_is_an_error(fields: dict[str, Any], message: st
         ({"apiVersion": "rltrainer.io/v1alpha1", "kind": "RLExperiment", "spec": {"run": "PPO"}}, False),
         ({"kind": "RLExperiment", "spec": {"run": "PPO", "env": "x"}}, False),
         ({"a": {"run": "PPO"}, "b": 3}, False),
+        ({"spec": {"run": "PPO", "env": "CartPole-v1"}}, False),
         ({}, False),
         (None, False),
         (["a"], False),
@@ -240,6 +243,44 @@ def test_an_untranslatable_field_is_an_error(fields: dict[str, Any], message: st
 )
 def test_an_rllib_document_is_known_by_its_form(content: Any, is_rllib: bool) -> None:
     assert is_rllib_document(content) is is_rllib
+
+
+@pytest.mark.parametrize(
+    ("text", "missing"),
+    [
+        ("spec: {run: PPO, env: CartPole-v1}", "apiVersion and kind missing"),
+        ("metadata: {name: it}\nspec: {run: PPO, env: CartPole-v1}", "apiVersion and kind missing"),
+        ("kind: RLExperiment\nspec: {run: PPO, env: CartPole-v1}", "apiVersion missing"),
+        ("apiVersion: rltrainer.io/v1alpha1\nspec: {run: PPO, env: CartPole-v1}", "kind missing"),
+        ("env: HalfCheetah-v3\nlearning_starts: 10000", "a file of RLlib's has its experiments by name"),
+    ],
+)
+@pytest.mark.parametrize("command", [["train", "-f"], ["validate", "-f"]])
+def test_a_document_without_its_header_is_told_so(
+    text: str, missing: str, command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "it.yaml"
+    path.write_text(text)
+    with pytest.raises(SystemExit) as left:
+        main([*command, str(path)])
+    assert left.value.code == 2
+    assert missing.lower() in capsys.readouterr().err.lower()
+    with pytest.raises(DocumentError, match="missing: a document begins with apiVersion"):
+        Experiment.from_yaml(path)
+
+
+def test_atari_frames_stand_alone_where_a_file_says_so() -> None:
+    for model in ({"no_framestack": True}, {"num_framestacks": 1}):
+        assert spec_of("IMPALA", {"model": model}, env="PongNoFrameskip-v4")["envConfig"]["stack_num"] == 1
+    assert "stack_num" not in spec_of("PPO", {"model": {"num_framestacks": "auto"}}, env="Pong-v0")["envConfig"]
+
+
+def test_fields_of_older_versions() -> None:
+    (translated,) = translate_experiments(
+        {"it": {"alg": "PPO", "env": "CartPole-v0", "num_trials": 3, "trial_resources": {"cpu": 2}}}, "it.yaml"
+    )
+    spec = translated.document["spec"]
+    assert (spec["run"], spec["tune"]) == ("PPO", {"numSamples": 3, "resourcesPerTrial": {"cpu": 2}})
 
 
 def test_a_file_becomes_documents(tmp_path: Path) -> None:
