@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 
@@ -24,7 +24,21 @@ Quantity = Annotated[
 ]
 """An amount as Kubernetes writes it: 4, "500m", 16Gi."""
 Name = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=MAX_NAME)]
-S3Uri = Annotated[str, Field(pattern=r"^s3://[a-z0-9][-a-z0-9.]{1,61}[a-z0-9](/.*)?$", max_length=1024)]
+
+
+def without_parents(uri: str) -> str:
+    """Return `uri`. Raises ValueError where a part of it is `..`, which stores read in ways of their own."""
+    if ".." in uri.split("/"):
+        raise ValueError("no part of it may be ..: name the folder itself")
+    return uri
+
+
+S3Uri = Annotated[
+    str,
+    Field(pattern=r"^s3://[a-z0-9][-a-z0-9.]{1,61}[a-z0-9](/.*)?$", max_length=1024),
+    AfterValidator(without_parents),
+]
+"""A folder in a bucket. Empty parts and `.` in it are left out where a key is made of it: see storage/paths."""
 MAX_TEXT = 4096
 """Characters of a text in a status."""
 Text = Annotated[str, Field(max_length=MAX_TEXT)]

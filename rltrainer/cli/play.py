@@ -31,7 +31,7 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         return report.run(request_of(arguments))
     except (RunError, StorageError, DocumentError, OptionError, UsageError) as error:
-        permanent = not isinstance(error, StorageError) and getattr(error, "permanent", True)
+        permanent = getattr(error, "permanent", True)
         log.critical("error: %s", error)
         report.fail(getattr(error, "reason", "InvalidOption"), str(error), permanent)
         return 2 if permanent else 1

@@ -73,20 +73,20 @@ def import_extra(name: str) -> ModuleType:
 
 def read_runs(arguments: argparse.Namespace) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Yield the name and rows of each run. Raises UsageError for a path without runs, or that cannot be read."""
-    from rltrainer.storage.store import StorageError, open_store  # noqa: PLC0415 - boto3 comes with it
+    from rltrainer.cli.terminal import log_to_terminal  # noqa: PLC0415 - boto3 comes with it
+    from rltrainer.storage.store import open_store, retry  # noqa: PLC0415
 
-    for path in arguments.runs:
-        uri = path.rstrip("/").removesuffix("/" + RESULTS)
-        store = open_store(uri, storage_of(arguments, uri))
-        try:
-            files = [key for key in store.keys("") if f"/{key}".endswith("/" + RESULTS)]
+    with log_to_terminal():
+        for path in arguments.runs:
+            uri = path.rstrip("/").removesuffix("/" + RESULTS)
+            store = open_store(uri, storage_of(arguments, uri))
+            files = [key for key in retry(lambda: store.keys("")) if f"/{key}".endswith("/" + RESULTS)]  # noqa: B023
             if not files:
                 raise UsageError(f"there is no {RESULTS} in {uri}: give the folder of a run, or one with runs in it")
             for key in files:
                 folder = key.removesuffix(RESULTS).rstrip("/")
-                yield "/".join(filter(None, (uri.rpartition("/")[2], folder))), rows_of(store.read(key) or b"")
-        except StorageError as error:
-            raise UsageError(str(error)) from None
+                content = retry(lambda: store.read(key)) or b""  # noqa: B023 - called at once
+                yield "/".join(filter(None, (uri.rpartition("/")[2], folder))), rows_of(content)
 
 
 def rows_of(content: bytes) -> list[dict[str, Any]]:

@@ -15,6 +15,6 @@ def log_to_terminal() -> Iterator[None]:
     try:
         yield
     except StorageError as error:
-        raise RunError(error.reason, str(error)) from error
+        raise RunError(error.reason, str(error), error.permanent) from error
     finally:
         stop_logging(handlers)

@@ -32,10 +32,12 @@ class Checkpointer:
         """Return the run's own checkpoints, and upload those that its storage lacks from now on.
 
         Settles the seed: `seed`, else that of the run that goes on, else a new one. Raises RunError where storage does
-        not answer.
+        not answer, or checkpoints that were written are not there.
         """
         context, store = self.context, self.context.open_storage()
         own = restore.own_checkpoints(context.folder, store, context.await_storage)
+        expected = context.expected or restore.noted_checkpoint(context.folder)
+        restore.check_expected(own, expected, store.uri if store else str(self.root))
         if store is not None:
             context.await_storage(lambda: restore.continue_files(store, context.folder))
             uploader = context.start_uploads(store, self.spec.checkpoint, own.remote)
@@ -100,6 +102,7 @@ class Checkpointer:
         tree: Tree = {**backend.state(workers), "run": {"progress": progress.state(), "spec": self._identity()}}
         iteration, timesteps = progress.training_iteration, progress.timesteps_total
         self.newest = ckpt.write(self.root, tree, iteration, timesteps, progress.metrics())
+        restore.note_checkpoint(self.newest)
         if self.context.uploader is not None:
             self.context.uploader.add(self.newest)
         self._prune()

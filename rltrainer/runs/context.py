@@ -1,6 +1,7 @@
 """What a run and a search have in common: a folder, storage, a report to Kubernetes, and an end."""
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from rltrainer.runs.folder import RunFolder
 from rltrainer.runs.interrupt import Interrupt
 from rltrainer.storage.checkpoint import Manifest
 from rltrainer.storage.paths import LOG, run_uri
+from rltrainer.storage.restore import EXPECTED_CHECKPOINT
 from rltrainer.storage.store import StorageError, Store, open_store, retry
 from rltrainer.storage.sync import Uploader
 from rltrainer.waiting import LOG_INTERVAL_S
@@ -23,7 +25,7 @@ from rltrainer.waiting import LOG_INTERVAL_S
 log = logging.getLogger(__name__)
 
 STORAGE_PATIENCE = 30 * 60.0
-"""Seconds that a run waits for its storage, at its start and for the last uploads at its end."""
+"""Seconds that a run waits for the last uploads at its end."""
 BRIEF_PATIENCE = 10.0
 """Seconds that a run which failed for good waits for its last uploads."""
 
@@ -38,11 +40,16 @@ class RunContext:
         storage: Storage | None = None,
         interrupt: Interrupt | None = None,
         attempt: int = 0,
+        expected: str | None = None,
     ) -> None:
-        """`uri` is the run's own folder in `storage`; without it nothing is uploaded."""
+        """Take the run's own folder on disk, and `uri` in `storage`; without it nothing is uploaded.
+
+        `expected` is a checkpoint that the run has, by what is known of it elsewhere: it must not begin anew.
+        """
         self.folder, self.uri, self.storage = folder, uri, storage
         self.interrupt = interrupt or Interrupt()
         self.report = TrainingStatus(attempt=attempt)
+        self.expected = expected
         self.store: Store | None = None
         self.uploader: Uploader | None = None
 
@@ -50,7 +57,8 @@ class RunContext:
     def of(cls, experiment: Experiment, folder: RunFolder, interrupt: Interrupt, attempt: int) -> "RunContext":
         """Build the context of a document that is trained in `folder`."""
         uri = storage_uri(experiment, folder.uid)
-        return cls(folder.path, uri, experiment.spec.storage, interrupt, attempt)
+        expected = os.environ.get(EXPECTED_CHECKPOINT) or None
+        return cls(folder.path, uri, experiment.spec.storage, interrupt, attempt, expected)
 
     def update(self, **fields: Any) -> None:
         """Change what is reported."""
@@ -66,12 +74,12 @@ class RunContext:
     def await_storage(self, action: Callable[[], object]) -> None:
         """Run `action` until storage answers; say in the log and in the report what is waited for.
 
-        Raises RunError after STORAGE_PATIENCE, and Interrupted.
+        Raises RunError where `retry` gives up, and Interrupted.
         """
         try:
-            retry(action, STORAGE_PATIENCE, self.interrupt.sleep, self._report_storage)
+            retry(action, self.interrupt.sleep, self._report_storage)
         except StorageError as error:
-            raise RunError(error.reason, f"{error} (waited {STORAGE_PATIENCE / 60:.0f} minutes)") from error
+            raise RunError(error.reason, str(error), error.permanent) from error
         self.update(sync=None)
 
     def _report_storage(self, error: StorageError) -> None:
@@ -88,16 +96,32 @@ class RunContext:
             self.uploader.touch(*files)
 
     def drain(self, wait: bool) -> bool:
-        """Upload what is left, for seconds or, with `wait`, for long; return whether all is in storage."""
+        """Upload what is left, for seconds or, with `wait`, for long; return whether all is in storage.
+
+        Where only the one who sits here can mend what is wrong, nothing is waited for.
+        """
         if self.uploader is None:
             return True
         self.uploader.touch(self.folder / LOG)
-        patience = STORAGE_PATIENCE if wait else BRIEF_PATIENCE
-        end = monotonic() + patience
-        while not (done := self.uploader.close(min(LOG_INTERVAL_S, patience))) and monotonic() < end:
-            error = self.uploader.status().error
-            log.warning("waiting for the last uploads: %s", error.message if error else "under way")
+        said = monotonic()
+        end = said + (STORAGE_PATIENCE if wait else BRIEF_PATIENCE)
+        while not (done := self.uploader.close(1.0)) and monotonic() < end:
+            error = self.uploader.error
+            if error is not None and error.permanent:
+                break
+            if monotonic() - said >= LOG_INTERVAL_S:
+                said = monotonic()
+                log.warning("waiting for the last uploads: %s", error or "under way")
         return done
+
+    def not_uploaded(self) -> RunError:
+        """Say that the last files did not reach storage, why, and where they are."""
+        error = self.uploader.error if self.uploader else None
+        return RunError(
+            error.reason if error else "StorageUnreachable",
+            f"the run is done, but its last files did not reach storage ({error or 'they are under way'}). "
+            f"They are in {self.folder}: the same command with --resume uploads them",
+        )
 
 
 class Supervised(Protocol):
@@ -137,9 +161,8 @@ def supervise(subject: Supervised, work: Callable[[], str]) -> str:
             raise
         log.info("done: %s", stopped_by)
         if not context.drain(wait=True):
-            lost = RunError("StorageUnreachable", "the run is done, but its last files did not reach storage")
-            log.critical("error: %s", lost)
-            raise lost
+            log.critical("error: %s", context.not_uploaded())
+            raise context.not_uploaded()
         context.update(stopped_by=stopped_by)
         return stopped_by
 

@@ -37,6 +37,10 @@ EXPLORATION_OPTIONS = (
 """Options that say how actions explore. All others belong to networks that are trained already, or to learning."""
 
 
+TRAINED: dict[str, type] = {"run": str, "env": str, "env_config": dict, "config": dict}
+"""What a checkpoint says of the run that wrote it, as far as acting needs it."""
+
+
 @dataclass(frozen=True)
 class Policy:
     """Networks that act, and the environment they act in."""
@@ -120,7 +124,11 @@ def load(folder: Path) -> Policy:
         manifest, tree = checkpoint.read_policy(folder)
     except CorruptCheckpointError as error:
         raise RunError("CheckpointNotFound", str(error), permanent=True) from error
-    policy, nets = build(tree["run"]["spec"], manifest.timesteps_total)
+    trained = tree["run"].get("spec")
+    if not isinstance(trained, dict) or any(not isinstance(trained.get(key), kind) for key, kind in TRAINED.items()):
+        message = f"{folder} does not say what was trained: run, env, env_config and config"
+        raise RunError("CheckpointNotFound", message, permanent=True)
+    policy, nets = build(trained, manifest.timesteps_total)
     load_policy(nets, tree["policy"])
     return policy
 

@@ -30,8 +30,6 @@ log = logging.getLogger(__name__)
 FPS = 30
 """Frames per second of the video of an environment that names none."""
 VIDEO = "episode_000000.mp4"
-STORAGE_PATIENCE = 300.0
-"""Seconds that storage may be away."""
 
 
 @dataclass(frozen=True)
@@ -207,7 +205,7 @@ class Recorder:
 
     def _keep(self, path: Path, uri: str) -> None:
         store = open_store(uri, self.request.storage)
-        retry(lambda: store.upload(path, path.name), STORAGE_PATIENCE)
+        retry(lambda: store.upload(path, path.name))
         path.unlink()
 
     def results(self, done: bool = False) -> RolloutResults:
@@ -235,12 +233,11 @@ class Recorder:
 def run(request: Request) -> Iterator[tuple[Episode | None, RolloutResults]]:
     """Run `request`; yield each episode with the report so far, and at last None with the finished report.
 
-    Raises RunError for what is wrong, and StorageError when storage has been away for minutes.
+    Raises RunError for what is wrong, and StorageError where storage cannot be had.
     """
     with tempfile.TemporaryDirectory(prefix="rltrainer-") as folder:
-        scratch, loaded = Path(folder), list[tuple[Policy, str]]()
-        retry(lambda: loaded.append(load(request, scratch / "checkpoint")), STORAGE_PATIENCE)
-        policy, origin = loaded[0]
+        scratch = Path(folder)
+        policy, origin = load(request, scratch / "checkpoint")
         recorder = Recorder(request, origin)
         frames: list[Any] | None = [] if request.video else None
         for episode in episodes(policy, request, frames):

@@ -2,7 +2,7 @@
 
 A folder `checkpoint_000010` holds `manifest.json`, `state.json` and one `.safetensors` file for each part of the state
 that has arrays. It comes into being by a rename, after everything in it has reached the disk; a folder without a valid
-manifest is no checkpoint.
+manifest is no checkpoint. In storage the files lie one folder deeper, by what they hold: see sync.py.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ import json
 import logging
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -29,10 +29,19 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 STATE = "state.json"
 TENSOR = "$tensor"
+REFUSED = "refused_"
+"""What the name of a broken checkpoint begins with, once a run has found it to be one."""
 
 
 class CorruptCheckpointError(Exception):
     """A folder that is no checkpoint, or no longer; the message names the file."""
+
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class OtherFormatError(CorruptCheckpointError):
+    """A checkpoint of a later version of rltrainer: not broken, and not for this one."""
 
 
 class FileEntry(BaseModel):
@@ -50,7 +59,7 @@ class Manifest(BaseModel):
     format: int
     iteration: int = Field(ge=0)
     timesteps_total: int = Field(ge=0)
-    metrics: dict[str, float | None] = Field(default_factory=dict)
+    metrics: dict[str, Finite | None] = Field(default_factory=dict)
     """Numbers that checkpoints are ranked by."""
     files: dict[FileName, FileEntry]
 
@@ -58,6 +67,12 @@ class Manifest(BaseModel):
     def name(self) -> str:
         """The folder's name."""
         return folder_name(self.iteration)
+
+    @property
+    def generation(self) -> str:
+        """The folder, below the checkpoint's own, that its files have in storage: another one for other contents."""
+        contents = json.dumps({name: entry.sha256 for name, entry in self.files.items()}, sort_keys=True)
+        return hashlib.sha256(contents.encode()).hexdigest()[:16]
 
 
 def folder_name(iteration: int) -> str:
@@ -126,23 +141,30 @@ def _split(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
 def read(folder: Path) -> tuple[Manifest, Tree]:
     """Read the manifest and the state in `folder`. Raises CorruptCheckpointError."""
     manifest = verify(folder)
-    try:
-        plain = json.loads((folder / STATE).read_text())
-        return manifest, {part: _join(value, _tensors(folder, part, manifest)) for part, value in plain.items()}
-    except (ValueError, KeyError, SafetensorError) as error:
-        raise CorruptCheckpointError(f"{folder}: {error}") from error
+    return manifest, _parts(folder, manifest, None)
 
 
 def read_policy(folder: Path) -> tuple[Manifest, Tree]:
-    """Read only what acting needs: the parts `policy` and `run`."""
+    """Read only what acting needs: the parts `policy` and `run`. Raises CorruptCheckpointError."""
     manifest = verify(folder, only=(STATE, "policy.safetensors"))
-    plain = json.loads((folder / STATE).read_text())
-    return manifest, {part: _join(plain[part], _tensors(folder, part, manifest)) for part in ("policy", "run")}
+    return manifest, _parts(folder, manifest, ("policy", "run"))
+
+
+def _parts(folder: Path, manifest: Manifest, only: tuple[str, ...] | None) -> Tree:
+    """Read the parts of the state, or those of `only`. Whatever is odd about them is a CorruptCheckpointError."""
+    try:
+        plain = json.loads(file_of(folder, manifest, STATE).read_text())
+        parts = {part: _join(plain[part], _tensors(folder, part, manifest)) for part in only or plain}
+    except (ValueError, LookupError, TypeError, OSError, RecursionError, SafetensorError) as error:
+        raise CorruptCheckpointError(f"{folder}: {type(error).__name__}: {error}") from error
+    if odd := [part for part, value in parts.items() if not isinstance(value, dict)]:
+        raise CorruptCheckpointError(f"{folder}: {odd[0]} is no object")
+    return parts
 
 
 def _tensors(folder: Path, part: str, manifest: Manifest) -> dict[str, Tensor]:
     name = f"{part}.safetensors"
-    return load_file(folder / name) if name in manifest.files else {}
+    return load_file(file_of(folder, manifest, name)) if name in manifest.files else {}
 
 
 def _join(value: Any, tensors: dict[str, Tensor]) -> Any:
@@ -154,6 +176,12 @@ def _join(value: Any, tensors: dict[str, Tensor]) -> Any:
         tensor = tensors[value[TENSOR]]
         return tensor.numpy() if value["numpy"] else tensor
     return {key: _join(each, tensors) for key, each in value.items()}
+
+
+def file_of(folder: Path, manifest: Manifest, name: str) -> Path:
+    """Return the path of file `name` of a checkpoint: in its folder, or as storage has it, where that was copied."""
+    as_stored = folder / manifest.generation / name
+    return as_stored if as_stored.exists() else folder / name
 
 
 def manifest_of(folder: Path) -> Manifest:
@@ -172,8 +200,10 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
         paths = [str(problem["loc"][1]) for problem in error.errors() if problem["loc"][-1:] == ("[key]",)]
         why = f"names {paths[0]!r}, which is no name of a file" if paths else f"has {error.error_count()} errors"
         raise CorruptCheckpointError(f"{where}/{MANIFEST} is not valid: it {why}") from error
+    if MANIFEST in manifest.files:
+        raise CorruptCheckpointError(f"{where}/{MANIFEST} is not valid: it names itself")
     if manifest.format != FORMAT:
-        raise CorruptCheckpointError(
+        raise OtherFormatError(
             f"{where}/{MANIFEST} is of format {manifest.format}, and this rltrainer reads format {FORMAT}"
         )
     return manifest
@@ -187,7 +217,7 @@ def verify(folder: Path, only: tuple[str, ...] = ()) -> Manifest:
     manifest = manifest_of(folder)
     for name, entry in manifest.files.items():
         if not only or name in only:
-            check_file(folder / name, entry)
+            check_file(file_of(folder, manifest, name), entry)
     return manifest
 
 
@@ -211,13 +241,61 @@ def digest(path: Path) -> str:
 
 def manifests_in(root: Path) -> list[Manifest]:
     """Read the manifests of the checkpoints below `root`, oldest first; their files are not looked at."""
-    manifests = []
+    return survey(root)[0]
+
+
+def survey(root: Path) -> tuple[list[Manifest], list[Path]]:
+    """Read the manifests below `root`, oldest first, and list the folders whose manifest is broken.
+
+    A folder without a manifest was never finished, or is half deleted: it is neither.
+    """
+    manifests, broken = [], []
     for path in sorted(root.glob("checkpoint_*")):
         try:
-            manifests.append(manifest_of(path))
+            manifests.append(named(manifest_of(path), path.name, str(root)))
         except CorruptCheckpointError as error:
             log.warning("not a checkpoint: %s", error)
-    return sorted(manifests, key=lambda manifest: manifest.iteration)
+            if (path / MANIFEST).exists():
+                broken.append(path)
+    return sorted(manifests, key=lambda manifest: manifest.iteration), broken
+
+
+def named(manifest: Manifest, name: str, where: str) -> Manifest:
+    """Return the manifest of checkpoint `name` in `where`. Raises CorruptCheckpointError if it is of another name."""
+    if manifest.name != name:
+        raise CorruptCheckpointError(f"{where}/{name}/{MANIFEST} is not valid: it is that of {manifest.name}")
+    return manifest
+
+
+def of_later_version(folder: Path) -> bool:
+    """Return whether a checkpoint is of a format that only a later version reads."""
+    try:
+        manifest_of(folder)
+    except OtherFormatError:
+        return True
+    except CorruptCheckpointError:
+        return False
+    return False
+
+
+def set_aside(folder: Path) -> None:
+    """Rename a checkpoint that was refused, so that it is in nobody's way and still there to be looked at.
+
+    One of a later version is not broken, and stays.
+    """
+    if of_later_version(folder):
+        return
+    place = folder.with_name(f"{REFUSED}{folder.name}")
+    number = 1
+    while place.exists():
+        number += 1
+        place = folder.with_name(f"{REFUSED}{folder.name}.{number}")
+    try:
+        folder.rename(place)
+    except OSError as error:
+        log.warning("%s cannot be renamed: %s", folder, error.strerror)
+    else:
+        log.warning("%s is now %s", folder, place.name)
 
 
 def score(manifest: Manifest, attribute: str) -> float:
@@ -229,9 +307,14 @@ def score(manifest: Manifest, attribute: str) -> float:
     return -value if attribute.startswith("min-") else float(value)
 
 
+def ranked(manifests: list[Manifest], attribute: str) -> list[Manifest]:
+    """Return the checkpoints, the best first; the newer of equals."""
+    return sorted(manifests, key=lambda manifest: (score(manifest, attribute), manifest.iteration), reverse=True)
+
+
 def best(manifests: list[Manifest], attribute: str) -> Manifest | None:
     """Return the best checkpoint; the newer of equals."""
-    return max(manifests, key=lambda manifest: (score(manifest, attribute), manifest.iteration), default=None)
+    return next(iter(ranked(manifests, attribute)), None)
 
 
 def to_prune(manifests: list[Manifest], keep: int, attribute: str) -> list[Manifest]:
@@ -239,8 +322,7 @@ def to_prune(manifests: list[Manifest], keep: int, attribute: str) -> list[Manif
     if not keep:
         return []
     newest = max(manifests, key=lambda manifest: manifest.iteration, default=None)
-    ranked = sorted(manifests, key=lambda manifest: (score(manifest, attribute), manifest.iteration), reverse=True)
-    return [manifest for manifest in ranked[keep:] if manifest is not newest]
+    return [manifest for manifest in ranked(manifests, attribute)[keep:] if manifest is not newest]
 
 
 def delete(folder: Path) -> None:

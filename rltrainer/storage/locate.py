@@ -9,7 +9,7 @@ from rltrainer.errors import RunError
 from rltrainer.storage import restore
 from rltrainer.storage.checkpoint import MANIFEST, CorruptCheckpointError
 from rltrainer.storage.paths import PARAMS, SEARCH, is_file_name
-from rltrainer.storage.store import Store, open_store
+from rltrainer.storage.store import Store, open_store, retry
 
 WHICH = ("best", "latest")
 
@@ -17,10 +17,14 @@ WHICH = ("best", "latest")
 def fetch(uri: str, target: Path, storage: Storage | None = None, which: str = "best") -> str:
     """Download the checkpoint that `uri` names to `target`, checked, and returns where it was.
 
-    Of a run `which` chooses, or /best or /latest after its URI; of a search the best trial counts. Raises StorageError,
-    and RunError, permanent, if there is no checkpoint or it is broken.
+    Of a run `which` chooses, or /best or /latest after its URI, and one that is broken is passed over with a warning;
+    of a search the best trial counts. Raises StorageError where `retry` gives up, and RunError, permanent, if there is
+    no checkpoint or it is broken.
     """
-    uri = uri.rstrip("/")
+    return retry(lambda: _fetch(uri.rstrip("/"), target, storage, which))
+
+
+def _fetch(uri: str, target: Path, storage: Storage | None, which: str) -> str:
     try:
         run, which = _resolve(uri, storage, which)
         return restore.fetch_from(run, target, which, _score_attribute(run))
@@ -51,15 +55,18 @@ def _is_run_or_checkpoint(store: Store) -> bool:
 
 def _score_attribute(run: Store) -> str:
     """Return what the run ranks its checkpoints by."""
-    checkpoint = (_json(run, PARAMS) or {}).get("checkpoint", {})
-    return str(checkpoint.get("scoreAttribute", Checkpoint().score_attribute))
+    checkpoint = (_json(run, PARAMS) or {}).get("checkpoint")
+    named = checkpoint.get("scoreAttribute") if isinstance(checkpoint, dict) else None
+    return str(named or Checkpoint().score_attribute)
 
 
 def _json(store: Store, name: str) -> dict[str, Any] | None:
     """Read the object in file `name`, or None. Raises RunError, permanent, where the file is broken."""
     content = store.read(name)
     try:
-        parsed: dict[str, Any] | None = None if content is None else json.loads(content)
-    except ValueError as error:
+        parsed = None if content is None else json.loads(content)
+    except (ValueError, RecursionError) as error:
         raise RunError("CheckpointNotFound", f"{store.uri}/{name} is not JSON: {error}", permanent=True) from None
+    if parsed is not None and not isinstance(parsed, dict):
+        raise RunError("CheckpointNotFound", f"{store.uri}/{name} is no JSON object", permanent=True)
     return parsed

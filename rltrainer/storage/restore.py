@@ -12,16 +12,24 @@ from rltrainer.errors import RunError
 from rltrainer.storage import checkpoint as ckpt
 from rltrainer.storage import sync
 from rltrainer.storage.checkpoint import CorruptCheckpointError, Manifest
-from rltrainer.storage.paths import CHECKPOINTS, LOG, RESULTS, checkpoint_key
-from rltrainer.storage.store import Store, open_store
+from rltrainer.storage.files import write_whole
+from rltrainer.storage.paths import CHECKPOINTED, CHECKPOINTS, LOG, RESULTS, checkpoint_key
+from rltrainer.storage.store import StorageError, Store, open_store
 
 log = logging.getLogger(__name__)
 
 AwaitStorage = Callable[[Callable[[], object]], None]
 """Runs what needs storage, until storage answers."""
 
+RANKING = {"latest": "training_iteration"}
+"""What `which` ranks a run's checkpoints by, where it is not the run's own attribute."""
+
 RESTORE_URI = "RLTRAINER_RESTORE_URI"
 """Set by the operator, where restoreFrom names an experiment."""
+
+
+EXPECTED_CHECKPOINT = "RLTRAINER_EXPECTED_CHECKPOINT"
+"""Set by the operator to the newest checkpoint that the status names, or to the journal of a search: it was there."""
 
 
 @dataclass
@@ -46,23 +54,78 @@ class OwnCheckpoints:
 def own_checkpoints(folder: Path, store: Store | None, await_storage: AwaitStorage) -> OwnCheckpoints:
     """Find a run's checkpoints on disk and in storage, and read the newest that is whole.
 
-    Those that are not are passed over, with a warning each.
+    Those that are not are passed over and renamed, with a warning each. Raises RunError, permanent, where there are
+    checkpoints and none can be read.
     """
-    local = {manifest.iteration: manifest for manifest in ckpt.manifests_in(folder / CHECKPOINTS)}
+    root = folder / CHECKPOINTS
+    manifests, broken = ckpt.survey(root)
+    local = {manifest.iteration: manifest for manifest in manifests}
     remote: dict[int, Manifest] = {}
+    remote_broken: list[str] = []
     if store is not None:
-        await_storage(lambda: remote.update({m.iteration: m for m in sync.remote_manifests(store)}))
+        surveyed: list[tuple[list[Manifest], list[str]]] = []
+        await_storage(lambda: surveyed.append(sync.survey(store)))
+        manifests, remote_broken = surveyed[0]
+        remote = {manifest.iteration: manifest for manifest in manifests}
     newest: Restored | None = None
     for iteration in sorted({*local, *remote}, reverse=True):
-        path = folder / CHECKPOINTS / ckpt.folder_name(iteration)
-        if iteration in local and (newest := _read(path, str(path))):
-            break
-        local.pop(iteration, None)
-        if iteration in remote and store is not None:
-            if newest := _fetch(store, path, await_storage):
+        path = root / ckpt.folder_name(iteration)
+        if iteration in local:
+            if newest := _read(path, str(path)):
                 break
+            broken.append(path)
+            del local[iteration]
+        if iteration in remote and store is not None:
+            if newest := _fetch(store, path, broken, await_storage):
+                break
+            remote_broken.append(path.name)
             del remote[iteration]
+    if newest is None and (broken or remote_broken):
+        names = ", ".join(sorted({*remote_broken, *(path.name for path in broken)}))
+        raise lost(f"none of the checkpoints of {store.uri if store else folder} can be read: {names}")
+    for path in broken:
+        ckpt.set_aside(path)
+    for name in remote_broken:
+        _set_aside(store, name, await_storage)
     return OwnCheckpoints(newest, list(local.values()), list(remote.values()))
+
+
+def check_expected(own: OwnCheckpoints, expected: str | None, place: str) -> None:
+    """Raise RunError, permanent, where a checkpoint is `expected` in `place` and the run has none.
+
+    That an older one is the newest is said in the log.
+    """
+    if expected is None:
+        return
+    name = expected.rpartition("/")[2]
+    if own.newest is None:
+        raise lost(f"this run has written {expected}, and there is no checkpoint in {place}")
+    if own.newest.manifest.name < name:
+        log.warning(
+            "%s is not there: the run goes on from %s, and does again what came after", expected, own.newest.origin
+        )
+
+
+def note_checkpoint(checkpoint: Path) -> None:
+    """Note in the run's folder that this checkpoint of it was written. Raises OSError."""
+    write_whole(checkpoint.parents[1] / CHECKPOINTED, checkpoint.name)
+
+
+def noted_checkpoint(folder: Path) -> str | None:
+    """Return the newest checkpoint that was written in a run's folder, if any was."""
+    try:
+        return (folder / CHECKPOINTED).read_text(encoding="utf-8") or None
+    except (OSError, ValueError):
+        return None
+
+
+def lost(message: str) -> RunError:
+    """Say that what a run must go on from is not there. To begin anew in its place would lose it in silence."""
+    return RunError(
+        "CheckpointLost",
+        f"{message}: bring back what is missing, or begin anew on purpose, with --overwrite or as a new experiment",
+        permanent=True,
+    )
 
 
 def _read(path: Path, origin: str) -> Restored | None:
@@ -73,14 +136,33 @@ def _read(path: Path, origin: str) -> Restored | None:
         return None
 
 
-def _fetch(store: Store, path: Path, await_storage: AwaitStorage) -> Restored | None:
+def _fetch(store: Store, path: Path, broken: list[Path], await_storage: AwaitStorage) -> Restored | None:
+    """Fetch a checkpoint to `path`, and read it. One in its place that is broken is renamed first."""
     origin = f"{store.uri}/{checkpoint_key(path.name)}"
+    if path in broken:
+        ckpt.set_aside(path)
+        broken.remove(path)
     try:
         await_storage(lambda: sync.fetch(store, path.name, path))
     except CorruptCheckpointError as error:
         log.warning("refused, the one before it is tried: %s (from %s)", error, origin)
         return None
     return _read(path, origin)
+
+
+def _set_aside(store: Store | None, name: str, await_storage: AwaitStorage) -> None:
+    """Rename a broken checkpoint in storage, where that is allowed; where it is not, it is passed over each time."""
+
+    def rename() -> None:
+        assert store is not None  # noqa: S101 - for the type checker: it named the checkpoint
+        try:
+            sync.set_aside(store, name)
+        except StorageError as error:
+            if error.reason != "AccessDenied":
+                raise
+            log.warning("%s stays in %s: %s", name, store.uri, error)
+
+    await_storage(rename)
 
 
 def restore_uri(spec: ExperimentSpec, path: str | None) -> str | None:
@@ -121,18 +203,31 @@ def fetch_origin(uri: str, spec: ExperimentSpec, target: Path, await_storage: Aw
 def fetch_from(store: Store, target: Path, which: str = "latest", attribute: str = "episode_reward_mean") -> str:
     """Download a checkpoint to `target` and return its URI: `store` itself, or one of the run that `store` holds.
 
-    Raises StorageError or CorruptCheckpointError.
+    Of a run, one that is broken is passed over with a warning, and the one after it in rank is taken. Raises
+    StorageError or CorruptCheckpointError.
     """
     if store.read(ckpt.MANIFEST) is not None:
         sync.fetch(store, "", target, prefix="")
         return store.uri
-    manifests = sync.remote_manifests(store)
-    if not manifests:
-        raise CorruptCheckpointError(f"there is no checkpoint in {store.uri}")
-    chosen = manifests[-1] if which == "latest" else ckpt.best(manifests, attribute)
-    name = (chosen or manifests[-1]).name
-    sync.fetch(store, name, target)
-    return f"{store.uri}/{checkpoint_key(name)}"
+    return fetch_first(store, target, ckpt.ranked(sync.remote_manifests(store), RANKING.get(which, attribute)))
+
+
+def fetch_first(store: Store, target: Path, candidates: list[Manifest]) -> str:
+    """Download the first of `candidates` that is whole, and return its URI; say which are not. Raises as fetch_from."""
+    refused: CorruptCheckpointError | None = None
+    for manifest in candidates:
+        origin = f"{store.uri}/{checkpoint_key(manifest.name)}"
+        try:
+            sync.fetch(store, manifest.name, target)
+        except CorruptCheckpointError as error:
+            log.warning("refused, the next one is tried: %s (from %s)", error, origin)
+            refused = error
+        else:
+            if refused is not None:
+                log.warning("taken instead: %s", origin)
+            return origin
+    message = f"there is no checkpoint in {store.uri}"
+    raise CorruptCheckpointError(f"{message} that is whole: {refused}" if refused else message)
 
 
 def continue_files(store: Store, folder: Path) -> None:

@@ -1,13 +1,14 @@
 """One interface over a folder and an S3 bucket. Whatever goes wrong is a StorageError, for people to read."""
 
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from time import monotonic, sleep
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import boto3
 from boto3.exceptions import Boto3Error
@@ -18,14 +19,30 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from rltrainer.api.experiment import Storage
 from rltrainer.api.status import Problem
+from rltrainer.storage.paths import in_cluster, plain_uri
 from rltrainer.waiting import LOG_INTERVAL_S
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 RETRY_INTERVAL_S = 3.0
 """Seconds between tries while storage does not answer."""
-DENIED = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "403"}
+CLUSTER_PATIENCE_S, TERMINAL_PATIENCE_S = 30 * 60.0, 10.0
+"""Seconds that storage may be away: in a cluster, where somebody is mending it, and where somebody sits and waits."""
+DENIED = {
+    *("AccessDenied", "AllAccessDisabled", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"),
+    *("InvalidToken", "403"),
+}
 """Codes of S3 for credentials that are wrong, or have no right to what was asked."""
+MISPLACED = {
+    *("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301"),
+    "InvalidRegion",
+}
+"""Codes of S3 for a bucket that is in another region."""
+RIGHTS = "s3:ListBucket, s3:GetObject and s3:PutObject, and s3:DeleteObject for old checkpoints to be deleted"
+HOPELESS = {"AccessDenied", "BucketNotFound", "InvalidStorage"}
+"""Reasons that time alone does not mend."""
 
 
 class StorageError(Exception):
@@ -37,6 +54,11 @@ class StorageError(Exception):
 
     def __str__(self) -> str:
         return self.message
+
+    @property
+    def permanent(self) -> bool:
+        """Whether somebody has to do something first. In a cluster that may happen while it is tried again."""
+        return self.reason in HOPELESS and not in_cluster()
 
     def problem(self) -> Problem:
         """Return it as a status has it."""
@@ -65,6 +87,14 @@ class Store(Protocol):
 
     def delete(self, keys: list[str]) -> None:
         """Remove what is under `keys`, in their order; what is not there is no error."""
+
+
+FOLDER_REASONS: dict[type[OSError], str] = {
+    PermissionError: "AccessDenied",
+    NotADirectoryError: "InvalidStorage",
+    FileExistsError: "InvalidStorage",
+    IsADirectoryError: "InvalidStorage",
+}
 
 
 class FolderStore:
@@ -119,9 +149,13 @@ class FolderStore:
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:
+            if self.root.exists() and not self.root.is_dir():
+                raise StorageError("InvalidStorage", f"{self.root} is no folder")
             yield
         except OSError as error:
-            raise StorageError("StorageUnreachable", f"folder {self.root}: {error}") from error
+            raise StorageError(
+                FOLDER_REASONS.get(type(error), "StorageFailed"), f"folder {self.root}: {error}"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -134,19 +168,25 @@ class S3Address:
     @classmethod
     def parse(cls, uri: str) -> "S3Address":
         """Parse s3://bucket/prefix."""
-        bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-        return cls(bucket, prefix.strip("/"))
+        bucket, _, prefix = plain_uri(uri).removeprefix("s3://").partition("/")
+        return cls(bucket, prefix)
 
 
 class S3Store:
     """A folder in an S3 bucket. Credentials come from the environment, as boto3 finds them."""
 
     def __init__(self, uri: str, endpoint: str | None = None, region: str | None = None) -> None:
-        self.uri, self.endpoint = uri.rstrip("/"), endpoint
+        self.uri, self.endpoint = plain_uri(uri), endpoint
         self.address = S3Address.parse(uri)
-        self.where = f"bucket {self.address.bucket} at {endpoint or 'AWS S3'}"
         self._region = region
         self._client: Any = None
+
+    @property
+    def where(self) -> str:
+        """The bucket and the server that is really asked, for people: the environment may name it."""
+        url = self.endpoint or (self._client.meta.endpoint_url if self._client else None)
+        is_aws = url is None or url.endswith(".amazonaws.com")
+        return f"bucket {self.address.bucket} at {'AWS S3' if is_aws else url}"
 
     @property
     def client(self) -> Any:
@@ -156,7 +196,7 @@ class S3Store:
         return self._client
 
     def _key(self, key: str) -> str:
-        return str(PurePosixPath(self.address.prefix, key)) if self.address.prefix else key
+        return f"{self.address.prefix}/{key}" if self.address.prefix else key
 
     def check(self) -> None:
         """List one key: a HEAD has no body, so it could not say why it was refused."""
@@ -197,10 +237,10 @@ class S3Store:
     def keys(self, prefix: str) -> list[str]:
         """List the objects, page by page."""
         keys: list[str] = []
-        skip = len(self.address.prefix) + 1 if self.address.prefix else 0
+        skip = len(self._key(""))
         with self._errors():
             pages = self.client.get_paginator("list_objects_v2")
-            for page in pages.paginate(Bucket=self.address.bucket, Prefix=self._key("") + "/" * bool(skip) + prefix):
+            for page in pages.paginate(Bucket=self.address.bucket, Prefix=self._key(prefix)):
                 keys += [item["Key"][skip:] for item in page.get("Contents", ())]
         return sorted(keys)
 
@@ -214,12 +254,13 @@ class S3Store:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except (BotoCoreError, ClientError, Boto3Error, OSError) as error:
+        except (BotoCoreError, ClientError, Boto3Error, OSError, ValueError) as error:
             raise storage_error(error, self.where) from error
 
 
 def s3_client(endpoint: str | None, region: str | None) -> Any:
     """Make a client that gives up on a silent server within seconds, and needs nothing special of a compatible one."""
+    endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     config = Config(
         connect_timeout=5,
         read_timeout=30,
@@ -229,34 +270,34 @@ def s3_client(endpoint: str | None, region: str | None) -> Any:
         response_checksum_validation="when_required",
     )
     # signing needs a region, even where the server has none
-    region = region or ("us-east-1" if endpoint else None)
-    return boto3.session.Session().client("s3", endpoint_url=endpoint, region_name=region, config=config)
+    session = boto3.session.Session()
+    region = region or session.region_name or ("us-east-1" if endpoint else None)
+    return session.client("s3", endpoint_url=endpoint, region_name=region, config=config)
 
 
 def retry(
-    action: Callable[[], object],
-    patience: float,
+    action: Callable[[], T],
     sleep: Callable[[float], object] = sleep,
     on_error: Callable[[StorageError], object] = lambda error: None,
-) -> None:
-    """Run `action` until storage answers, for `patience` seconds; say in the log, and to `on_error`, what is wrong.
+) -> T:
+    """Run `action` until storage answers, and return what it returns; say in the log, and to `on_error`, what is wrong.
 
-    Raises the last StorageError after that.
+    Raises the StorageError at once where nobody but the one who sits here can mend it, else after a while: seconds at
+    a terminal, half an hour in a cluster.
     """
-    end, last_logged = monotonic() + patience, float("-inf")
+    end = monotonic() + (CLUSTER_PATIENCE_S if in_cluster() else TERMINAL_PATIENCE_S)
+    last_logged = float("-inf")
     while True:
         try:
-            action()
+            return action()
         except StorageError as error:
             on_error(error)
-            if monotonic() > end:
+            if error.permanent or monotonic() > end:
                 raise
             if monotonic() - last_logged >= LOG_INTERVAL_S:
                 last_logged = monotonic()
                 log.warning("waiting for storage: %s", error)
             sleep(RETRY_INTERVAL_S)
-        else:
-            return
 
 
 def storage_error(error: Exception, where: str) -> StorageError:
@@ -264,22 +305,55 @@ def storage_error(error: Exception, where: str) -> StorageError:
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, ClientError | BotoCoreError):
         cause = cause.__context__
-    if isinstance(cause, boto.NoCredentialsError | boto.PartialCredentialsError):
-        return StorageError("AccessDenied", f"{where}: no credentials. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+    if isinstance(cause, NO_CREDENTIALS):
+        return StorageError(
+            "AccessDenied", f"{where}: no credentials ({cause}). Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
     if isinstance(cause, boto.NoRegionError):
         return StorageError("InvalidStorage", f"{where}: no region. Set storage.region, or AWS_REGION")
     if isinstance(cause, ClientError):
-        code = str(cause.response.get("Error", {}).get("Code", ""))
-        if code in ("NoSuchBucket", "404"):
-            return StorageError("BucketNotFound", f"{where} does not exist: create it, or correct storage.uri")
-        if code in DENIED:
-            return StorageError(
-                "AccessDenied", f"{where}: access denied ({code}). Check the credentials and their rights"
-            )
-        return StorageError("StorageFailed", f"{where}: {code or type(cause).__name__}")
+        return _answer(cause, where)
+    if isinstance(cause, boto.SSLError):
+        return _tls_error(cause, where)
     if isinstance(cause, boto.HTTPClientError | boto.ConnectionError):
         return StorageError("StorageUnreachable", f"{where} cannot be reached ({type(cause).__name__})")
+    if isinstance(cause or error, ValueError | boto.ParamValidationError | boto.ProfileNotFound):
+        return StorageError("InvalidStorage", f"{where}: {cause or error}")
     return StorageError("StorageFailed", f"{where}: {type(cause or error).__name__}: {cause or error}")
+
+
+NO_CREDENTIALS = (
+    *(boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError),
+    *(boto.TokenRetrievalError, boto.UnauthorizedSSOTokenError, boto.SSOTokenLoadError),
+)
+
+
+def _answer(cause: ClientError, where: str) -> StorageError:
+    """Make a server's refusal a StorageError, by its code."""
+    code = str(cause.response.get("Error", {}).get("Code", ""))
+    if code in ("NoSuchBucket", "404"):
+        return StorageError("BucketNotFound", f"{where} does not exist: create it, or correct storage.uri")
+    if code in DENIED:
+        return StorageError(
+            "AccessDenied",
+            f"{where}: access denied ({code} to {cause.operation_name}). Check the credentials and their rights: "
+            f"they need {RIGHTS}",
+        )
+    if code in MISPLACED:
+        return StorageError("InvalidStorage", f"{where} is in another region ({code}): set storage.region")
+    if code == "RequestTimeTooSkewed":
+        return StorageError("InvalidStorage", f"{where}: the clock of this machine is wrong ({code})")
+    return StorageError("StorageFailed", f"{where}: {code or type(cause).__name__}")
+
+
+def _tls_error(cause: boto.SSLError, where: str) -> StorageError:
+    """Make a failed TLS handshake a StorageError that says which setting mends it."""
+    if "CERTIFICATE_VERIFY_FAILED" in str(cause):
+        message = "its certificate is of a CA that is not known here. Set AWS_CA_BUNDLE to a file with that CA"
+        return StorageError("InvalidStorage", f"{where}: {message}")
+    if "WRONG_VERSION_NUMBER" in str(cause) or "RECORD_LAYER_FAILURE" in str(cause):
+        return StorageError("InvalidStorage", f"{where} does not speak TLS: give the endpoint as http://")
+    return StorageError("StorageUnreachable", f"{where} cannot be reached over TLS ({cause})")
 
 
 def open_store(uri: str, storage: Storage | None = None) -> Store:

@@ -1,6 +1,13 @@
-"""Uploads in the background: checkpoints in their order, manifest last, and the run's files now and then."""
+"""Uploads in the background: checkpoints in their order, manifest last, and the run's files now and then.
+
+In storage a checkpoint is `checkpoint_000010/manifest.json` and `checkpoint_000010/<generation>/FILE`. One of the same
+name that holds something else has another generation, so its files lie beside those of the first, and its manifest,
+put last, is the switch: at any instant one of the two is whole, and no right to delete is needed. Earlier versions
+wrote FILE beside the manifest, where it is still read.
+"""
 
 import logging
+import tempfile
 import threading
 from collections import deque
 from collections.abc import Iterable
@@ -8,7 +15,7 @@ from pathlib import Path
 from time import monotonic
 
 from rltrainer.api.experiment import Checkpoint
-from rltrainer.api.status import CheckpointRef, Problem, SyncStatus
+from rltrainer.api.status import CheckpointRef, SyncStatus
 from rltrainer.storage import checkpoint as ckpt
 from rltrainer.storage.checkpoint import Manifest
 from rltrainer.storage.paths import CHECKPOINTS, checkpoint_key
@@ -16,6 +23,7 @@ from rltrainer.storage.store import StorageError, Store
 
 log = logging.getLogger(__name__)
 
+REFUSED_MANIFEST = ckpt.REFUSED + ckpt.MANIFEST
 FILES_INTERVAL_S = 10.0
 """Seconds between uploads of result.json and its like."""
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 15.0
@@ -24,14 +32,24 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 15.0
 
 def remote_manifests(store: Store) -> list[Manifest]:
     """Read the manifests of the complete checkpoints in `store`, oldest first. Raises StorageError."""
-    manifests = []
+    return survey(store)[0]
+
+
+def survey(store: Store) -> tuple[list[Manifest], list[str]]:
+    """Read the manifests in `store`, oldest first, and list the checkpoints whose manifest is broken.
+
+    Raises StorageError.
+    """
+    manifests, broken, root = [], [], f"{store.uri}/{CHECKPOINTS}"
     for key in store.keys(CHECKPOINTS + "/"):
-        if key.endswith("/" + ckpt.MANIFEST):
+        _, name, *file = key.split("/")
+        if file == [ckpt.MANIFEST]:
             try:
-                manifests.append(ckpt.parse_manifest(store.read(key) or b"", f"{store.uri}/{key.rsplit('/', 1)[0]}"))
+                manifests.append(ckpt.named(ckpt.parse_manifest(store.read(key) or b"", f"{root}/{name}"), name, root))
             except ckpt.CorruptCheckpointError as error:
                 log.warning("not a checkpoint: %s", error)
-    return sorted(manifests, key=lambda manifest: manifest.iteration)
+                broken.append(name)
+    return sorted(manifests, key=lambda manifest: manifest.iteration), broken
 
 
 def remove(store: Store, manifest: Manifest) -> None:
@@ -42,27 +60,67 @@ def remove(store: Store, manifest: Manifest) -> None:
 
 
 def put(store: Store, folder: Path) -> Manifest:
-    """Upload a checkpoint, manifest last. What stood under its name before stops existing first."""
+    """Upload a checkpoint, its manifest last. What stands under its name counts until then.
+
+    Raises StorageError, and CorruptCheckpointError if it is not whole here.
+    """
     manifest = ckpt.manifest_of(folder)
-    store.delete([checkpoint_key(folder.name, ckpt.MANIFEST)])
-    for name in (*manifest.files, ckpt.MANIFEST):
-        store.upload(folder / name, checkpoint_key(folder.name, name))
+    for name, entry in manifest.files.items():
+        path = ckpt.file_of(folder, manifest, name)
+        if not path.is_file() or path.stat().st_size != entry.size:
+            ckpt.check_file(path, entry)  # says what is wrong with it
+        store.upload(path, checkpoint_key(folder.name, f"{manifest.generation}/{name}"))
+    store.upload(folder / ckpt.MANIFEST, checkpoint_key(folder.name, ckpt.MANIFEST))
     return manifest
+
+
+def remove_replaced(store: Store, manifest: Manifest) -> None:
+    """Delete the files of what stood under a checkpoint's name before. One that was refused stays to be looked at."""
+    base = checkpoint_key(manifest.name)
+    keys = store.keys(base + "/")
+    if f"{base}/{REFUSED_MANIFEST}" not in keys:
+        current = f"{base}/{manifest.generation}/"
+        store.delete([key for key in keys if not key.startswith(current) and key != f"{base}/{ckpt.MANIFEST}"])
+
+
+def set_aside(store: Store, name: str) -> None:
+    """Rename the manifest of a checkpoint that was refused: it is none any more, and still there to be looked at.
+
+    Raises StorageError.
+    """
+    key = checkpoint_key(name, ckpt.MANIFEST)
+    with tempfile.TemporaryDirectory(prefix="rltrainer-") as folder:
+        copy = Path(folder, ckpt.MANIFEST)
+        if not store.download(key, copy) or ckpt.of_later_version(copy.parent):
+            return
+        store.upload(copy, checkpoint_key(name, REFUSED_MANIFEST))
+        store.delete([key])
+    log.warning("the manifest of %s in %s is now %s", name, store.uri, REFUSED_MANIFEST)
 
 
 def fetch(store: Store, name: str, folder: Path, prefix: str | None = None) -> None:
     """Download checkpoint `name` into `folder`, checked. Raises StorageError or CorruptCheckpointError."""
-    base = checkpoint_key(name) if prefix is None else prefix
+    base = checkpoint_key(name) + "/" if prefix is None else prefix
     building = folder.with_name(f".{folder.name}.part")
     ckpt.delete(building)
-    key = f"{base}/{ckpt.MANIFEST}".lstrip("/")
-    if not store.download(key, building / ckpt.MANIFEST):
-        raise ckpt.CorruptCheckpointError(f"{store.uri}/{key} is not there")
-    for file in ckpt.manifest_of(building).files:
-        if not store.download(f"{base}/{file}".lstrip("/"), building / file):
-            raise ckpt.CorruptCheckpointError(f"{store.uri}/{base}/{file} is not there")
-    ckpt.verify(building)
+    try:
+        _download(store, base, building)
+        ckpt.verify(building)
+    except ckpt.CorruptCheckpointError:
+        ckpt.delete(building)
+        raise
     ckpt.install(building, folder)
+
+
+def _download(store: Store, base: str, folder: Path) -> None:
+    """Download the manifest below `base`, then what it names and nothing else."""
+    if not store.download(f"{base}{ckpt.MANIFEST}", folder / ckpt.MANIFEST):
+        raise ckpt.CorruptCheckpointError(f"{store.uri}/{base}{ckpt.MANIFEST} is not there")
+    manifest = ckpt.manifest_of(folder)
+    for file in manifest.files:
+        keys = (f"{base}{manifest.generation}/{file}", f"{base}{file}")
+        if not any(store.download(key, folder / file) for key in keys):
+            raise ckpt.CorruptCheckpointError(f"{store.uri}/{keys[0]} is not there")
 
 
 def reference(run: str, manifest: Manifest) -> CheckpointRef:
@@ -90,9 +148,14 @@ class Uploader:
         self.store, self.folder, self.policy = store, folder, policy
         self._remote = {manifest.iteration: manifest for manifest in remote}
         self._queue: deque[Path] = deque()
+        self._replaced: deque[Manifest] = deque()
+        """Checkpoints that were put, and may have taken another's place."""
         self._files: set[Path] = set()
-        self._error: Problem | None = None
+        self._error: StorageError | None = None
         self._active: Path | None = None
+        self._files_active = False
+        self._prune_due = False
+        self._may_delete = True
         self._closing = False
         self._files_due = monotonic() + FILES_INTERVAL_S
         self._changed = threading.Condition()
@@ -123,7 +186,13 @@ class Uploader:
     def status(self) -> SyncStatus:
         """Return how the uploads stand."""
         with self._changed:
-            return SyncStatus(pending=len(self._queue), error=self._error)
+            return SyncStatus(pending=len(self._queue), error=self._error.problem() if self._error else None)
+
+    @property
+    def error(self) -> StorageError | None:
+        """What the last try failed with, if it failed."""
+        with self._changed:
+            return self._error
 
     def references(self) -> dict[str, CheckpointRef | None]:
         """Name the newest and the best complete checkpoint in storage, as a status does."""
@@ -144,7 +213,7 @@ class Uploader:
             self._changed.notify_all()
         self._thread.join(timeout)
         with self._changed:
-            return not self._queue and not self._files
+            return not self._queue and not self._files and not self._files_active
 
     def _run(self) -> None:
         wait = FIRST_WAIT_S
@@ -164,18 +233,27 @@ class Uploader:
             while True:
                 if self._queue or (self._files and (self._closing or monotonic() >= self._files_due)):
                     return True
+                if self._prune_due:
+                    return True
                 if self._closing:
                     return False
                 self._changed.wait(max(0.0, self._files_due - monotonic()) if self._files else None)
 
     def _work(self) -> None:
-        """Upload one checkpoint, or the files."""
+        """Upload one checkpoint or the files; where nothing is to be uploaded, delete what is not worth keeping."""
         with self._changed:
             self._active = self._queue[0] if self._queue else None
-            files, self._files = (set(), self._files) if self._active else (self._files, set())
+            files_due = bool(self._files) and (self._closing or monotonic() >= self._files_due)
         if self._active is not None:
             self._upload_checkpoint(self._active)
-            return
+        elif files_due:
+            self._upload_files()
+        else:
+            self._prune()
+
+    def _upload_files(self) -> None:
+        with self._changed:
+            files, self._files, self._files_active = self._files, set(), True
         try:
             for path in sorted(path for path in files if path.exists()):
                 self.store.upload(path, path.relative_to(self.folder).as_posix())
@@ -183,21 +261,51 @@ class Uploader:
             with self._changed:
                 self._files |= files
             raise
+        finally:
+            with self._changed:
+                self._files_active = False
         self._files_due = monotonic() + FILES_INTERVAL_S
 
     def _upload_checkpoint(self, folder: Path) -> None:
-        manifest = put(self.store, folder)
+        try:
+            manifest = put(self.store, folder)
+        except ckpt.CorruptCheckpointError as error:
+            log.warning("not uploaded, those after it are: %s", error)
+            manifest = None
+            if folder.exists():
+                ckpt.set_aside(folder)
+        else:
+            log.info("%s is in %s", folder.name, self.store.uri)
         with self._changed:
-            self._remote[manifest.iteration] = manifest
             self._queue.popleft()
             self._active = None
+            if manifest is not None:
+                self._remote[manifest.iteration] = manifest
+                self._replaced.append(manifest)
+                self._prune_due = True
             self._changed.notify_all()
-            to_prune = ckpt.to_prune(list(self._remote.values()), self.policy.keep, self.policy.score_attribute)
-        log.info("%s is in %s", folder.name, self.store.uri)
-        for old in to_prune:
+
+    def _prune(self) -> None:
+        """Delete what was replaced, and what is not worth keeping. Each is remembered until it is gone."""
+        try:
+            while self._replaced:
+                remove_replaced(self.store, self._replaced[0])
+                self._replaced.popleft()
             with self._changed:
-                del self._remote[old.iteration]
-            remove(self.store, old)
+                remote = list(self._remote.values())
+            for old in ckpt.to_prune(remote, self.policy.keep, self.policy.score_attribute):
+                remove(self.store, old)
+                with self._changed:
+                    del self._remote[old.iteration]
+        except StorageError as error:
+            if error.reason != "AccessDenied":
+                raise
+            self._replaced.clear()
+            if self._may_delete:
+                log.warning("old checkpoints stay in storage: %s", error)
+            self._may_delete = False
+        with self._changed:
+            self._prune_due = False
 
     def _note_failure(self, cause: Exception, wait: float) -> None:
         error = cause if isinstance(cause, StorageError) else StorageError("StorageFailed", repr(cause))
@@ -205,7 +313,8 @@ class Uploader:
             self._active = None
             if self._error is None or self._error.reason != error.reason:
                 log.warning("upload failed, and is tried again until it succeeds: %s", error)
-            self._error = error.problem()
+            self._error = error
+            self._changed.notify_all()
             self._changed.wait_for(lambda: False, wait)
 
     def _note_success(self) -> None:

@@ -27,6 +27,7 @@ from rltrainer.runs.interrupt import Interrupt
 from rltrainer.storage import checkpoint as ckpt
 from rltrainer.storage import sync
 from rltrainer.storage.paths import CHECKPOINTS, LOG, RESULTS, SEARCH
+from rltrainer.storage.restore import lost
 from rltrainer.storage.store import Store, open_store
 from rltrainer.tune.driver_only import DriverOnly
 from rltrainer.tune.journal import Journal, TrialEntry, read, trial_name
@@ -122,6 +123,10 @@ class SearchDriver:
             self.journal = earlier
             done = len(earlier.trials) - len(earlier.remaining())
             log.info("resumed: %d of %d trials are done", done, self.expected)
+            checkpoints = {entry.name: entry.checkpoint.uri for entry in earlier.remaining() if entry.checkpoint}
+            self.plan = replace(self.plan, expected=checkpoints)
+        elif context.expected is not None:
+            raise lost(f"{context.expected} is the journal of this search, and is not there")
         if self.search.search.name == "Random":
             self._draw()
         self._record(at_once=True)

@@ -4,8 +4,10 @@ Its state is kept where a single run's is, in checkpoints of its folder and in s
 references to these, so that no pickle of a network is ever written or read.
 """
 
+import contextlib
 import logging
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,8 @@ from rltrainer.runs.run import Run
 from rltrainer.storage import checkpoint as ckpt
 from rltrainer.storage import sync
 from rltrainer.storage.checkpoint import CorruptCheckpointError
-from rltrainer.storage.paths import CHECKPOINTS, checkpoint_key
-from rltrainer.storage.restore import Restored
+from rltrainer.storage.paths import CHECKPOINTS
+from rltrainer.storage.restore import Restored, fetch_first
 from rltrainer.storage.store import open_store
 from rltrainer.tune.journal import COUNTERS
 
@@ -46,6 +48,8 @@ class Plan:
     """Of the search in storage."""
     restore_from: str | None
     export_formats: tuple[str, ...] = ()
+    expected: Mapping[str, str] = field(default_factory=dict)
+    """The checkpoint of each trial that goes on, by the trial's name: it must not begin anew."""
     path: tuple[str, ...] = field(default_factory=lambda: tuple(sys.path))
     """Where the driver finds modules: one's own environments may be there."""
 
@@ -118,7 +122,9 @@ class Trial(tune.Trainable):
         uri = f"{plan.uri}/{self.trial_name}" if plan.uri else None
         self.run = Run(
             _document(plan.experiment, self.options),
-            RunContext(self.folder, uri, plan.experiment.spec.storage),
+            RunContext(
+                self.folder, uri, plan.experiment.spec.storage, expected=plan.expected.get(str(self.trial_name))
+            ),
             export_formats=plan.export_formats,
             searched=self.options,
             gpu_share=(search.resources_per_trial.gpu if search else None) or 1.0,
@@ -135,7 +141,7 @@ class Trial(tune.Trainable):
             if run.is_open:
                 run.end()
                 if not run.context.drain(wait=True):
-                    raise RunError("StorageUnreachable", f"the last files of {self.trial_name} did not reach storage")
+                    raise run.context.not_uploaded()
             self.kept = run.checkpoints.newest
         finally:
             run.close()
@@ -174,11 +180,11 @@ class Trial(tune.Trainable):
         if self.plan.uri is not None:
             store = open_store(f"{self.plan.uri}/{owner}", self.plan.experiment.spec.storage)
             manifests = sync.remote_manifests(store)
-            candidates = [each for each in manifests if each.name == path.name] or manifests[-1:]
-            if candidates:
-                target, name = self.folder / "adopted", candidates[0].name
-                sync.fetch(store, name, target)
-                return Restored(*ckpt.read(target), origin=f"{store.uri}/{checkpoint_key(name)}")
+            newest_first = sorted(manifests, key=lambda manifest: (manifest.name != path.name, -manifest.iteration))
+            target = self.folder / "adopted"
+            with contextlib.suppress(CorruptCheckpointError):
+                origin = fetch_first(store, target, newest_first)
+                return Restored(*ckpt.read(target), origin=origin)
         raise RunError("CheckpointNotFound", f"no checkpoint of {owner} is there to go on from")
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

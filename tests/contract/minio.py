@@ -1,6 +1,7 @@
 """A real S3 server on a free port of this machine, for as long as a test needs it."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -25,10 +26,12 @@ class Minio:
     folder: Path
     port: int = 0
     process: subprocess.Popen[bytes] | None = None
+    certs: Path | None = None
+    """A folder with private.key and public.crt, where it is to speak TLS."""
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.certs else 'http'}://127.0.0.1:{self.port}"
 
     def start(self) -> None:
         """Starts the server and waits until it answers."""
@@ -38,7 +41,11 @@ class Minio:
         env = {**os.environ, "MINIO_ROOT_USER": USER, "MINIO_ROOT_PASSWORD": PASSWORD, "MINIO_BROWSER": "off"}
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [program, "server", "--quiet", "--address", f"127.0.0.1:{self.port}", str(self.folder / "data")],
+                [
+                    *(program, "server", "--quiet", "--address", f"127.0.0.1:{self.port}"),
+                    *(("--certs-dir", str(self.certs)) if self.certs else ()),
+                    str(self.folder / "data"),
+                ],
                 env=env,
                 stdout=log,
                 stderr=log,
@@ -57,13 +64,21 @@ class Minio:
             self.process.wait()
             self.process = None
 
-    def client(self) -> Any:
+    def restricted(self, policy: dict[str, Any]) -> dict[str, str]:
+        """Credentials that may do what `policy` allows, and nothing else."""
+        answer = self.client("sts").assume_role(
+            RoleArn="arn:aws:iam::1:role/any", RoleSessionName="test", Policy=json.dumps(policy)
+        )
+        return dict(answer["Credentials"])
+
+    def client(self, service: str = "s3") -> Any:
         return boto3.client(
-            "s3",
+            service,
             endpoint_url=self.endpoint,
             region_name="us-east-1",
             aws_access_key_id=USER,
             aws_secret_access_key=PASSWORD,
+            verify=str(self.certs / "public.crt") if self.certs else None,
         )
 
 
@@ -74,8 +89,8 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(folder: Path) -> Iterator[Minio]:
-    server = Minio(folder)
+def running(folder: Path, certs: Path | None = None) -> Iterator[Minio]:
+    server = Minio(folder, certs=certs)
     server.start()
     try:
         yield server

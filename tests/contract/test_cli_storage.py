@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from rltrainer.storage import store as store_module
 from rltrainer.storage import sync
 from rltrainer.storage.store import S3Store
 from tests.contract.minio import PASSWORD, USER, Minio
@@ -44,7 +45,26 @@ def test_a_uri_of_a_run(minio: Minio, uploaded: str, tmp_path: Path, capsys: pyt
     said = rltrainer("export", uploaded, "--format", "checkpoint", "--out", tmp_path, *where)
     assert said.strip() == str(tmp_path / "checkpoint_000002")
     assert "cartpole" in rltrainer("plot", uploaded, *where)
-    assert "does not exist" in rltrainer("evaluate", "s3://nowhere-at-all/x", *where, code=1)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "rollout", "export", "plot"])
+def test_what_time_does_not_mend_ends_a_command_at_once(
+    command: str, minio: Minio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the same words, with the same exit code."""
+    rltrainer, where = Command(capsys), ("--endpoint", minio.endpoint)
+    out = ("--out", tmp_path / "out") if command == "export" else ()
+    monkeypatch.setattr(store_module, "sleep", lambda seconds: pytest.fail("it was tried again"))
+    assert f"bucket nowhere-at-all at {minio.endpoint} does not exist: create it" in rltrainer(
+        command, "s3://nowhere-at-all/x", *out, *where, code=2
+    )
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    refused = rltrainer(command, "s3://experiments/x", *out, *where, code=2)
+    assert "access denied (SignatureDoesNotMatch to " in refused
+    assert "s3:PutObject" in refused
+    file = tmp_path / "file"
+    file.write_text("no folder")
+    assert f"{file} is no folder" in rltrainer(command, file, *out, code=2)
 
 
 def test_the_name_of_an_experiment(

@@ -2,15 +2,21 @@
 
 import itertools
 import re
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
+from rltrainer.api.base import Metadata
+from rltrainer.api.experiment import Storage
 from rltrainer.storage import checkpoint as ckpt
 from rltrainer.storage import sync
 from rltrainer.storage.checkpoint import CorruptCheckpointError
+from rltrainer.storage.paths import run_uri
 from rltrainer.storage.store import FolderStore, S3Store, StorageError, Store, open_store
-from tests.contract.minio import PASSWORD, Minio, free_port
+from tests.contract.minio import PASSWORD, Minio, free_port, running
 
 NUMBER = itertools.count()
 
@@ -65,6 +71,32 @@ def test_a_large_file_arrives_whole(store: Store, tmp_path: Path) -> None:
     assert (tmp_path / "back").read_bytes() == content
 
 
+SPELLINGS = ("team/runs", "team//runs", "/team/runs", "./team/runs", "team/./runs//", "team/runs/")
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_one_place_has_one_key_however_its_uri_is_spelled(spelling: str, minio: Minio, tmp_path: Path) -> None:
+    """What one spelling wrote, each other one finds, at the key that a person would look for it at."""
+    bucket, metadata = f"spelled-{next(NUMBER)}", Metadata(name="cartpole", namespace="me", uid="0a1b2c3d-0")
+    minio.client().create_bucket(Bucket=bucket)
+    uri = Storage.model_validate({"uri": f"s3://{bucket}/{spelling}"}).uri
+    store = S3Store(run_uri(uri, metadata), minio.endpoint)
+    put(store, tmp_path, "checkpoints/c/manifest.json")
+    there = [item["Key"] for item in minio.client().list_objects_v2(Bucket=bucket)["Contents"]]
+    assert there == ["team/runs/me/cartpole/0a1b2c3d/checkpoints/c/manifest.json"]
+    assert store.uri == f"s3://{bucket}/team/runs/me/cartpole/0a1b2c3d"
+    for other in SPELLINGS:
+        again = S3Store(run_uri(f"s3://{bucket}/{other}", metadata), minio.endpoint)
+        assert again.keys("checkpoints/") == ["checkpoints/c/manifest.json"]
+        assert again.read("checkpoints/c/manifest.json") == b"content"
+
+
+@pytest.mark.parametrize("uri", ["s3://bucket/a/../b", "s3://bucket/..", "s3://bucket/../b"])
+def test_a_uri_that_climbs_is_refused(uri: str) -> None:
+    with pytest.raises(ValidationError, match=r"no part of it may be \.\."):
+        Storage.model_validate({"uri": uri})
+
+
 def checkpoint(root: Path, iteration: int = 10) -> Path:
     return ckpt.write(root, {"run": {"iteration": iteration}}, iteration, iteration, {"episode_reward_mean": 1.0})
 
@@ -117,15 +149,59 @@ class Mortal:
 
 def test_an_upload_that_dies_at_any_file_leaves_no_checkpoint(store: Store, tmp_path: Path) -> None:
     folder = checkpoint(tmp_path)
-    for calls in range(3):
+    for calls in range(2):
         with pytest.raises(Dies):
             sync.put(Mortal(store, calls), folder)
         assert sync.remote_manifests(store) == []
     sync.put(store, folder)
-    # another run of the same iteration takes its place, and in between there is none
-    with pytest.raises(Dies):
-        sync.put(Mortal(store, 2), folder)
+    assert len(sync.remote_manifests(store)) == 1
+
+
+def test_another_of_the_same_name_takes_its_place_at_once_or_not_at_all(store: Store, tmp_path: Path) -> None:
+    """The same iteration after a resume: whenever the upload dies, the one or the other is whole."""
+    sync.put(store, checkpoint(tmp_path / "first"))
+    other = ckpt.write(tmp_path / "second", {"run": {"iteration": 10, "again": True}}, 10, 11, {})
+    target = tmp_path / "back" / "checkpoint_000010"
+    for calls in range(2):
+        with pytest.raises(Dies):
+            sync.put(Mortal(store, calls), other)
+        sync.fetch(store, "checkpoint_000010", target)
+        assert ckpt.read(target)[1] == {"run": {"iteration": 10}}
+    manifest = sync.put(store, other)
+    for _ in range(2):  # with the files of the first beside it, and without them
+        sync.fetch(store, "checkpoint_000010", target)
+        assert ckpt.read(target)[1] == {"run": {"iteration": 10, "again": True}}
+        sync.remove_replaced(store, manifest)
+    assert len(store.keys("")) == 2
+
+
+def test_a_checkpoint_of_an_earlier_version_is_read(store: Store, tmp_path: Path) -> None:
+    """Its files lie beside its manifest."""
+    folder = checkpoint(tmp_path / "here")
+    for name in ("state.json", "manifest.json"):
+        store.upload(folder / name, f"checkpoints/checkpoint_000010/{name}")
+    sync.fetch(store, "checkpoint_000010", tmp_path / "there" / "checkpoint_000010")
+    assert ckpt.read(tmp_path / "there" / "checkpoint_000010")[1] == {"run": {"iteration": 10}}
+    sync.remove_replaced(store, sync.put(store, folder))
+    assert not store.keys("checkpoints/checkpoint_000010/state.json")
+    sync.fetch(store, "checkpoint_000010", tmp_path / "there" / "checkpoint_000010")
+
+
+def test_a_refused_one_is_none_any_more_and_still_there(store: Store, tmp_path: Path) -> None:
+    manifest = sync.put(store, checkpoint(tmp_path / "here"))
+    sync.set_aside(store, manifest.name)
     assert sync.remote_manifests(store) == []
+    assert [key.rpartition("/")[2] for key in store.keys("")] == ["state.json", "refused_manifest.json"]
+    again = sync.put(store, ckpt.write(tmp_path / "again", {"run": {}}, 10, 10, {}))
+    sync.remove_replaced(store, again)
+    assert len(store.keys("")) == 4, "both, until the checkpoint is one too many"
+    sync.remove(store, again)
+    assert store.keys("") == []
+
+
+def test_a_bucket_that_was_copied_to_disk_is_read_where_it_lies(tmp_path: Path) -> None:
+    sync.put(FolderStore(tmp_path / "copy"), checkpoint(tmp_path / "here"))
+    assert ckpt.read(tmp_path / "copy" / "checkpoints" / "checkpoint_000010")[1] == {"run": {"iteration": 10}}
 
 
 def test_a_removal_that_dies_leaves_no_checkpoint(store: Store, tmp_path: Path) -> None:
@@ -137,8 +213,8 @@ def test_a_removal_that_dies_leaves_no_checkpoint(store: Store, tmp_path: Path) 
 
 
 def test_a_changed_byte_in_storage_is_refused(store: Store, tmp_path: Path) -> None:
-    sync.put(store, checkpoint(tmp_path))
-    key = "checkpoints/checkpoint_000010/state.json"
+    manifest = sync.put(store, checkpoint(tmp_path))
+    key = f"checkpoints/checkpoint_000010/{manifest.generation}/state.json"
     content = bytearray(store.read(key) or b"")
     content[3] ^= 1
     put(store, tmp_path, key, bytes(content))
@@ -183,3 +259,70 @@ def test_a_uri_says_which_store(tmp_path: Path) -> None:
     assert isinstance(open_store("s3://bucket/x"), S3Store)
     assert isinstance(open_store(str(tmp_path)), FolderStore)
     assert open_store(f"file://{tmp_path}").uri == str(tmp_path)
+
+
+def test_the_server_that_is_really_asked_is_named(minio: Minio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", minio.endpoint)
+    with pytest.raises(StorageError, match=re.escape(f"bucket nowhere at {minio.endpoint} does not exist")):
+        S3Store("s3://nowhere/x").check()
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
+    with pytest.raises(StorageError, match=re.escape("bucket nowhere at http://127.0.0.1:1 cannot be reached")):
+        S3Store("s3://nowhere/x").check()
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """An MinIO behind a certificate of a CA that nobody knows: its endpoint, and the certificate."""
+    folder = tmp_path_factory.mktemp("tls")
+    (folder / "certs").mkdir()
+    names = "subjectAltName=IP:127.0.0.1"
+    command = "req -x509 -newkey rsa:2048 -nodes -days 2 -keyout private.key -out public.crt -subj /CN=minio -addext"
+    subprocess.run(["openssl", *command.split(), names], cwd=folder / "certs", check=True, capture_output=True)
+    with running(folder, certs=folder / "certs") as server:
+        yield server.endpoint, folder / "certs" / "public.crt"
+
+
+def test_a_certificate_that_is_not_trusted_names_the_setting(
+    tls: tuple[str, Path], minio: Minio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint, certificate = tls
+    with pytest.raises(StorageError, match=f"{endpoint}: its certificate .* Set AWS_CA_BUNDLE") as caught:
+        S3Store("s3://nowhere/x", endpoint).check()
+    assert caught.value.permanent
+    with pytest.raises(StorageError, match="does not speak TLS: give the endpoint as http://"):
+        S3Store("s3://experiments/x", minio.endpoint.replace("http:", "https:")).check()
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
+    with pytest.raises(StorageError, match="does not exist"):
+        S3Store("s3://nowhere/x", endpoint).check()
+
+
+@pytest.mark.parametrize("endpoint", ["http://", "http://host:port"])
+def test_an_endpoint_that_is_no_url_is_refused(endpoint: str) -> None:
+    with pytest.raises(StorageError, match="Invalid endpoint") as caught:
+        S3Store("s3://experiments/x", endpoint).check()
+    assert caught.value.permanent
+
+
+POLICY = {
+    "Version": "2012-10-17",
+    "Statement": [
+        {"Effect": "Allow", "Action": ["s3:ListBucket"], "Resource": ["arn:aws:s3:::experiments"]},
+        {"Effect": "Allow", "Action": ["s3:GetObject", "s3:PutObject"], "Resource": ["arn:aws:s3:::experiments/*"]},
+    ],
+}
+
+
+def test_a_role_that_may_not_delete_writes_and_replaces(
+    minio: Minio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    credentials = minio.restricted(POLICY)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", credentials["AccessKeyId"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", credentials["SecretAccessKey"])
+    monkeypatch.setenv("AWS_SESSION_TOKEN", credentials["SessionToken"])
+    store = S3Store("s3://experiments/no-delete", minio.endpoint)
+    sync.put(store, checkpoint(tmp_path / "first"))
+    manifest = sync.put(store, ckpt.write(tmp_path / "second", {"run": {"again": True}}, 10, 10, {}))
+    with pytest.raises(StorageError, match=r"access denied \(AccessDenied to DeleteObject\).*s3:DeleteObject"):
+        sync.remove_replaced(store, manifest)
+    sync.fetch(store, "checkpoint_000010", tmp_path / "back" / "checkpoint_000010")
+    assert ckpt.read(tmp_path / "back" / "checkpoint_000010")[1] == {"run": {"again": True}}

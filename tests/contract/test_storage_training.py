@@ -13,6 +13,7 @@ import pytest
 
 from rltrainer.api.documents import Experiment
 from rltrainer.api.status import SyncStatus
+from rltrainer.errors import RunError
 from rltrainer.runs import train
 from rltrainer.runs.context import RunContext, storage_uri
 from rltrainer.runs.interrupt import Interrupt
@@ -90,7 +91,7 @@ def test_finished_work_is_not_run_again(minio: Minio, bucket: str, tmp_path: Pat
 def test_a_changed_byte_makes_the_one_before_count(minio: Minio, bucket: str, tmp_path: Path) -> None:
     train.run(document(minio, bucket, 5), tmp_path / "first")
     store = remote(minio, bucket)
-    key = "checkpoints/checkpoint_000005/policy.safetensors"
+    [key] = [key for key in store.keys("checkpoints/checkpoint_000005/") if key.endswith("policy.safetensors")]
     content = bytearray(store.read(key) or b"")
     content[-1] ^= 1
     (tmp_path / "changed").write_bytes(content)
@@ -100,6 +101,9 @@ def test_a_changed_byte_makes_the_one_before_count(minio: Minio, bucket: str, tm
     assert "policy.safetensors was changed after it was written" in log
     assert "checkpoint_000004, after" in log
     assert rows(store) == [1, 2, 3, 4, 5, 6]
+    assert (tmp_path / "second" / "test" / "checkpoints" / "checkpoint_000004").is_dir()
+    assert store.read("checkpoints/checkpoint_000005/refused_manifest.json"), "it is renamed"
+    assert iterations(store) == [4, 6]
 
 
 def test_a_half_uploaded_checkpoint_does_not_count(minio: Minio, bucket: str, tmp_path: Path) -> None:
@@ -126,6 +130,8 @@ def test_a_new_run_starts_from_another_ones_checkpoint(
 
 
 def test_a_missing_bucket_is_waited_for(minio: Minio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a cluster, where somebody is making it."""
+    monkeypatch.setenv("RLTRAINER_NAME", "test")
     statuses: list[Any] = []
     monkeypatch.setattr(RunContext, "_report_storage", _remember(RunContext._report_storage, statuses))
     creation = threading.Timer(4, lambda: minio.client().create_bucket(Bucket="late"))
@@ -143,6 +149,49 @@ def _remember(real: Any, statuses: list[Any]) -> Any:
         statuses.append(self.report)
 
     return call
+
+
+def test_a_missing_bucket_ends_a_run_at_a_terminal(minio: Minio, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"bucket none-such at http.* does not exist: create it") as caught:
+        train.run(document(minio, "none-such", 2), tmp_path)
+    assert (caught.value.reason, caught.value.exit_code) == ("BucketNotFound", 2)
+
+
+def test_an_emptied_folder_is_no_reason_to_begin_anew(
+    minio: Minio, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In storage, by what the operator knows; on disk, by what the run has noted."""
+    first = train.run(document(minio, bucket, 2), tmp_path)
+    store = remote(minio, bucket)
+    promised = f"{store.uri}/checkpoints/checkpoint_000002"
+    store.delete(store.keys("checkpoints/"))
+    shutil.rmtree(first.folder / "checkpoints")
+    with pytest.raises(RunError, match="there is no checkpoint in s3://") as caught:
+        train.run(document(minio, bucket, 3), tmp_path, attempt=2)
+    assert (caught.value.reason, caught.value.exit_code) == ("CheckpointLost", 2)
+    monkeypatch.setenv("RLTRAINER_EXPECTED_CHECKPOINT", promised)
+    for _ in range(2):
+        with pytest.raises(RunError, match=f"has written {promised}, and there is no checkpoint in {store.uri}"):
+            train.run(document(minio, bucket, 3), tmp_path / "another node", attempt=3)
+    assert rows(store) == [1, 2], "nothing was written over"
+
+
+def test_a_run_whose_uploads_are_refused_ends_with_the_reason(
+    minio: Minio, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a terminal nothing is waited for once the run is done."""
+    real = Run.end
+
+    def end(self: Run) -> None:
+        minio.client().delete_bucket(Bucket=bucket)
+        real(self)
+
+    monkeypatch.setattr(Run, "end", end)
+    with pytest.raises(
+        RunError, match=r"last files did not reach storage \(bucket .* does not exist.*--resume"
+    ) as caught:
+        train.run(document(minio, bucket, 1), tmp_path)
+    assert caught.value.reason == "BucketNotFound"
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """The background uploads, against a folder that can be made to fail."""
 
+import shutil
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -148,3 +150,86 @@ def test_files_are_uploaded_now_and_then_and_at_the_end(tmp_path: Path, store: F
     assert uploads.close(5)
     assert store.read("result.json") == b"19\n"
     assert len(store.uploads) <= 4, "not for each change"
+
+
+def test_it_is_not_all_uploaded_while_the_last_file_is_under_way(tmp_path: Path, store: Flaky) -> None:
+    under_way, go_on = threading.Event(), threading.Event()
+
+    class Slow(Flaky):
+        def upload(self, path: Path, key: str) -> None:
+            under_way.set()
+            assert go_on.wait(30)
+            super().upload(path, key)
+
+    slow = Slow(tmp_path / "slow")
+    uploads = uploader(tmp_path, slow)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "result.json").write_text("rows")
+    uploads.touch(tmp_path / "run" / "result.json")
+    assert not uploads.close(0)
+    assert under_way.wait(30)
+    assert not uploads.close(0.1), "it is under way"
+    assert slow.read("result.json") is None
+    go_on.set()
+    assert uploads.close(30)
+    assert slow.read("result.json") == b"rows"
+
+
+@pytest.mark.parametrize("damage", ["cut", "removed", "no manifest", "gone"])
+def test_a_broken_checkpoint_is_not_in_the_way_of_those_after_it(tmp_path: Path, store: Flaky, damage: str) -> None:
+    folders = [written(tmp_path, iteration) for iteration in (1, 2, 3)]
+    match damage:
+        case "cut":
+            (folders[1] / "state.json").write_bytes(b"{")
+        case "removed":
+            (folders[1] / "state.json").unlink()
+        case "no manifest":
+            (folders[1] / "manifest.json").unlink()
+        case _:
+            shutil.rmtree(folders[1])
+    uploads = uploader(tmp_path, store)
+    for folder in folders:
+        uploads.add(folder)
+    assert uploads.close(30)
+    assert [manifest.iteration for manifest in sync.remote_manifests(store)] == [1, 3]
+    assert [manifest.iteration for manifest in ckpt.manifests_in(folders[0].parent)] == [1, 3]
+    assert (folders[1].parent / "refused_checkpoint_000002").exists() is (damage != "gone")
+
+
+class Undeletable(Flaky):
+    """Refuses to delete, so many times."""
+
+    def __init__(self, root: Path, times: int, reason: str) -> None:
+        super().__init__(root)
+        self.times, self.reason, self.refusals = times, reason, 0
+
+    def delete(self, keys: list[str]) -> None:
+        if self.refusals < self.times:
+            self.refusals += 1
+            raise StorageError(self.reason, "not now")
+        super().delete(keys)
+
+
+def test_a_failed_delete_is_made_up_for(tmp_path: Path) -> None:
+    store = Undeletable(tmp_path / "store", 5, "StorageUnreachable")
+    uploads = uploader(tmp_path, store, keep=1)
+    for iteration in (1, 2, 3):
+        uploads.add(written(tmp_path, iteration, reward=iteration))
+        wait_for(lambda: uploads.status().pending == 0)
+    wait_for(lambda: [manifest.iteration for manifest in sync.remote_manifests(store)] == [3])
+    assert store.refusals == 5
+    assert uploads.close(30)
+    assert len(store.keys("")) == 2
+
+
+def test_a_role_that_may_not_delete_uploads_all(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of one name too; that nothing is deleted is said once, and is no error of the uploads."""
+    store = Undeletable(tmp_path / "store", 10**6, "AccessDenied")
+    uploads = uploader(tmp_path, store, keep=1)
+    for iteration, reward in ((1, 1.0), (2, 2.0), (2, 3.0), (3, 4.0)):
+        uploads.add(written(tmp_path, iteration, reward))
+        wait_for(lambda: uploads.status() == SyncStatus(pending=0, error=None))
+    assert uploads.close(30)
+    assert [m.metrics["episode_reward_mean"] for m in sync.remote_manifests(store)] == [1.0, 3.0, 4.0]
+    sync.fetch(store, "checkpoint_000002", tmp_path / "back" / "checkpoint_000002")
+    assert [record.message for record in caplog.records].count("old checkpoints stay in storage: not now") == 1
