@@ -115,6 +115,7 @@ def _head(view: ExperimentView, number: int) -> Manifest:
         # How long Ray waits for the trainer between SIGTERM and SIGKILL; 3 s by default, too short for a checkpoint.
         "RAY_JOB_STOP_WAIT_TIME_S": str(cluster.grace_period_seconds),
         **_restore(view),
+        **_expected(view),
     }
     main = container(
         names.HEAD_CONTAINER,
@@ -166,7 +167,7 @@ def _with_trials(view: ExperimentView, main: Manifest) -> tuple[Manifest, Manife
     one: the trainer in the head ends the trials, and Ray on this node must not have ended before.
     """
     await_trials = {"preStop": {"exec": {"command": ["/bin/bash", "-c", AWAIT_TRIALS]}}}
-    env = [*main["env"], *variables(_restore(view)), *credentials(view.storage)]
+    env = [*main["env"], *variables({"RLTRAINER_TRIALS": "1"} | _restore(view)), *credentials(view.storage)]
     grace = view.document.cluster.grace_period_seconds
     fields = {"serviceAccountName": view.owner.support, "terminationGracePeriodSeconds": grace}
     return main | {"env": env, "lifecycle": await_trials}, fields
@@ -194,3 +195,8 @@ def _image(view: ExperimentView) -> str:
 def _restore(view: ExperimentView) -> dict[str, str]:
     """The variable that tells a trainer which checkpoint restoreFrom.experiment has come to."""
     return {"RLTRAINER_RESTORE_URI": view.restore_uri} if view.restore_uri else {}
+
+
+def _expected(view: ExperimentView) -> dict[str, str]:
+    """The variable that names what earlier attempts have kept: without it the trainer must not begin anew."""
+    return {"RLTRAINER_EXPECTED_CHECKPOINT": view.expected} if view.expected else {}

@@ -12,7 +12,7 @@ from rloperator.kube.types import Manifest, Observed, is_terminating, reference
 from rltrainer.api.base import Metadata
 from rltrainer.api.experiment import ExperimentSpec, Storage
 from rltrainer.api.status import Attempt
-from rltrainer.storage.paths import run_uri
+from rltrainer.storage.paths import SEARCH, run_uri
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,15 @@ class ExperimentView(View[ExperimentSpec]):
     def training(self) -> Manifest:
         """The report of the trainer."""
         return dict(self.observed.status.get("training") or {})
+
+    @property
+    def expected(self) -> str | None:
+        """What an attempt must find: the newest checkpoint reported, or of a search its journal."""
+        if not self.is_search:
+            uri: str | None = (self.training.get("checkpoint") or {}).get("uri")
+            return uri
+        folder = self.fields["storageUri"]
+        return f"{folder}/{SEARCH}" if folder and self.training.get("iteration") else None
 
     @property
     def newest(self) -> Attempt | None:

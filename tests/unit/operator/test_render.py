@@ -141,10 +141,29 @@ def test_the_workers_of_a_search_are_trainers_that_report_nothing() -> None:
     env = {item["name"]: item for item in pod["containers"][0]["env"]}
     assert env["AWS_ACCESS_KEY_ID"]["valueFrom"]["secretKeyRef"]["name"] == "s3-credentials"
     assert env["RLTRAINER_RESTORE_URI"]["value"] == "s3://bucket/c7"
+    assert env["RLTRAINER_TRIALS"]["value"] == "1"
     assert not {"RLTRAINER_NAME", "RLTRAINER_NAMESPACE"} & env.keys()
     assert pod["automountServiceAccountToken"] is False
     assert pod["serviceAccountName"] == "rlx-cartpole"
     assert pod["terminationGracePeriodSeconds"] == 90
+
+
+@pytest.mark.parametrize(
+    ("spec", "training", "expected"),
+    [
+        ({}, {}, None),
+        ({}, {"iteration": 3}, None),
+        ({}, {"iteration": 3, "checkpoint": {"uri": "s3://bucket/c3"}}, "s3://bucket/c3"),
+        (SEARCH, {"trials": {"pending": 4}, "iteration": 0}, None),
+        (SEARCH, {"trials": {"running": 1}, "iteration": 3}, f"{b.STORAGE.uri}/team/cartpole/0a1b2c3d/search.json"),
+    ],
+)
+def test_a_trainer_is_told_what_it_must_find(spec: Manifest, training: Manifest, expected: str | None) -> None:
+    observed = Observed(b.experiment({"training": training}, **spec))
+    job = rayjob(ExperimentView.of(observed, b.SETTINGS, b.NOW), 2)
+    [container] = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"]
+    env = {item["name"]: item.get("value") for item in container["env"]}
+    assert env.get("RLTRAINER_EXPECTED_CHECKPOINT") == expected
 
 
 CONNECTED = "   1: 0A0A000A:C350 0B0A000A:18EB 01 00000000:00000000\n"
