@@ -317,11 +317,12 @@ def storage_error(error: Exception, where: str) -> StorageError:
         return _tls_error(cause, where)
     if isinstance(cause, boto.HTTPClientError | boto.ConnectionError):
         return StorageError("StorageUnreachable", f"{where} cannot be reached ({type(cause).__name__})")
-    if isinstance(cause or error, ValueError | boto.ParamValidationError | boto.ProfileNotFound):
+    if isinstance(cause or error, ValueError | INVALID):
         return StorageError("InvalidStorage", f"{where}: {cause or error}")
     return StorageError("StorageFailed", f"{where}: {type(cause or error).__name__}: {cause or error}")
 
 
+INVALID = boto.ParamValidationError | boto.ProfileNotFound | boto.EndpointProviderError
 NO_CREDENTIALS = (
     *(boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError),
     *(boto.TokenRetrievalError, boto.UnauthorizedSSOTokenError, boto.SSOTokenLoadError),
