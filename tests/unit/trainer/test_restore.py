@@ -12,7 +12,7 @@ from rltrainer.storage import checkpoint as ckpt
 from rltrainer.storage import locate, restore, sync
 from rltrainer.storage.paths import CHECKPOINTS
 from rltrainer.storage.restore import OwnCheckpoints
-from rltrainer.storage.store import FolderStore, Store
+from rltrainer.storage.store import FolderStore, StorageError, Store, retry
 
 DAMAGES = ("flip", "cut", "remove", "manifest", "renamed")
 
@@ -227,3 +227,28 @@ def test_a_state_that_is_whole_and_makes_no_sense_is_refused(tmp_path: Path, sta
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ckpt.CorruptCheckpointError):
         ckpt.read_policy(folder)
+
+
+@pytest.mark.parametrize("where", ["RLTRAINER_NAME", "RLTRAINER_TRIALS", None])
+@pytest.mark.parametrize("reason", ["AccessDenied", "BucketNotFound", "InvalidStorage", "StorageUnreachable"])
+def test_what_time_does_not_mend_is_tried_again_in_a_cluster_alone(
+    where: str | None, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There somebody may be mending it. What may pass is tried again everywhere."""
+    monkeypatch.delenv("RLTRAINER_NAME", raising=False)
+    if where:
+        monkeypatch.setenv(where, "x")
+    answers = iter([StorageError(reason, "no"), StorageError(reason, "no"), "there"])
+
+    def action() -> str:
+        answer = next(answers)
+        if isinstance(answer, StorageError):
+            raise answer
+        return answer
+
+    if where is None and reason != "StorageUnreachable":
+        with pytest.raises(StorageError):
+            retry(action, sleep=lambda seconds: None)
+        assert next(answers), "it was tried once"
+    else:
+        assert retry(action, sleep=lambda seconds: None) == "there"

@@ -14,11 +14,13 @@ from rltrainer.api.documents import Experiment
 from rltrainer.api.options import OptionError
 from rltrainer.api.tune import INTEGERS
 from rltrainer.errors import RunError
+from rltrainer.runs.context import RunContext
 from rltrainer.tune import journal as journals
-from rltrainer.tune.driver import bundles
+from rltrainer.tune.driver import SearchDriver, bundles
 from rltrainer.tune.journal import Journal, TrialEntry
 from rltrainer.tune.search import PastTrial, Suggestions, scheduler
 from rltrainer.tune.space import checked, clamped, draw, trial_count
+from rltrainer.tune.trial import Plan
 from tests.unit.trainer.helpers import TASKS, TOYS, experiment, quick
 
 LR = {"lr": {"loguniform": [0.0001, 0.1]}}
@@ -231,6 +233,7 @@ class TestRealSearches:
         before = {path: path.read_bytes() for path in (first.folder / done.name).rglob("*") if path.is_file()}
         journal = first.journal
         cut.status, missing.status = "running", "pending"
+        missing.checkpoint = missing.best_checkpoint = None
         journal.write(first.folder)
         (first.folder / "run.json").write_text(json.dumps({"uid": "1234"}))
         for path in (first.folder / missing.name).rglob("*"):
@@ -244,6 +247,14 @@ class TestRealSearches:
         assert [row["training_iteration"] for row in rows(cut, again.folder)] == list(range(1, 9))
         assert "restored from" in (again.folder / cut.name / "train.log").read_text()
         assert [row["training_iteration"] for row in rows(missing, again.folder)] == list(range(1, 9))
+
+    def test_without_its_journal_it_does_not_begin_anew(self, tmp_path: Path) -> None:
+        """The operator knows that it has begun."""
+        given = searched({"lr": {"grid_search": [0.001]}})
+        context = RunContext(tmp_path, expected="s3://b/r/search.json")
+        with pytest.raises(RunError, match=r"s3://b/r/search.json is the journal of this search, and is not there"):
+            SearchDriver(Plan(given, tmp_path, None, None), context)._open()
+        assert not (tmp_path / "search.json").exists()
 
     def test_with_another_space_and_more_samples_it_goes_on_as_the_document_says_now(self, tmp_path: Path) -> None:
         given = searched({"lr": {"grid_search": [0.001, 0.01, 0.02]}}, stop={"training_iteration": 2})
