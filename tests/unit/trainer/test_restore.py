@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,10 @@ def damage(checkpoint: Path, how: str) -> None:
 
 
 def own(folder: Path, store: Store | None = None) -> OwnCheckpoints:
-    return restore.own_checkpoints(folder, store, lambda action: action())
+    def at_once(action: Callable[[], object]) -> None:
+        action()
+
+    return restore.own_checkpoints(folder, store, at_once)
 
 
 def names(root: Path) -> list[str]:
@@ -238,7 +242,7 @@ def test_what_time_does_not_mend_is_tried_again_in_a_cluster_alone(
     monkeypatch.delenv("RLTRAINER_NAME", raising=False)
     if where:
         monkeypatch.setenv(where, "x")
-    answers = iter([StorageError(reason, "no"), StorageError(reason, "no"), "there"])
+    answers: Iterator[StorageError | str] = iter([StorageError(reason, "no"), StorageError(reason, "no"), "there"])
 
     def action() -> str:
         answer = next(answers)
