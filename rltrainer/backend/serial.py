@@ -2,12 +2,23 @@
 
 import copy
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
-from rltrainer.backend.base import learner_state, load_learner, make_learner, make_shards, start_worker
-from rltrainer.core.execution import Completed, Request
+from rltrainer.backend.base import (
+    carried_from,
+    gradient_state,
+    learner_state,
+    load_gradient_learner,
+    load_learner,
+    log_notice,
+    make_learner,
+    make_shards,
+    start_worker,
+    strategy_state,
+)
+from rltrainer.core.execution import REPLAY_BEGUN, Completed, Request
 from rltrainer.core.fragment import Fragment
 from rltrainer.core.types import CPU, EpisodeReport, Metrics, Tree, Weights
 from rltrainer.learning.learner import Gradient, Learner
@@ -28,6 +39,7 @@ class SerialBackend:
         self.num_workers = max(1, worker_config.options.num_workers)
         self.workers = [Worker(worker_config, index, device=self.acting_device) for index in range(self.num_workers)]
         self.requests: deque[tuple[int, Request, Weights]] = deque()
+        self.carried: dict[str, float] = {}
         self.gradient_learner: Learner | None = None
         """What finds gradients on behalf of the workers, from whatever weights they sampled with."""
         self.shards = make_shards(worker_config)
@@ -53,6 +65,10 @@ class SerialBackend:
     def submit(self, worker: int, request: Request, weights: Weights) -> None:
         """Put the request at the end of the queue."""
         self.requests.append((worker, request, weights))
+
+    def in_flight(self, worker: int) -> int:
+        """Return how many requests of a worker wait to be met."""
+        return sum(index == worker for index, _, _ in self.requests)
 
     def poll(self) -> list[Completed]:
         """Meet the oldest request, here and now."""
@@ -90,22 +106,61 @@ class SerialBackend:
         states = {str(worker.index): worker.state() for worker in self.workers} if workers else {}
         tree = learner_state(self.learner)
         shards = {str(i): shard.state() for i, shard in enumerate(self.shards)}
-        return {**tree, "replay": shards or tree["replay"], "workers": states}
+        strategy = {
+            **strategy_state(self.carried),
+            **queue_state(self.requests if workers else ()),
+            "next_shard": self.next_shard,
+            "gradient": gradient_state(self.gradient_learner),
+        }
+        return {**tree, "replay": shards or tree["replay"], "strategy": strategy, "workers": states}
 
     def load(self, tree: Tree, generation: int) -> None:
-        """Go on from `state()` with new workers, and without the requests that were under way."""
+        """Go on from `state()` with new workers, which have the requests that were under way."""
         load_learner(self.learner, tree)
-        for i, shard in enumerate(self.shards):
-            if str(i) in tree["replay"]:
-                shard.load(tree["replay"][str(i)])
-        self.requests.clear()
+        self.carried = carried_from(tree)
+        replay = [shard.load(tree["replay"][str(i)]) for i, shard in enumerate(self.shards) if str(i) in tree["replay"]]
+        if not any(replay):
+            self.carried.pop(REPLAY_BEGUN, None)
+        strategy = tree.get("strategy", {})
+        self.requests = queue_from(strategy, self.num_workers)
+        self.next_shard = int(strategy.get("next_shard", 0)) % max(1, len(self.shards))
+        gradient = strategy.get("gradient", {})
+        self.gradient_learner = load_gradient_learner(self.worker_config, gradient, self.learner.device)
         self.close()
-        states = [tree["workers"].get(str(worker.index)) for worker in self.workers]
         self.workers = [
-            start_worker(self.worker_config, i, state, generation, self.acting_device) for i, state in enumerate(states)
+            start_worker(self.worker_config, i, tree["workers"].get(str(i)), generation, self.acting_device)
+            for i in range(self.num_workers)
         ]
+        for worker in self.workers:
+            log_notice(worker.index, worker.notice)
 
     def close(self) -> None:
         """Close the environments."""
         for worker in self.workers:
             worker.envs.close()
+
+
+Queued = tuple[int, Request, Weights]
+"""A worker's number, what it is asked for, and the weights that it is to sample with."""
+
+
+def queue_state(requests: Iterable[Queued]) -> Tree:
+    """Return requests that are not met yet, and each version of the weights that they name once."""
+    versions = {id(weights): weights for _, _, weights in requests}
+    number = {version: str(i) for i, version in enumerate(versions)}
+    return {
+        "requests": [
+            {"worker": worker, "request": request, "weights": number[id(weights)]}
+            for worker, request, weights in requests
+        ],
+        "weights": {number[version]: weights for version, weights in versions.items()},
+    }
+
+
+def queue_from(strategy: Tree, num_workers: int) -> deque[Queued]:
+    """Return the requests of a `queue_state()`; those of workers that there are no longer are left out."""
+    return deque(
+        (int(each["worker"]), each["request"], strategy["weights"][each["weights"]])
+        for each in strategy.get("requests", [])
+        if each["worker"] < num_workers
+    )

@@ -38,3 +38,5 @@ class EpisodeReport:
     returns: list[float] = field(default_factory=list)
     """Returns of the episodes that ended, in the order in which they did."""
     lengths: list[int] = field(default_factory=list)
+    notice: str = ""
+    """Why the worker has not gone on from a checkpoint's state, in its first report since; else nothing."""

@@ -13,7 +13,7 @@ from gymnasium.wrappers import FlattenObservation
 from gymnasium.wrappers import vector as vector_wrappers
 from torch import Tensor
 
-from rltrainer.envs.state import wrapper_chain
+from rltrainer.envs.chain import wrapper_chain
 from rltrainer.errors import RunError
 
 ACTION_MASK = "action_mask"

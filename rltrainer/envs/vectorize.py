@@ -21,7 +21,9 @@ from gymnasium import Env
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.vector.async_vector_env import AsyncState, _async_worker
 
-from rltrainer.envs.state import EnvState, load, save
+from rltrainer.envs.chain import EnvState, NotRestoredError
+from rltrainer.envs.history import History
+from rltrainer.envs.state import is_known, load, save
 from rltrainer.errors import FOREIGN, RunError
 
 log = logging.getLogger(__name__)
@@ -113,14 +115,24 @@ class EnvWorker(gymnasium.Wrapper[Any, Any, Any, Any]):
     """One environment of a vector. Its observations have the shape of its space, and its state can be had and set."""
 
     episode_over = False
+    not_restored = ""
+    """Why it has not taken the last state that was set; nothing where it has."""
+
+    def __init__(self, env: Env[Any, Any]) -> None:
+        super().__init__(env)
+        self.history = None if is_known(env) else History(env)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin an episode. Nobody reads the environment's info, and so it is not sent."""
         self.episode_over = False
+        if self.history is not None:
+            self.history.begin(seed)
         try:
             obs, _ = self.env.reset(seed=seed, options=options)
         except SystemExit as error:  # in a process of its own it would end that, without a word
             raise RuntimeError(EXITED.format(error.code)) from error
+        if self.history is not None:
+            self.history.obs = obs
         return self._checked(obs), {}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
@@ -132,6 +144,8 @@ class EnvWorker(gymnasium.Wrapper[Any, Any, Any, Any]):
         except SystemExit as error:
             raise RuntimeError(EXITED.format(error.code)) from error
         self.episode_over = bool(terminated or truncated)
+        if self.history is not None:
+            self.history.add(action, obs, reward)
         return self._checked(obs), reward, terminated, truncated, {}
 
     def _checked(self, obs: Any) -> Any:
@@ -144,12 +158,19 @@ class EnvWorker(gymnasium.Wrapper[Any, Any, Any, Any]):
     @property
     def env_state(self) -> EnvState | None:
         """The environment's state, or None where it cannot be had."""
-        state = save(self.env)
+        state = save(self.env) if self.history is None else self.history.state()
         return None if state is None else {**state, "over": self.episode_over}
 
     @env_state.setter
     def env_state(self, state: EnvState) -> None:
-        load(self.env, state)
+        self.not_restored = ""
+        try:
+            if self.history is not None and "actions" in state:
+                self.history.relive(state)
+            else:
+                load(self.env, state)
+        except NotRestoredError as error:
+            self.not_restored = str(error)
         self.episode_over = bool(state["over"])
 
 
@@ -270,8 +291,11 @@ def states_of(envs: SerialVectorEnv | SubprocessVectorEnv) -> EnvState | None:
 
 
 def set_states(envs: SerialVectorEnv | SubprocessVectorEnv, state: EnvState) -> None:
-    """Restore the state of each environment."""
+    """Restore the state of each environment. Raises NotRestoredError where one cannot go on from it."""
     envs.set_attr("env_state", [state[str(i)] for i in range(envs.num_envs)])
+    for index, why in enumerate(envs.get_attr("not_restored")):
+        if why:
+            raise NotRestoredError(f"environment {index}: {why}")
 
 
 class SingleEnvView(gymnasium.Env[Any, Any]):

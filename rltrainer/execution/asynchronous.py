@@ -9,38 +9,34 @@ from time import perf_counter
 from typing import Any
 
 from rltrainer.api.options.on_policy import A3COptions, IMPALAOptions
-from rltrainer.core.execution import Completed, Iteration, Sampler, in_iterations
+from rltrainer.core.execution import Completed, Iteration, Request, Sampler, in_iterations
 
 
 @in_iterations
 def asynchronous(backend: Sampler, options: IMPALAOptions, timesteps: int) -> Iterator[Iteration]:
     """Iterate without end, from `timesteps` on: batches of at least `train_batch_size` steps, as they come."""
     weights = backend.weights(timesteps)
-    in_flight = [0] * backend.num_workers
-    submit_up_to(backend, in_flight, options.requests_in_flight, weights)
+    submit_up_to(backend, options.requests_in_flight, weights)
     while True:
         started = perf_counter()
         queue: list[Completed] = []
         while sum(completed.report.timesteps for completed in queue) < options.train_batch_size:
-            submit_up_to(backend, in_flight, 1, weights)  # else a batch might wait for the slowest, or for nobody
-            for completed in backend.poll():
-                in_flight[completed.worker] -= 1
-                queue.append(completed)
+            submit_up_to(backend, 1, weights)  # else a batch might wait for the slowest, or for nobody
+            queue += backend.poll()
         sampled = perf_counter()
         metrics = backend.update_from_fragments([completed.product for completed in queue], timesteps)
         timesteps += sum(completed.report.timesteps for completed in queue)
         weights = backend.weights(timesteps)
-        submit_up_to(backend, in_flight, options.requests_in_flight, weights)  # not before: these weights are newer
+        submit_up_to(backend, options.requests_in_flight, weights)  # not before: these weights are newer
         yield Iteration([completed.report for completed in queue], metrics, sampled - started, perf_counter() - sampled)
 
 
-def submit_up_to(backend: Sampler, in_flight: list[int], count: int, weights: Any) -> None:
-    """Submit requests for fragments until each worker has `count` or more in flight, and count them there."""
+def submit_up_to(backend: Sampler, count: int, weights: Any, request: Request = "sample") -> None:
+    """Submit requests until each worker has `count` or more in flight."""
     for depth in range(count):
         for worker in range(backend.num_workers):
-            if in_flight[worker] == depth:
-                backend.submit(worker, "sample", weights)
-                in_flight[worker] += 1
+            if backend.in_flight(worker) == depth:
+                backend.submit(worker, request, weights)
 
 
 @in_iterations
@@ -49,9 +45,7 @@ def asynchronous_gradients(backend: Sampler, options: A3COptions, timesteps: int
 
     Each worker's gradient is applied as it comes, and that worker alone goes on with the new weights.
     """
-    weights = backend.weights(timesteps)
-    for worker in range(backend.num_workers):
-        backend.submit(worker, "gradient", weights)
+    submit_up_to(backend, 1, backend.weights(timesteps), "gradient")
     while True:
         started = perf_counter()
         arrived = backend.poll()

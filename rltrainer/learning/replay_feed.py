@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from rltrainer.api.options import ReplayBuffer
+from rltrainer.core.execution import REPLAY_BEGUN
 from rltrainer.core.fragment import Fragment
 from rltrainer.core.types import Array
 from rltrainer.errors import RunError
@@ -29,8 +30,10 @@ class ReplayFeed:
 
     def due(self, counters: dict[str, float], steps: int, timesteps: int) -> int:
         """Updates that are due after `steps` more steps, `timesteps` into the run without them; none before
-        `learning_starts`. What is left of one update is carried over in the counter "due"."""
-        if timesteps + steps < self.options.learning_starts:
+        `learning_starts`, which counts from where the replay began empty. What is left of one update is carried over
+        in the counter "due"."""
+        begun = counters.setdefault(REPLAY_BEGUN, timesteps)
+        if timesteps + steps - begun < self.options.learning_starts:
             return 0
         due = counters.get("due", 0.0) + steps * self.options.updates_per_step
         counters["due"] = due - int(due)
@@ -47,9 +50,16 @@ class ReplayFeed:
         if self.options.prioritized:
             self.replay.update_priorities(batch.index, as_priorities(td_error))
 
-    def load(self, state: dict[str, Any]) -> None:
-        """Go on from `Replay.state()`; begin empty, and say so, where that was of other workers or another size."""
-        self.replay = load_replay(self.options, state, self.device)
+    def load(self, state: dict[str, Any] | None, counters: dict[str, float]) -> None:
+        """Go on from `Replay.state()`; begin empty, and say so, where that was of other workers or another size.
+
+        None where there is none to go on from. `counters` are those that `due` goes on with.
+        """
+        held = None if state is None else load_replay(self.options, state, self.device)
+        self.replay = new_replay(self.options, self.device) if held is None else held
+        counters.setdefault(REPLAY_BEGUN, 0)  # older checkpoints do not say it
+        if held is None:
+            del counters[REPLAY_BEGUN]
 
 
 def as_priorities(td_error: torch.Tensor | None) -> Array:

@@ -13,6 +13,8 @@ from rltrainer.replay.buffer import Replay, Transitions
 
 log = logging.getLogger(__name__)
 
+EMPTY = "the replay buffer begins empty, and learning_starts counts from here"
+
 
 def new_replay(options: ReplayBuffer, device: torch.device = CPU) -> Replay:
     """Make an empty buffer: all of replay, or one shard of it."""
@@ -29,17 +31,17 @@ def new_replay(options: ReplayBuffer, device: torch.device = CPU) -> Replay:
     )
 
 
-def load_replay(options: ReplayBuffer, state: dict[str, Any], device: torch.device = CPU) -> Replay:
-    """Make a buffer that goes on from `Replay.state()`, or an empty one where that was of another size or workers."""
+def load_replay(options: ReplayBuffer, state: dict[str, Any], device: torch.device = CPU) -> Replay | None:
+    """Make a buffer that goes on from `Replay.state()`; None, with a warning, if that is of another size or workers."""
     replay = new_replay(options, device)
     try:
         replay.load(state)
     except ValueError as error:
-        log.warning("the replay buffer begins empty: %s", error)
-        return new_replay(options, device)
+        log.warning("%s: %s", EMPTY, error)
+        return None
     if replay.num_envs not in (0, options.num_envs_per_worker):
-        log.warning("the replay buffer begins empty: it was filled by workers of %d environments", replay.num_envs)
-        return new_replay(options, device)
+        log.warning("%s: it was filled by workers of %d environments", EMPTY, replay.num_envs)
+        return None
     return replay
 
 
@@ -75,7 +77,9 @@ class Shard:
         """Return everything that sampling from it goes on from."""
         return {"rng": self.rng.get_state(), "buffer": self.replay.state()}
 
-    def load(self, state: dict[str, Any]) -> None:
-        """Go on from `state()`."""
-        self.rng.set_state(state["rng"])
-        self.replay = load_replay(self.options, state["buffer"])
+    def load(self, state: dict[str, Any]) -> bool:
+        """Go on from `state()`; return whether its buffer was of the same size and workers. Else this one is empty."""
+        self.rng.set_state(torch.as_tensor(state["rng"]))
+        held = load_replay(self.options, state["buffer"])
+        self.replay = new_replay(self.options) if held is None else held
+        return held is not None

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rltrainer.api.experiment import ExperimentSpec
 from rltrainer.backend.base import Backend
+from rltrainer.core.execution import Iteration
 from rltrainer.core.types import Tree
 from rltrainer.errors import RunError
 from rltrainer.networks.parameters import target_state_from
@@ -27,6 +28,8 @@ class Checkpointer:
         self.root = context.folder / CHECKPOINTS
         self.newest: Path | None = None
         self.seed = 0
+        self.said = False
+        """Whether it was logged that environments cannot be saved."""
 
     def find(self, seed: int | None) -> OwnCheckpoints:
         """Return the run's own checkpoints, and upload those that its storage lacks from now on.
@@ -57,6 +60,8 @@ class Checkpointer:
         if origin is not None:
             self.newest = self.root / origin.manifest.name
             check_same(origin, self.spec)
+            if not origin.tree["workers"]:
+                log.warning("the checkpoint has no states of environments: new episodes begin")
             backend.load(origin.tree, generation=origin.manifest.iteration)
             self.progress.load(origin.tree["run"]["progress"])
         elif uri := restore.restore_uri(self.spec, restore_from):
@@ -91,15 +96,20 @@ class Checkpointer:
         """Return whether the newest is of the iteration that the run has come to."""
         return self.newest is not None and self.newest.name == ckpt.folder_name(self.progress.training_iteration)
 
-    def write_last(self, backend: Backend, workers: bool = True) -> None:
-        """Write the last checkpoint of the run, where the document asks for one and there is something new in it."""
-        if self.spec.checkpoint.at_end and self.progress.training_iteration and not self.is_current():
-            self.write(backend, workers)
+    def write_last(self, backend: Backend, begun: Iteration | None = None, workers: bool = True) -> None:
+        """Write the last checkpoint of the run, where the document asks for one and there is something new in it.
 
-    def write(self, backend: Backend, workers: bool = True) -> Path:
-        """Write a checkpoint of the run as it is, without its workers' states where they are in mid-iteration."""
+        `begun` are the rounds that have been done of the next iteration.
+        """
+        if self.spec.checkpoint.at_end and self.progress.training_iteration and not self.is_current():
+            self.write(backend, begun, workers)
+
+    def write(self, backend: Backend, begun: Iteration | None = None, workers: bool = True) -> Path:
+        """Write a checkpoint of the run as it is, without its workers' states where they are within a fragment."""
         progress = self.progress
-        tree: Tree = {**backend.state(workers), "run": {"progress": progress.state(), "spec": self._identity()}}
+        run = {"progress": progress.state(), "begun": begun.state() if begun else None, "spec": self._identity()}
+        tree: Tree = {**backend.state(workers), "run": run}
+        self._say_what_is_left_out(tree["workers"])
         iteration, timesteps = progress.training_iteration, progress.timesteps_total
         self.newest = ckpt.write(self.root, tree, iteration, timesteps, progress.metrics())
         restore.note_checkpoint(self.newest)
@@ -107,6 +117,15 @@ class Checkpointer:
             self.context.uploader.add(self.newest)
         self._prune()
         return self.newest
+
+    def _say_what_is_left_out(self, workers: Tree) -> None:
+        """Log once if environments cannot be saved."""
+        if not self.said and any(worker["envs"] is None for worker in workers.values()):
+            self.said = True
+            log.warning(
+                "the state of %s cannot be saved: a run that goes on from a checkpoint begins new episodes",
+                self.spec.env,
+            )
 
     def _prune(self) -> None:
         policy, uploader = self.spec.checkpoint, self.context.uploader
@@ -125,6 +144,12 @@ class Checkpointer:
             "config": spec.config,
             "seed": self.seed,
         }
+
+
+def begun_in(origin: Restored | None) -> Iteration | None:
+    """Return the rounds that a run's own checkpoint has of the iteration after it; older ones have none."""
+    begun = None if origin is None else origin.tree["run"].get("begun")
+    return Iteration.of(begun) if begun else None
 
 
 def seed_of(newest: Restored | None) -> int:

@@ -14,7 +14,9 @@ from types import FrameType
 from rltrainer.errors import Interrupted
 
 GRACE = 2.0
-"""Seconds that an iteration under way may take to end by itself."""
+"""Seconds that an iteration under way, or a wait, may take to end by itself."""
+ROUND_GRACE = 10.0
+"""Seconds that a round of sampling and learning may take. One that is abandoned costs the episodes under way."""
 
 
 class Interrupt:
@@ -22,6 +24,8 @@ class Interrupt:
 
     def __init__(self) -> None:
         self.signum: int | None = None
+        self.in_round = False
+        """Whether a round is under way: what ends within it cannot go on from there."""
         self._since = 0.0
         self._requested = threading.Event()
 
@@ -35,9 +39,19 @@ class Interrupt:
         self._requested.set()
 
     def check(self) -> None:
-        """Raise Interrupted once the grace of an iteration under way is over."""
-        if self.signum is not None and monotonic() - self._since > GRACE:
+        """Raise Interrupted once the grace is over: that of a round where one is under way."""
+        grace = ROUND_GRACE if self.in_round else GRACE
+        if self.signum is not None and monotonic() - self._since > grace:
             raise Interrupted(self.signum)
+
+    @contextmanager
+    def round_under_way(self) -> Iterator[None]:
+        """Give what is done within the block the grace of a round."""
+        self.in_round = True
+        try:
+            yield
+        finally:
+            self.in_round = False
 
     def stop_here(self) -> None:
         """Raise Interrupted if the run was asked to end: for places where nothing is under way."""

@@ -3,7 +3,8 @@
 `train.py` drives one to its end; a search (rltrainer/tune) drives many, each a trial.
 """
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
@@ -14,18 +15,21 @@ from rltrainer.api.options import Options
 from rltrainer.api.status import Evaluated, TrainingStatus
 from rltrainer.backend.base import Backend
 from rltrainer.backend.open import open_backend
-from rltrainer.core.execution import Iteration
+from rltrainer.core.algorithm import Algorithm
+from rltrainer.core.execution import Iteration, Iterations, as_iterations
 from rltrainer.errors import Interrupted, RunError
 from rltrainer.learning.threads import set_threads
 from rltrainer.reporting.progress import Progress
 from rltrainer.reporting.results import Results, write_params
 from rltrainer.reporting.rows import Row
 from rltrainer.runs.build import worker_config
-from rltrainer.runs.checkpointing import Checkpointer
+from rltrainer.runs.checkpointing import Checkpointer, begun_in
 from rltrainer.runs.context import RunContext
 from rltrainer.sampling.evaluator import Evaluator
 from rltrainer.storage.paths import EXPORTS
 from rltrainer.storage.restore import Restored
+
+log = logging.getLogger(__name__)
 
 
 class Run:
@@ -34,7 +38,7 @@ class Run:
     backend: Backend
     """Workers and learner of a run that is open."""
     results: Results
-    iterations: Iterator[Iteration]
+    iterations: Iterations
 
     def __init__(
         self,
@@ -85,8 +89,15 @@ class Run:
             evaluator = Evaluator(apart, evaluation.episodes, evaluation.deterministic)
             self.evaluator = self._closing.enter_context(closing(evaluator))
         self.stopped_by = self.progress.stopped_by(self.spec.stop)
-        self.iterations = config.algorithm.strategy(self.backend, options, self.progress.timesteps_total)
+        self.iterations = self._iterations(config.algorithm, options, begun_in(own.newest))
         self.is_open = True
+
+    def _iterations(self, algorithm: Algorithm, options: Options, begun: Iteration | None) -> Iterations:
+        """Return the iterations to come, the first of which has `begun` where rounds of it are done already."""
+        done = self.progress.timesteps_total + (begun.timesteps if begun else 0)
+        iterations = as_iterations(algorithm.strategy(self.backend, options, done))
+        iterations.begun = begun
+        return iterations
 
     def _open_results(self, options: Options) -> None:
         iteration = self.progress.training_iteration
@@ -98,11 +109,7 @@ class Run:
         """Run one iteration, and what is due after it; return its row. Sets `stopped_by`."""
         self._stop_if_asked()
         started = perf_counter()
-        try:
-            iteration = next(self.iterations)
-        except Interrupted:
-            self.checkpoints.write_last(self.backend, workers=False)  # they are somewhere within the next iteration
-            raise
+        iteration = self._next_iteration()
         self.row = self.progress.add(iteration, perf_counter() - started)
         stopped_by = self.progress.stopped_by(self.spec.stop)
         self._evaluate_if_due(last=stopped_by is not None)
@@ -149,11 +156,30 @@ class Run:
         """Say which checkpoint is the newest."""
         return f"{self.checkpoints.newest.name} is the newest" if self.checkpoints.newest else ""
 
+    def _next_iteration(self) -> Iteration:
+        """Go on until an iteration is whole. Raises Interrupted between rounds, and within one that takes too long."""
+        interrupt = self.context.interrupt
+        while True:
+            try:
+                with interrupt.round_under_way():
+                    whole = self.iterations.round()
+            except Interrupted:
+                log.warning("the round under way is abandoned: what goes on from here begins new episodes")
+                self.checkpoints.write_last(self.backend, self.iterations.begun, workers=False)
+                raise
+            if whole is not None:
+                return whole
+            try:
+                interrupt.check()
+            except Interrupted:
+                self.checkpoints.write_last(self.backend, self.iterations.begun)
+                raise
+
     def _stop_if_asked(self) -> None:
         try:
             self.context.interrupt.stop_here()
         except Interrupted:
-            self.checkpoints.write_last(self.backend)
+            self.checkpoints.write_last(self.backend, self.iterations.begun)
             raise
 
     def _evaluate_if_due(self, last: bool) -> None:

@@ -49,6 +49,8 @@ class Worker:
         """Make environments and policy. Actions are computed on `device`; environments are on the CPU."""
         options, algorithm, spaces = worker_config.options, worker_config.algorithm, worker_config.spaces
         self.worker_config, self.index, self.device = worker_config, index, device
+        self.notice = ""
+        """Why it has not gone on from a checkpoint's state; nothing where it has, or there was none."""
         self.unroll_length, self.num_envs = options.rollout_fragment_length, options.num_envs_per_worker
         self.policy = acting_part(algorithm, spaces, options).to(device)
         self.flat = FlatParameters(self.policy)

@@ -14,11 +14,19 @@ import ray
 import torch
 from ray import exceptions as rex
 
-from rltrainer.backend.base import make_learner, start_worker
+from rltrainer.backend.base import (
+    carried_from,
+    gradient_state,
+    load_gradient_learner,
+    log_notice,
+    make_learner,
+    start_worker,
+    strategy_state,
+)
 from rltrainer.backend.ray.cluster import LOST, POLL, Patience, awaited, connect, disconnect, receive, summary
 from rltrainer.backend.ray.learners import Learners, LocalLearner, RayLearners
 from rltrainer.backend.ray.shards import Drawn, RayShards
-from rltrainer.core.execution import Completed, Request
+from rltrainer.core.execution import REPLAY_BEGUN, Completed, Request
 from rltrainer.core.fragment import Fragment
 from rltrainer.core.types import EpisodeReport, Metrics, Tree, Weights
 from rltrainer.errors import RunError
@@ -49,9 +57,15 @@ class WorkerActor:
 
     def sample(self, weights: Weights, start: Start) -> tuple[Fragment, EpisodeReport]:
         """Sample one fragment; `start` counts for the first alone."""
+        notice = ""
         if self.worker is None:
             self.worker = start_worker(self.worker_config, self.index, *start)
-        return self.worker.sample(weights)
+            notice = self.worker.notice
+            gradient = (start[0] or {}).get("gradient", {})
+            self.gradient_learner = load_gradient_learner(self.worker_config, gradient)
+        fragment, report = self.worker.sample(weights)
+        report.notice = notice
+        return fragment, report
 
     def gradient(self, weights: Weights, start: Start) -> tuple[tuple[Gradient, Metrics], EpisodeReport]:
         """Sample a fragment, and return the gradient found in it."""
@@ -65,7 +79,7 @@ class WorkerActor:
 
     def state(self) -> Tree | None:
         """Return the worker's state, if it has begun."""
-        return self.worker.state() if self.worker else None
+        return {**self.worker.state(), "gradient": gradient_state(self.gradient_learner)} if self.worker else None
 
 
 @dataclass(frozen=True)
@@ -103,6 +117,7 @@ class RayBackend:
         self.losses = [0] * self.num_workers
         self.replacements = 0
         self.requests: dict[Any, Pending] = {}
+        self.carried: dict[str, float] = {}
 
     def _actor(self, index: int) -> Any:
         cpus = self.worker_config.options.num_cpus_per_worker
@@ -143,6 +158,10 @@ class RayBackend:
             product, reference = call.options(num_returns=2).remote(weights, self.starts[worker])
         self.requests[reference] = Pending(worker, actor, request, weights, product)
 
+    def in_flight(self, worker: int) -> int:
+        """Return how many requests of a worker are under way."""
+        return sum(pending.worker == worker for pending in self.requests.values())
+
     def poll(self) -> list[Completed]:
         """Wait for the first request that is met, and take along whatever else is."""
         patience = Patience(self.check)
@@ -174,6 +193,7 @@ class RayBackend:
             return None
         self.losses[pending.worker] = 0
         product, report = received if pending.product is None else (pending.product, received)
+        log_notice(pending.worker, report.notice)
         return Completed(pending.worker, product, report)
 
     def _replace(self, index: int, error: Exception) -> None:
@@ -224,7 +244,8 @@ class RayBackend:
         tree = self.learners.state()
         if self.shards is not None:
             tree = {**tree, "replay": self.shards.state()}
-        return {**tree, "workers": self._worker_states() if workers else {}}
+        strategy = strategy_state(self.carried)
+        return {**tree, "strategy": strategy, "workers": self._worker_states() if workers else {}}
 
     def _worker_states(self) -> Tree:
         states: Tree = {}
@@ -241,8 +262,10 @@ class RayBackend:
 
     def load(self, tree: Tree, generation: int) -> None:
         """Go on from `state()`; workers take their part of it along with their next request."""
+        self.carried = carried_from(tree)
         if self.shards is not None:
-            self.shards.load(tree["replay"])
+            if not self.shards.load(tree["replay"]):
+                self.carried.pop(REPLAY_BEGUN, None)
             tree = {**tree, "replay": {}}
         self.learners.load(tree)
         self.starts = [(tree["workers"].get(str(index)), generation) for index in range(self.num_workers)]

@@ -182,10 +182,10 @@ class RayLearners:
         address = self._all([self.actors[0].host.remote(self.count)])[0] if self.count > 1 else None
         self._all([actor.join.remote(rank, self.count, address, TIMEOUT) for rank, actor in enumerate(self.actors)])
 
-    def _all(self, references: Sequence[Any]) -> list[Any]:
+    def _all(self, references: Sequence[Any], check: Callable[[], None] | None = None) -> list[Any]:
         """Wait for all calls and return their results. Raises RunError if a learner was lost."""
         try:
-            return awaited(references, self.check, self.description)
+            return awaited(references, check or self.check, self.description)
         except LOST as error:
             raise RunError("LearnerLost", f"a learner's process was lost: {summary(error)}") from error
 
@@ -200,7 +200,7 @@ class RayLearners:
             actor.update_from_fragments.remote(timesteps, [(fragments[k], where) for k, where in part])
             for actor, part in zip(self.actors, parts, strict=True)
         ]
-        metrics = self._all(calls)
+        metrics = self._all(calls, to_the_end)
         if any(each is None for each in metrics):
             log.warning("a fragment was lost on its way to a learner: the update is left out")
             return {}
@@ -212,12 +212,13 @@ class RayLearners:
             actor.update_from_replay.options(num_returns=2).remote(batch, timesteps)
             for actor, batch in zip(self.actors, batches, strict=True)
         ]
-        return mean_over_learners(self._all([metrics for metrics, _ in calls])), [td_error for _, td_error in calls]
+        metrics = self._all([metrics for metrics, _ in calls], to_the_end)
+        return mean_over_learners(metrics), [td_error for _, td_error in calls]
 
     def apply_gradient(self, gradient: Gradient, timesteps: int) -> None:
         """Have all learners take the same step of the optimizer."""
         reference = ray.put(gradient)
-        self._all([actor.apply_gradient.remote(reference, timesteps) for actor in self.actors])
+        self._all([actor.apply_gradient.remote(reference, timesteps) for actor in self.actors], to_the_end)
 
     def state(self) -> Tree:
         """Return the parts of a checkpoint: what all have in common once, the rest under each learner's number."""
@@ -243,6 +244,10 @@ class RayLearners:
         """End the actors."""
         for actor in self.actors:
             ray.kill(actor)
+
+
+def to_the_end() -> None:
+    """Let a wait be: an update that was begun is made whole, so that what is learned is what was counted."""
 
 
 def mean_over_learners(metrics: Sequence[Metrics]) -> Metrics:

@@ -9,6 +9,7 @@ from typing import Any
 import ray
 
 from rltrainer.backend.ray.cluster import LOST, awaited, summary
+from rltrainer.backend.ray.learners import to_the_end
 from rltrainer.core.types import Tree
 from rltrainer.errors import RunError
 from rltrainer.learning.data_parallel import per_learner_options
@@ -83,7 +84,7 @@ class RayShards:
                 self.next_shard = (self.next_shard + 1) % len(self.actors)
             shard, reference, batch = self.requested.popleft()
             try:
-                (index,) = awaited([reference], self.check, f"replay shard {shard}")
+                (index,) = awaited([reference], to_the_end, f"replay shard {shard}")
             except LOST as error:
                 self._replace(shard, error)
                 continue
@@ -114,11 +115,16 @@ class RayShards:
                 log.warning("replay shard %d does not answer: it is not in the checkpoint", i)
         return states
 
-    def load(self, states: Tree) -> None:
-        """Go on from `state()`. A shard that is not in it begins empty."""
+    def load(self, states: Tree) -> bool:
+        """Go on from `state()`; return whether any shard does. One that is not in it, or does not fit, begins empty."""
         self.requested.clear()
-        restored = [(actor, states[str(i)]) for i, actor in enumerate(self.actors) if str(i) in states]
-        awaited([actor.load.remote(state) for actor, state in restored], self.check, "the replay shards")
+        restored = {i: states[str(i)] for i in range(len(self.actors)) if str(i) in states}
+        calls = [self.actors[i].load.remote(state) for i, state in restored.items()]
+        held = awaited(calls, self.check, "the replay shards")
+        for i, goes_on in zip(restored, held, strict=True):
+            if not goes_on:
+                log.warning("replay shard %d begins empty: it was of other workers, or of another size", i)
+        return any(held)
 
     def close(self) -> None:
         """End their processes."""

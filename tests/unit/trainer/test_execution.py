@@ -28,6 +28,7 @@ class Fake:
     def __init__(self, num_workers: int, stall: tuple[int, ...] = ()) -> None:
         self.num_workers, self.stall = num_workers, stall
         self.requests: deque[tuple[int, Request, int]] = deque()
+        self.carried: dict[str, float] = {}
         self.version = 0
         self.asked: list[tuple[int, int, int]] = []
         """Worker, the version of the weights it was given, the newest then."""
@@ -56,7 +57,10 @@ class Fake:
     def submit(self, worker: int, request: Request, weights: int) -> None:
         self.requests.append((worker, request, weights))
         self.asked.append((worker, weights, self.version))
-        self.most[worker] = max(self.most[worker], sum(each[0] == worker for each in self.requests))
+        self.most[worker] = max(self.most[worker], self.in_flight(worker))
+
+    def in_flight(self, worker: int) -> int:
+        return sum(each[0] == worker for each in self.requests)
 
     def poll(self) -> list[Completed]:
         for request in self.requests:

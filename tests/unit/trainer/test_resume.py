@@ -8,12 +8,11 @@ import pytest
 import torch
 
 from rltrainer.api.options import OPTIONS
-from rltrainer.backend.serial import SerialBackend
 from rltrainer.errors import RunError
 from rltrainer.runs import train
 from rltrainer.runs.folder import MARK
 from rltrainer.storage import checkpoint as ckpt
-from tests.unit.trainer.helpers import TASKS, TOYS, equal, experiment, nothing, quick, small, worker_config
+from tests.unit.trainer.helpers import TASKS, TOYS, equal, experiment, quick, small
 
 EVERYTHING = {
     "normalize_observations": True,
@@ -44,7 +43,7 @@ def interrupted(tmp_path: Path, **spec: Any) -> tuple[dict[str, Any], dict[str, 
 RECURRENT = {"recurrent": "lstm", "recurrent_size": 8, "minibatch_size": 16}
 EXTENSIONS = {"dueling": True, "noisy": True, "prioritized": True, "num_atoms": 11, "n_step": 3, "tau": 0.5}
 CORRELATED = {"exploration_noise": "ornstein-uhlenbeck", "prioritized": True, "n_step": 2}
-SYNCHRONOUS = [
+RESTORED = [
     ("PPO", "CartPole-v1", quick(**EVERYTHING)),
     ("PPO", "CartPole-v1", quick(**EVERYTHING, **{**RECURRENT, "recurrent": "gru"})),
     ("PPO", "Pendulum-v1", quick(**EVERYTHING)),
@@ -65,10 +64,15 @@ SYNCHRONOUS = [
     ("TD3", "Pendulum-v1", small("TD3", target_update_freq=2, timesteps_per_iteration=50)),
     ("SAC", "Pendulum-v1", small("SAC", normalize_observations=True)),
     ("SAC", TASKS + "Masked", small("SAC", prioritized=True)),
+    ("A3C", "CartPole-v1", small("A3C")),
+    ("IMPALA", "CartPole-v1", small("IMPALA", train_batch_size=50, normalize_rewards=True)),
+    ("APPO", "CartPole-v1", small("APPO")),
+    ("ApexDQN", "CartPole-v1", small("ApexDQN", updates_per_step=0.11, replay_shards=1, normalize_observations=True)),
+    ("ApexDDPG", "Pendulum-v1", small("ApexDDPG")),
 ]
 
 
-@pytest.mark.parametrize(("run", "env", "config"), SYNCHRONOUS, ids=lambda each: each if isinstance(each, str) else "")
+@pytest.mark.parametrize(("run", "env", "config"), RESTORED, ids=lambda each: each if isinstance(each, str) else "")
 def test_a_restored_run_equals_an_uninterrupted_one(tmp_path: Path, run: str, env: str, config: dict[str, Any]) -> None:
     spec = {"run": run, "env": env, "config": config}
     row, straight = final(tmp_path, "straight", 6, **spec)
@@ -76,45 +80,14 @@ def test_a_restored_run_equals_an_uninterrupted_one(tmp_path: Path, run: str, en
     assert again["info"] == row["info"]
     assert again["episode_reward_mean"] == row["episode_reward_mean"]
     assert straight["workers"]["0"]["envs"] is not None
-    for part in ("policy", "learner", "replay", "workers"):
+    for part in ("policy", "learner", "replay", "workers", "strategy"):
         assert equal(straight[part], parts[part]), part
     ignored = ("time_total_s",)
     progress = [{k: v for k, v in tree["run"]["progress"].items() if k not in ignored} for tree in (straight, parts)]
     assert progress[0] == progress[1]
     if straight["replay"]:
-        written = straight["replay"]["0"]["streams"][0]
+        written = straight["replay"]["0"].get("buffer", straight["replay"]["0"])["streams"][0]
         assert row["timesteps_total"] > config["buffer_size"] >= written["written"] - 1, "the ring has come round"
-
-
-@pytest.mark.parametrize(
-    ("run", "env"),
-    [
-        ("A3C", "CartPole-v1"),
-        ("IMPALA", "CartPole-v1"),
-        ("APPO", "CartPole-v1"),
-        ("ApexDQN", "CartPole-v1"),
-        ("ApexDDPG", "Pendulum-v1"),
-    ],
-)
-def test_an_asynchronous_run_goes_on_from_where_it_was(tmp_path: Path, run: str, env: str) -> None:
-    """What was under way is asked for anew, so the numbers differ; the counters and what was learnt do not."""
-    spec = {"run": run, "env": env, "config": small(run)}
-    before, saved = final(tmp_path, "parts", 4, **spec)
-    mark = tmp_path / "parts" / "test" / MARK
-    mark.write_text(json.dumps({"uid": json.loads(mark.read_text())["uid"]}))
-    plan = worker_config(env, run, **small(run))
-    backend = SerialBackend(plan, nothing)
-    backend.load(saved, 4)
-    loaded = backend.state(workers=True)
-    assert equal({**saved, "run": None}, {**loaded, "run": None})
-    after, state = final(tmp_path, "parts", 6, **spec)
-    assert after["training_iteration"] == 6
-    assert after["timesteps_total"] > before["timesteps_total"] > 0
-    assert after["episodes_total"] >= before["episodes_total"]
-    assert not equal(state["policy"], saved["policy"])
-    held = {name: shard["buffer"]["streams"][0]["written"] for name, shard in saved["replay"].items()}
-    assert all(rows > 24 for rows in held.values()), "of 30"
-    assert held.keys() == ({"0"} if run.startswith("Apex") else set())
 
 
 def test_each_row_is_written_once(tmp_path: Path) -> None:
@@ -123,12 +96,20 @@ def test_each_row_is_written_once(tmp_path: Path) -> None:
     assert [json.loads(row)["training_iteration"] for row in rows] == [1, 2, 3, 4, 5, 6]
 
 
-def test_environments_without_a_known_state_begin_new_episodes_the_same_way(tmp_path: Path) -> None:
-    spec = {"env": TOYS + "Identity", "config": quick()}
+def test_environments_that_cannot_be_restored_begin_new_episodes_the_same_way(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec = {"env": "tests.unit.trainer.test_env_state:Counter", "config": quick()}
     first = interrupted(tmp_path / "a", **spec)[1]
+    assert "worker 0 begins new episodes: environment 0: its episode" in caplog.text
     second = interrupted(tmp_path / "b", **spec)[1]
-    assert first["workers"]["0"]["envs"] is None
     assert equal(first["policy"], second["policy"])
+
+
+def test_an_environment_that_saves_nothing_lives_through_its_episodes_again(tmp_path: Path) -> None:
+    spec = {"env": TOYS + "Identity", "config": quick()}
+    straight = final(tmp_path, "straight", 6, **spec)[1]
+    assert equal(straight["policy"], interrupted(tmp_path, **spec)[1]["policy"])
 
 
 def test_an_environment_of_ones_own_is_saved_by_its_own_methods(tmp_path: Path) -> None:
