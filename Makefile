@@ -61,7 +61,7 @@ verify: venv tools ## Lint, types, layers, generated files, chart
 
 .PHONY: test-unit
 test-unit: venv ## Tests that need no cluster: units, short learning runs
-	$(RUN)/pytest tests/unit tests/learning -q
+	$(RUN)/pytest tests/unit tests/learning tests/soak -q
 
 .PHONY: test-contract
 test-contract: venv tools ## Tests against a real S3 server started for them
@@ -78,6 +78,10 @@ test: verify deploy ## Everything: checks, units, contracts, and the real cluste
 .PHONY: learning
 learning: venv ## Every algorithm on its reference tasks over several seeds: hours; goes on where it was stopped
 	$(RUN)/python -m benchmarks.learning
+
+.PHONY: soak
+soak: venv ## kill -9 at 200 random instants over all algorithms: each run that goes on equals one that was not killed
+	RLTRAINER_KILLS=200 $(RUN)/pytest tests/soak -q
 
 .PHONY: bench
 bench: venv ## Our speed beside other libraries and beside the limit, row by row; goes on where it was stopped
