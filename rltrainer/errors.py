@@ -2,10 +2,6 @@
 
 import signal
 
-FOREIGN = (Exception, SystemExit)
-"""What code that is not ours may raise, an environment or a module of one's own: sys.exit() in it, as of an environment
-whose window is closed, is its failure, and no exit code of ours."""
-
 
 class RunError(Exception):
     """Ends a run: `reason` is CamelCase for machines, `message` for people; `permanent` says that no retry helps."""
@@ -37,3 +33,7 @@ class Interrupted(Exception):
     def exit_code(self) -> int:
         """128 + the signal's number, as shells report it."""
         return 128 + self.signum
+
+
+class CtrlC(KeyboardInterrupt):
+    """Ctrl-C while a command runs: code that is not ours may raise KeyboardInterrupt by itself, and not this."""

@@ -13,7 +13,8 @@ from rltrainer.algorithms.ppo import PPO
 from rltrainer.algorithms.qr_dqn import QR_DQN
 from rltrainer.algorithms.sac import SAC
 from rltrainer.core.algorithm import Algorithm
-from rltrainer.errors import FOREIGN, RunError
+from rltrainer.errors import RunError
+from rltrainer.foreign import caught
 
 BUILT_IN = (A2C, A3C, APEX_DDPG, APEX_DQN, APPO, DDPG, DQN, IMPALA, PARAMETRIC_DQN, PG, PPO, QR_DQN, RAINBOW, SAC, TD3)
 ALGORITHMS: dict[str, Algorithm] = {algorithm.name: algorithm for algorithm in BUILT_IN}
@@ -26,10 +27,8 @@ def load(run: str) -> Algorithm:
         return ALGORITHMS[run]
     try:
         algorithm = getattr(importlib.import_module(module_name), attribute)
-    except FOREIGN as error:
-        raise RunError(
-            "InvalidOption", f"run: {run} cannot be imported: {type(error).__name__}: {error}", True
-        ) from error
+    except BaseException as error:
+        raise RunError("InvalidOption", caught(error).sentence(f"run: {run} cannot be imported"), True) from error
     if not isinstance(algorithm, Algorithm):
         raise RunError("InvalidOption", f"run: {run} is a {type(algorithm).__name__}, not an rltrainer Algorithm", True)
     return algorithm

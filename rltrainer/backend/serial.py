@@ -137,7 +137,7 @@ class SerialBackend:
     def close(self) -> None:
         """Close the environments."""
         for worker in self.workers:
-            worker.envs.close()
+            worker.close()
 
 
 Queued = tuple[int, Request, Weights]

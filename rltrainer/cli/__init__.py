@@ -1,9 +1,12 @@
 """The command line. A command imports what it needs when it runs, so that --help and `validate` are quick."""
 
 import argparse
+import faulthandler
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 from rltrainer import __version__
@@ -11,7 +14,7 @@ from rltrainer.api.base import DocumentError
 from rltrainer.api.options import OptionError
 from rltrainer.cli import completion, evaluate, export, inspect, plot, rollout, terminate, train
 from rltrainer.cli.common import Command, UsageError, add_command, complain, no_arguments
-from rltrainer.errors import RunError
+from rltrainer.errors import CtrlC, RunError
 
 AddArguments = Callable[[argparse.ArgumentParser], None]
 COMMANDS: tuple[tuple[str, Command, AddArguments, str], ...] = (
@@ -33,6 +36,11 @@ def main(argv: list[str] | None = None) -> NoReturn:
     """Run one command and exit: 0 done, 2 the document is wrong, 1 anything else, 128 + n after signal n."""
     sys.path.insert(0, str(Path.cwd()))  # so that package.module:NAME beside the document can be imported
     arguments = parser().parse_args(argv)
+    if sys.__stderr__ is not None and not faulthandler.is_enabled():
+        faulthandler.enable(sys.__stderr__)  # native code of an environment may crash the process: it says where
+    earlier = signal.getsignal(signal.SIGINT)
+    if earlier is signal.default_int_handler:
+        signal.signal(signal.SIGINT, ctrl_c)
     try:
         code = arguments.command(arguments)
     except (UsageError, DocumentError, OptionError) as error:
@@ -41,7 +49,14 @@ def main(argv: list[str] | None = None) -> NoReturn:
         code = complain(str(error), error.exit_code)
     except KeyboardInterrupt:
         code = 130
+    finally:
+        signal.signal(signal.SIGINT, earlier)
     sys.exit(code)
+
+
+def ctrl_c(signum: int, frame: FrameType | None) -> NoReturn:
+    """Handle SIGINT, as long as no run asks for it."""
+    raise CtrlC
 
 
 def parser() -> argparse.ArgumentParser:

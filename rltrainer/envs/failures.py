@@ -1,9 +1,14 @@
-"""Environments that cannot be had: errors that name the environment, and the package that would bring it."""
+"""Environments that fail: errors that name the environment, and the package that would bring one that cannot be had."""
 
 import importlib
+import logging
+from collections.abc import Callable
 from types import ModuleType
 
-from rltrainer.errors import FOREIGN, RunError
+from rltrainer.errors import RunError
+from rltrainer.foreign import caught
+
+log = logging.getLogger(__name__)
 
 EXTRAS = {
     "ale_py": "atari",
@@ -31,7 +36,7 @@ def import_for(env: str, module: str) -> ModuleType:
         if error.name and (module + ".").startswith(error.name + "."):
             raise not_found(env, f"there is no module {error.name}") from None
         raise failed(env, f"importing {module}", error) from error
-    except FOREIGN as error:
+    except BaseException as error:
         raise failed(env, f"importing {module}", error) from error
 
 
@@ -55,7 +60,17 @@ def not_found(env: str, why: str) -> RunError:
 
 
 def failed(env: str, doing: str, error: BaseException) -> RunError:
-    """Return the error for an environment that raised `error` before it took its first step."""
-    return RunError(
-        "EnvironmentFailed", f"environment {env} failed in {doing}: {type(error).__name__}: {error}", permanent=True
-    )
+    """Return the error for an environment that raised `error` before it took its first step.
+
+    Raises `error` again where it is none of the environment's.
+    """
+    message = caught(error).sentence(f"environment {env} failed in {doing}")
+    return RunError("EnvironmentFailed", message, permanent=True)
+
+
+def close(close_envs: Callable[[], None], env: str, place: str = "") -> None:
+    """Close environments of the name `env`. One that fails in it is logged: nothing more is asked of it."""
+    try:
+        close_envs()
+    except BaseException as error:
+        log.warning("%s", caught(error).sentence(f"environment {env} failed in close()", place))

@@ -14,6 +14,7 @@ from gymnasium.wrappers import vector as vector_wrappers
 from torch import Tensor
 
 from rltrainer.envs.chain import wrapper_chain
+from rltrainer.envs.observations import check_observation
 from rltrainer.errors import RunError
 
 ACTION_MASK = "action_mask"
@@ -92,7 +93,11 @@ def _leaves(space: Space[Any], path: tuple[str, ...]) -> Iterator[tuple[tuple[st
 
 
 def flattened(env: Env[Any, Any]) -> Env[Any, Any]:
-    """Return `env`, with observations of several parts flattened to one vector [N]."""
+    """Return `env`, with observations of several parts flattened to one vector [N].
+
+    Raises RunError, permanent, for a space that is not supported.
+    """
+    layout(env.observation_space)  # raises where nothing here can read it
     return FlattenedEnv(env) if isinstance(env.observation_space, spaces.Dict | spaces.Tuple) else env
 
 
@@ -108,10 +113,12 @@ def flat_space(structure: Space[Any]) -> spaces.Box:
 
 
 def flattened_vector(envs: VectorEnv[Any, Any, Any]) -> VectorEnv[Any, Any, Any]:
-    """Return `envs`, with observations of several parts flattened to vectors [B, N]."""
-    if isinstance(envs.single_observation_space, spaces.Dict | spaces.Tuple):
-        return FlattenedVectorEnv(envs)
-    return envs
+    """Return `envs`, with observations of several parts flattened to vectors [B, N].
+
+    Raises RunError, permanent, for a space that is not supported.
+    """
+    layout(envs.single_observation_space)  # raises where nothing here can read it
+    return FlattenedVectorEnv(envs) if isinstance(envs.single_observation_space, spaces.Dict | spaces.Tuple) else envs
 
 
 def structure_of(envs: VectorEnv[Any, Any, Any]) -> Space[Any] | None:
@@ -135,19 +142,14 @@ class FlattenedEnv(FlattenObservation[Any, Any, Any]):
         self.observation_space = flat_space(env.observation_space)
 
     def observation(self, observation: Any) -> Any:
-        """Flatten `observation`. Raises ValueError that names the part that is not as the space says."""
-        space = self.env.observation_space
-        try:
-            vector: Any = flatten(space, observation)
-        except Exception as error:
-            raise ValueError("; ".join(space_errors(space, observation)) or str(error)) from error
-        if np.shape(vector) != self.observation_space.shape:
-            raise ValueError("; ".join(space_errors(space, observation)))
+        """Flatten `observation`. Raises Failure that names the part that is not as the space says."""
+        check_observation(self.env.observation_space, observation)
+        vector: Any = flatten(self.env.observation_space, observation)
         return vector.astype(self.observation_space.dtype, copy=False)
 
 
 class FlattenedVectorEnv(vector_wrappers.FlattenObservation):
-    """A vector of environments whose observations of several parts are flattened to vectors [B, N]."""
+    """A vector of one's own, whose observations of several parts are flattened to vectors [B, N]."""
 
     def __init__(self, envs: VectorEnv[Any, Any, Any]) -> None:
         super().__init__(envs)
@@ -155,26 +157,6 @@ class FlattenedVectorEnv(vector_wrappers.FlattenObservation):
         self.observation_space = batch_space(self.single_observation_space, envs.num_envs)
 
     def observations(self, observations: Any) -> Any:
-        """Flatten `observations`."""
+        """Flatten `observations`. Raises Failure that names the part that is not as the space says."""
+        check_observation(self.env.single_observation_space, observations, (self.num_envs,))
         return super().observations(observations).astype(self.observation_space.dtype, copy=False)
-
-
-def space_errors(space: Space[Any], obs: Any, path: str = "observation") -> Iterator[str]:
-    """Yield each part of `obs` that is not as `space` says, and how."""
-    if isinstance(space, spaces.Dict):
-        if not isinstance(obs, dict) or obs.keys() != space.spaces.keys():
-            has = sorted(obs) if isinstance(obs, dict) else type(obs).__name__
-            yield f"{path} has {has}, where its space says {sorted(space.spaces)}"
-        else:
-            for name, part in space.spaces.items():
-                yield from space_errors(part, obs[name], f"{path}.{name}")
-    elif isinstance(space, spaces.Tuple):
-        if not isinstance(obs, tuple | list) or len(obs) != len(space.spaces):
-            yield f"{path} is {type(obs).__name__}, where its space says a tuple of {len(space.spaces)}"
-        else:
-            for position, part in enumerate(space.spaces):
-                yield from space_errors(part, obs[position], f"{path}.{position}")
-    elif np.shape(obs) != (space.shape or ()):
-        yield f"{path} has shape {np.shape(obs)}, where its space says {space.shape}"
-    elif not space.contains(obs):
-        yield f"{path} is {obs}, which is not in {space}"

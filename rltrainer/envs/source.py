@@ -13,11 +13,12 @@ from gymnasium.vector import VectorEnv
 
 from rltrainer.core.types import Spaces
 from rltrainer.envs import atari_envs, envpool_envs, gymnasium_envs, imported_envs
-from rltrainer.envs.failures import extra_of, failed, missing_extra, not_found
+from rltrainer.envs.failures import close, extra_of, failed, missing_extra, not_found
 from rltrainer.envs.kind import EnvKind
 from rltrainer.envs.layout import flattened, flattened_vector, structure_of
+from rltrainer.envs.observations import check_finite, check_observation
 from rltrainer.envs.vectorize import SingleEnvView, VectorMode, check_autoreset, vectorized
-from rltrainer.errors import FOREIGN, RunError
+from rltrainer.errors import RunError
 
 KINDS: tuple[Callable[[str], EnvKind | None], ...] = (
     envpool_envs.find,
@@ -71,15 +72,20 @@ class EnvSource:
             return self.kind.clips_rewards(self.config)
 
     def spaces(self) -> Spaces:
-        """Return the spaces of one environment, made, reset once and closed for this."""
+        """Return the spaces of one environment, made, reset once and closed for this.
+
+        Raises RunError, permanent, where that fails, or what it shows is not as its space says.
+        """
         env = self.vector(1)
         try:
-            env.reset(seed=0)
+            obs, _ = env.reset(seed=0)
+            check_observation(env.single_observation_space, obs, batch=(1,))
+            check_finite(obs)
             return Spaces(env.single_observation_space, env.single_action_space, structure_of(env))
-        except FOREIGN as error:
+        except BaseException as error:
             raise failed(self.name, "its first reset", error) from error
         finally:
-            env.close()
+            close(env.close, self.name)
 
     @cached_property
     def kind(self) -> EnvKind:
@@ -98,5 +104,5 @@ class EnvSource:
         except DependencyNotInstalled as error:
             extra = extra_of(self.kind.module)
             raise (failed(self.name, doing, error) if extra is None else missing_extra(self.name, extra)) from error
-        except FOREIGN as error:
+        except BaseException as error:
             raise failed(self.name, doing, error) from error

@@ -4,12 +4,15 @@ Both give the same numbers, and the state of either can be restored into the oth
 """
 
 import contextlib
+import faulthandler
 import logging
 import math
 import multiprocessing as mp
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from multiprocessing.connection import wait
 from time import perf_counter
 from types import ModuleType
@@ -22,14 +25,16 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from gymnasium.vector.async_vector_env import AsyncState, _async_worker
 
 from rltrainer.envs.chain import EnvState, NotRestoredError
-from rltrainer.envs.history import History
-from rltrainer.envs.state import is_known, load, save
-from rltrainer.errors import FOREIGN, RunError
+from rltrainer.envs.env_worker import EnvWorker
+from rltrainer.errors import RunError
+from rltrainer.foreign import Failure, caught
 
 log = logging.getLogger(__name__)
 
 VectorMode = Literal["auto", "sync", "subprocess"]
 MakeEnv = Callable[[], Env[Any, Any]]
+FailureArguments = tuple[str, str, int]
+"""What a Failure is made of."""
 
 PIPE_SECONDS = 80e-6
 """What a step of one environment in another process costs beside the step. `python -m benchmarks.vector_env` on 2 CPUs:
@@ -46,8 +51,16 @@ def vectorized(make: MakeEnv, num_envs: int, mode: VectorMode, cpus: int) -> "Se
     """Make `num_envs` environments by `make` as one vector; with "auto", as `cpus` CPUs step them faster."""
     if mode == "auto":
         mode = faster_mode(make, num_envs, cpus)
-    env_fns: list[MakeEnv] = [lambda: EnvWorker(make())] * num_envs
+    trainer = None if mode == "sync" else os.getpid()
+    env_fns: list[MakeEnv] = [partial(make_worker, make, index, trainer) for index in range(num_envs)]
     return SerialVectorEnv(env_fns) if mode == "sync" else SubprocessVectorEnv(env_fns)
+
+
+def make_worker(make: MakeEnv, index: int, trainer: int | None = None) -> EnvWorker:
+    """Make environment `index` of a vector: in process `trainer`, where that is given, only to be looked at."""
+    env = EnvWorker(make(), index)
+    env.closes_silently = os.getpid() == trainer
+    return env
 
 
 def faster_mode(make: MakeEnv, num_envs: int, cpus: int) -> VectorMode:
@@ -56,7 +69,7 @@ def faster_mode(make: MakeEnv, num_envs: int, cpus: int) -> VectorMode:
         return "sync"
     try:
         step = step_seconds(make)
-    except FOREIGN:  # whatever it is, the run meets it too, and names the step and the seed
+    except (Failure, RunError):  # whatever it is, the run meets it too, and names the step and the seed
         return "sync"
     mode = mode_for(step, num_envs, cpus)
     log.info(
@@ -75,7 +88,7 @@ def mode_for(step: float, num_envs: int, cpus: int) -> VectorMode:
 
 def step_seconds(make: MakeEnv) -> float:
     """Measure mean seconds of a step of one environment with random actions, resets between episodes included."""
-    env = make()
+    env = make_worker(make, 0)
     try:
         env.action_space.seed(0)
         env.reset(seed=0)
@@ -89,7 +102,8 @@ def step_seconds(make: MakeEnv) -> float:
             spent, steps = spent + perf_counter() - begun, steps + 1
         return spent / steps
     finally:
-        env.close()
+        with contextlib.suppress(Failure):
+            env.close()
 
 
 def check_autoreset(name: str, envs: VectorEnv[Any, Any, Any]) -> None:
@@ -108,78 +122,19 @@ def check_autoreset(name: str, envs: VectorEnv[Any, Any, Any]) -> None:
         )
 
 
-EXITED = "it called sys.exit({})"
-
-
-class EnvWorker(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """One environment of a vector. Its observations have the shape of its space, and its state can be had and set."""
-
-    episode_over = False
-    not_restored = ""
-    """Why it has not taken the last state that was set; nothing where it has."""
-
-    def __init__(self, env: Env[Any, Any]) -> None:
-        super().__init__(env)
-        self.history = None if is_known(env) else History(env)
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode. Nobody reads the environment's info, and so it is not sent."""
-        self.episode_over = False
-        if self.history is not None:
-            self.history.begin(seed)
-        try:
-            obs, _ = self.env.reset(seed=seed, options=options)
-        except SystemExit as error:  # in a process of its own it would end that, without a word
-            raise RuntimeError(EXITED.format(error.code)) from error
-        if self.history is not None:
-            self.history.obs = obs
-        return self._checked(obs), {}
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Take a step, or begin the next episode where a restored one was over."""
-        if self.episode_over:
-            return self.reset()[0], 0.0, False, False, {}
-        try:
-            obs, reward, terminated, truncated, _ = self.env.step(action)
-        except SystemExit as error:
-            raise RuntimeError(EXITED.format(error.code)) from error
-        self.episode_over = bool(terminated or truncated)
-        if self.history is not None:
-            self.history.add(action, obs, reward)
-        return self._checked(obs), reward, terminated, truncated, {}
-
-    def _checked(self, obs: Any) -> Any:
-        """Return `obs`, checked: vectors copy it into its place, where another shape may be repeated until it fits."""
-        shape = self.observation_space.shape
-        if shape is not None and np.shape(obs) != shape:
-            raise ValueError(f"observations have shape {np.shape(obs)}, where its space says {shape}")
-        return obs
-
-    @property
-    def env_state(self) -> EnvState | None:
-        """The environment's state, or None where it cannot be had."""
-        state = save(self.env) if self.history is None else self.history.state()
-        return None if state is None else {**state, "over": self.episode_over}
-
-    @env_state.setter
-    def env_state(self, state: EnvState) -> None:
-        self.not_restored = ""
-        try:
-            if self.history is not None and "actions" in state:
-                self.history.relive(state)
-            else:
-                load(self.env, state)
-        except NotRestoredError as error:
-            self.not_restored = str(error)
-        self.episode_over = bool(state["over"])
-
-
 class SerialVectorEnv(SyncVectorEnv):
     """Environments stepped one by one."""
 
     def __init__(self, env_fns: list[MakeEnv]) -> None:
         # copy=False: each observation is copied once, into the fragment, and not before
         super().__init__(env_fns, copy=False, autoreset_mode=AutoresetMode.NEXT_STEP)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Close all environments, those after one that fails in it too. Raises the Failure of one."""
+        self.closed = True
+        with contextlib.ExitStack() as closing:
+            for env in self.envs:
+                closing.callback(env.close)
 
     def state_dict(self) -> EnvState | None:
         """Return the states of all environments; None where they cannot be had."""
@@ -196,7 +151,7 @@ class SubprocessVectorEnv(AsyncVectorEnv):
     def __init__(self, env_fns: list[MakeEnv]) -> None:
         # a clean server forks the processes: this one may have threads, whose locks a fork would copy as they are
         mp.set_forkserver_preload(["rltrainer.envs.source"])
-        with clean_child_env():
+        with clean_child_env(), self._naming_dead_processes():
             super().__init__(
                 env_fns, copy=False, context="forkserver", worker=_serve_env, autoreset_mode=AutoresetMode.NEXT_STEP
             )
@@ -204,7 +159,7 @@ class SubprocessVectorEnv(AsyncVectorEnv):
     def reset(self, **kwargs: Any) -> Any:
         """Begin episodes, as in Gymnasium.
 
-        Raises what an environment raised, or ChildProcessError where its process has ended.
+        Raises Failure of an environment, also where its process has ended.
         """
         with self._naming_dead_processes():
             return super().reset(**kwargs)
@@ -216,11 +171,20 @@ class SubprocessVectorEnv(AsyncVectorEnv):
 
     def state_dict(self) -> EnvState | None:
         """Return the states of all environments; None where they cannot be had."""
-        return states_of(self)
+        with self._naming_dead_processes():
+            return states_of(self)
 
     def load_state_dict(self, state: EnvState) -> None:
         """Restore `state_dict()` of an equal vector, once this one has been reset."""
-        set_states(self, state)
+        with self._naming_dead_processes():
+            set_states(self, state)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Close all environments and end their processes. Raises the Failure of one."""
+        self.closed = True
+        with self._naming_dead_processes():
+            super().close_extras(**kwargs)
+        self._raise_reported()
 
     @contextlib.contextmanager
     def _naming_dead_processes(self) -> Iterator[None]:
@@ -228,42 +192,62 @@ class SubprocessVectorEnv(AsyncVectorEnv):
             yield
         except (EOFError, ConnectionError) as error:
             wait([process.sentinel for process in self.processes], timeout=1.0)
-            codes = {index: process.exitcode for index, process in enumerate(self.processes)}
-            ended = [f"{index} ended with exit code {code}" for index, code in codes.items() if code is not None]
+            ended = [(i, process.exitcode) for i, process in enumerate(self.processes) if process.exitcode is not None]
+            self._raise_reported()
             self._terminate()
-            raise ChildProcessError("the process of environment " + ", ".join(ended)) from error
+            raise Failure("; ".join(f"the process of environment {i} {_end(code)}" for i, code in ended)) from error
 
     def _raise_if_errors(self, successes: Iterable[bool]) -> None:
-        if all(successes):
-            return
-        index, type_name, message, trace = self.error_queue.get()
-        self._terminate()
-        error = type(type_name, (Exception,), {})(message)  # by its own name, as if it had been raised here
-        error.add_note(f"in the process of environment {index}:\n{trace}")
-        raise error
+        if not all(successes):
+            self._terminate(self.error_queue.get())
 
-    def _terminate(self) -> None:
+    def _raise_reported(self) -> None:
+        """Raise what a process that has ended has reported last, if it has."""
+        if not self.error_queue.empty():
+            self._terminate(self.error_queue.get())
+
+    def _terminate(self, report: FailureArguments | None = None) -> None:
+        """End all processes, and raise the Failure that one has reported."""
         self._state = AsyncState.DEFAULT
-        self.close(terminate=True)
+        self.closed = True
+        super().close_extras(terminate=True)
+        if report is not None:
+            raise Failure(*report)
+
+
+def _end(exit_code: int) -> str:
+    """Say how a process has ended."""
+    return f"was ended by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"ended with exit code {exit_code}"
 
 
 def _serve_env(index: int, env_fn: MakeEnv, pipe: Any, parent_pipe: Any, memory: Any, errors: Any, *rest: Any) -> None:
-    """Run Gymnasium's loop in a process, until the pipe closes. Signals to the trainer's group do not reach it."""
+    """Run Gymnasium's loop in a process, until the pipe closes. Signals to the trainer's group do not reach it.
+
+    What it raises outside of that loop, in making the environment and in closing it, is reported too.
+    """
     os.setsid()
+    signal.signal(signal.SIGINT, lambda *_: None)  # so that a KeyboardInterrupt can be the environment's own alone
+    faulthandler.enable()  # native code may crash the process: it says where
+    logging.getLogger("rltrainer").setLevel(logging.ERROR)  # the trainer itself has met what there is to warn of
+    reports = FailureQueue(errors)
     with contextlib.suppress(BrokenPipeError):  # the trainer is gone
-        _async_worker(index, env_fn, pipe, parent_pipe, memory, PicklableErrorQueue(errors), *rest)  # type: ignore[arg-type]
+        try:
+            _async_worker(index, env_fn, pipe, parent_pipe, memory, reports, *rest)  # type: ignore[arg-type]
+        except (Failure, RunError) as error:
+            reports.put((index, type(error), error, ""))
 
 
-class PicklableErrorQueue:
-    """A queue of errors that passes on their names and messages: not every error can be pickled."""
+class FailureQueue:
+    """A queue of what Failures are made of: not every error can be pickled."""
 
     def __init__(self, queue: Any) -> None:
         self.queue = queue
 
     def put(self, item: tuple[int, type[BaseException], BaseException, str]) -> None:
         """Pass on an error: the index of its environment, its type, itself and its traceback."""
-        index, error_type, error, trace = item
-        self.queue.put((index, error_type.__name__, str(error), trace))
+        index, _, error, _ = item
+        failure = Failure(str(error)) if isinstance(error, RunError) else caught(error)
+        self.queue.put((failure.words, failure.frames, index))
 
 
 @contextlib.contextmanager

@@ -51,11 +51,15 @@ def _of_single(batch: Any) -> Any:
     return tuple(_of_single(part) for part in batch) if isinstance(batch, tuple) else batch[0]
 
 
+ENDLESS = 1e18
+"""Bounds of actions from which on nothing is learned: their squares have no room in single precision."""
 INTEGER, BIT, FLOAT = np.dtype(np.int64), np.dtype(np.int8), np.dtype(np.float32)
 
 
 def action_distribution(space: Space[Any]) -> ActionDistribution[Distribution]:
     """Choose the distributions for an action space. Raises RunError, permanent, for a space that is not supported."""
+    if isinstance(space, spaces.Box | spaces.MultiBinary | spaces.MultiDiscrete) and 0 in space.shape:
+        raise RunError("InvalidOption", f"the action space {space} has no elements: there is nothing to choose", True)
     match space:
         case spaces.Discrete():
             start, dtype = space.start, space.dtype
@@ -93,12 +97,22 @@ def squashed_action_distribution(space: Space[Any]) -> ActionDistribution[Squash
             f"the action space {space} is not supported: use a Box of floats with finite bounds",
             permanent=True,
         )
+    if 0 in space.shape:
+        raise RunError("InvalidOption", f"the action space {space} has no elements: there is nothing to choose", True)
     size, shape, dtype = math.prod(space.shape), space.shape, space.dtype
-    middle, reach = (space.high + space.low) / 2, (space.high - space.low) / 2
+    low, high = space.low.astype(np.float64), space.high.astype(np.float64)  # half precision has no room for their sum
+    if (endless := max(np.abs(low).max(), np.abs(high).max())) >= min(ENDLESS, float(np.finfo(dtype).max)):
+        raise RunError(
+            "InvalidOption",
+            f"the action space {space} is not supported: its bounds, up to {endless:g}, are infinite in all but name, "
+            "and actions are scaled to them. Give it bounds that mean something, or use PPO, which needs none",
+            permanent=True,
+        )
+    middle, reach = (high + low) / 2, (high - low) / 2
 
     def to_env(action: NDArray[Any]) -> NDArray[Any]:
         scaled = middle + reach * action.reshape(-1, *shape)
-        return np.asarray(np.clip(scaled, space.low, space.high), dtype)  # rounding may lead past a bound
+        return np.clip(scaled, low, high).astype(dtype)  # rounding may lead past a bound
 
     return ActionDistribution(2 * size, SquashedGaussian, (size,), FLOAT, to_env)
 

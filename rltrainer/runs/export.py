@@ -240,8 +240,10 @@ def as_taken(space: Space[Any], action: Tensor, squashed: bool, name: str = "act
         case spaces.Box():
             low, high = torch.as_tensor(space.low), torch.as_tensor(space.high)
             scaled = action.reshape(-1, *space.shape)
-            if squashed:
-                scaled = (high + low) / 2 + (high - low) / 2 * scaled
+            if squashed:  # in double precision, as half has no room for the sum of its bounds
+                least, greatest = low.double(), high.double()
+                scaled = (greatest + least) / 2 + (greatest - least) / 2 * scaled.double()
+                scaled = scaled.clamp(least, greatest).to(low.dtype)
             yield name, scaled.clamp(low, high)
         case spaces.Tuple():
             distributions = [action_distribution(part) for part in space.spaces]

@@ -18,8 +18,12 @@ from gymnasium import Env
 from rltrainer.api.experiment import Storage
 from rltrainer.api.status import LISTED_RETURNS, RolloutResults
 from rltrainer.core.types import EpisodeReport
+from rltrainer.envs.env_worker import EnvWorker
+from rltrainer.envs.failures import close
+from rltrainer.envs.observations import check_finite
 from rltrainer.envs.source import EnvSource
-from rltrainer.errors import FOREIGN, RunError
+from rltrainer.errors import RunError
+from rltrainer.foreign import Failure, caught
 from rltrainer.runs import policy as trained
 from rltrainer.runs.policy import Policy
 from rltrainer.storage import locate
@@ -120,7 +124,7 @@ def evaluate(
 
 def episodes(policy: Policy, request: Request, frames: list[Any] | None = None) -> Iterator[Episode]:
     """Run one episode after the other; the first one's frames are appended to `frames`, if there is that."""
-    steps = 0
+    steps, name = 0, policy.source.name
     env = _environment(policy.source, request.render, frames is not None)
     for number in range(request.episodes):
         if request.steps is not None and steps >= request.steps:
@@ -128,20 +132,20 @@ def episodes(policy: Policy, request: Request, frames: list[Any] | None = None) 
         episode = run_episode(policy, env, request.seed + number, request.deterministic, frames)
         steps += len(episode.rewards)
         if frames is not None:
-            env.close()
-            env, frames = policy.source.single(), None
+            close(env.close, name)
+            env, frames = EnvWorker(policy.source.single()), None
         yield episode
-    env.close()
+    close(env.close, name)
 
 
 def _environment(source: EnvSource, render: bool, video: bool) -> Env[Any, Any]:
     """Make one environment: with a window, with pictures, or with neither. Raises RunError, permanent."""
     if not render:
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures are drawn into memory, and no display is needed
-        return source.single("rgb_array" if video else None)
-    env = source.single("human")
+        return EnvWorker(source.single("rgb_array" if video else None))
+    env = EnvWorker(source.single("human"))
     if env.render_mode != "human":
-        env.close()
+        close(env.close, source.name)
         raise RunError("EnvironmentFailed", f"environment {source.name} has no render_mode human: --no-render", True)
     return env
 
@@ -154,24 +158,38 @@ def run_episode(
     context = policy.context(seed)
     try:
         obs, _ = env.reset(seed=seed)
+        check_finite(obs)
         episode.obs.append(copy.deepcopy(obs))  # environments may hand out one buffer again and again
         while not (episode.terminated or episode.truncated):
             if frames is not None:
-                frames.append(copy.deepcopy(env.render()))
+                frames.append(picture(env.render()))
             action = policy.act(obs, context, deterministic)
             obs, reward, episode.terminated, episode.truncated, _ = env.step(
                 policy.action_distribution.to_single_env(action)
             )
+            check_finite(obs)
+            check_finite(reward, "a reward")
             episode.obs.append(copy.deepcopy(obs))
             episode.actions.append(action)
             episode.rewards.append(float(reward))
-    except FOREIGN as error:
-        step = len(episode.rewards)
-        raise RunError(
-            "EnvironmentFailed",
-            f"environment {policy.source.name}: {type(error).__name__}: {error} (step {step}, seed {seed})",
-        ) from error
+    except BaseException as error:
+        place = f"step {len(episode.rewards)}, seed {seed}"
+        message = caught(error).sentence(f"environment {policy.source.name}", place)
+        raise RunError("EnvironmentFailed", message) from error
     return episode
+
+
+def picture(frame: Any) -> Any:
+    """Return a copy of what an environment has drawn, which may be one buffer again and again, as a video holds it.
+
+    Raises Failure unless it is a picture, [H, W, 3] or [H, W], of bytes.
+    """
+    if frame is None:
+        return None
+    pixels = np.array(frame)
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (3, 4)):
+        raise Failure(f"render() returned {pixels.dtype} of shape {pixels.shape}, where a video takes bytes [H, W, 3]")
+    return pixels
 
 
 @dataclass
@@ -197,7 +215,9 @@ class Recorder:
         if not frames or frames[0] is None:
             raise RunError("EnvironmentFailed", f"environment {source.name} has no render_mode rgb_array", True)
         path = scratch / VIDEO
-        fps = source.single().metadata.get("render_fps") or FPS
+        env = source.single()
+        fps = env.metadata.get("render_fps") or FPS
+        close(env.close, source.name)
         with imageio.get_writer(path, fps=fps, macro_block_size=2) as writer:
             for frame in frames:
                 writer.append_data(np.asarray(frame, np.uint8))  # type: ignore[attr-defined]

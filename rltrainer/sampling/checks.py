@@ -1,29 +1,112 @@
-"""Checks of what environments give: shapes as their spaces say, and numbers that are numbers."""
+"""Checks of what environments give: numbers that are numbers, and what is odd and yet no fault."""
 
+import logging
 from typing import Any
 
 import numpy as np
+import torch
+from gymnasium import Space, spaces
 
 from rltrainer.core.fragment import Fragment
 from rltrainer.core.types import Array
+from rltrainer.foreign import Failure
+
+log = logging.getLogger(__name__)
+
+ENDLESS = 10_000
+"""Steps of each environment after which it is odd that no episode has ended."""
 
 
-def check_shape(obs: Any, row: Array) -> None:
-    """Raise ValueError unless observations [B, *shape] fit the row of a fragment that they are copied to.
-
-    Without the check NumPy would repeat another shape until it fits.
-    """
-    if np.shape(obs) != row.shape:
-        raise ValueError(f"observations have shape {np.shape(obs)[1:]}, where its space says {row.shape[1:]}")
-
-
-def first_not_finite(fragment: Fragment, steps: int) -> tuple[int, str] | None:
+def first_not_finite(fragment: Fragment, steps: int) -> tuple[int, int, str] | None:
     """Find an observation or reward among the first `steps` steps that is not finite.
 
-    Returns its step and a description of it; None where all are finite.
+    Returns its step, its environment and a description of it; None where all are finite.
     """
     for name, values in (("an observation", fragment.obs[1 : steps + 1]), ("a reward", fragment.r[:steps])):
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             t, b = np.argwhere(~np.isfinite(values))[0, :2]
-            return int(t), f"{name} of environment {b} is NaN or infinite"
+            return int(t), int(b), f"{name} of environment {b} is NaN, infinite or beyond single precision"
     return None
+
+
+def checked_state(state: Any, path: str = "") -> Any:
+    """Return the state of environments. Raises Failure that names a part of it that no checkpoint can hold."""
+    if isinstance(state, dict):
+        for name, part in state.items():
+            checked_state(part, f"{path}.{name}" if path else str(name))
+    elif isinstance(state, list | tuple):
+        for position, part in enumerate(state):
+            checked_state(part, f"{path}.{position}")
+    elif not _is_storable(state):
+        kind = f"an array of {state.dtype}" if isinstance(state, np.ndarray) else type(state).__name__
+        raise Failure(f"{path} is {kind}: a checkpoint holds arrays of numbers and JSON values, in dicts and lists")
+    return state
+
+
+def _is_storable(value: Any) -> bool:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.dtype.kind in "biufc"
+    return value is None or isinstance(value, bool | int | float | str | torch.Tensor)
+
+
+_told: set[str] = set()
+
+
+def tell_once(message: str) -> None:
+    """Log a warning, unless it has been logged in this process."""
+    if message not in _told:
+        _told.add(message)
+        log.warning("%s", message)
+
+
+class Oddities:
+    """What of an environment is worth one warning: observations out of their bounds, episodes that never end."""
+
+    def __init__(self, env: str, space: Space[Any]) -> None:
+        self.env, self.space, self.bounds, self.any_ended = env, space, bounds_of(space), False
+
+    def look(self, fragment: Fragment, lengths: Array) -> None:
+        """Look at a fragment, and at the lengths so far of the episodes under way, [B]."""
+        if self.bounds is not None and self._is_outside(fragment.obs[1:], *self.bounds):
+            self.bounds = None
+        if self.any_ended:
+            return
+        self.any_ended = bool((fragment.terminated | fragment.truncated).any())
+        if not self.any_ended and lengths.min() >= ENDLESS:
+            self.any_ended = True  # told
+            tell_once(
+                f"environment {self.env}: no episode has ended in {ENDLESS:,} steps of each environment. If none ever "
+                "does, there are no returns to see: give it a limit, as gymnasium.wrappers.TimeLimit does, or "
+                "max_episode_steps in the env_config of a registered one"
+            )
+
+    def _is_outside(self, obs: Array, low: Array, high: Array) -> bool:
+        outside = (obs < low) | (obs > high)
+        if not outside.any():
+            return False
+        where = tuple(np.argwhere(outside)[0])
+        element = "".join(f"[{i}]" for i in where[2:])
+        least, greatest = (np.broadcast_to(bound, obs.shape)[where] for bound in (self.space.low, self.space.high))  # type: ignore[attr-defined]
+        tell_once(
+            f"environment {self.env}: observation{element} is out of the bounds of its space: {obs[where]:g}, where "
+            f"that says {least:g} to {greatest:g}. It is learned from as it is; bounds that hold help to scale it"
+        )
+        return True
+
+
+def bounds_of(space: Space[Any]) -> tuple[Array, Array] | None:
+    """Return the bounds of a Box, a little more than rounding wide; None where nothing can be out of them."""
+    if not isinstance(space, spaces.Box) or space.dtype.kind == "b":
+        return None
+    if space.dtype.kind in "iu":
+        limits = np.iinfo(space.dtype)
+        inside = bool((space.low == limits.min).all() and (space.high == limits.max).all())
+        return None if inside else (space.low, space.high)
+    if not (np.isfinite(space.low).any() or np.isfinite(space.high).any()):
+        return None
+    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+    margin = 1e-5
+    return (
+        (low - margin * np.maximum(1, np.abs(low))).astype(np.float32),
+        (high + margin * np.maximum(1, np.abs(high))).astype(np.float32),
+    )

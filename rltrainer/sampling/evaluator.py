@@ -83,7 +83,7 @@ class Evaluator:
 
     def close(self) -> None:
         """Close the environments."""
-        self.worker.envs.close()
+        self.worker.close()
 
 
 def evaluation_algorithm(algorithm: Algorithm, deterministic: bool) -> Algorithm:

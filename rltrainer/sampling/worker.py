@@ -14,11 +14,14 @@ from rltrainer.core.algorithm import ActContext, Algorithm
 from rltrainer.core.fragment import Fragment
 from rltrainer.core.types import CPU, Array, EpisodeReport, Spaces, State, Weights
 from rltrainer.envs import state as env_state
+from rltrainer.envs.failures import close
+from rltrainer.envs.observations import check_finite, check_observation
 from rltrainer.envs.source import EnvSource
-from rltrainer.errors import FOREIGN, RunError
+from rltrainer.errors import RunError
+from rltrainer.foreign import Failure, caught
 from rltrainer.networks.parameters import FlatParameters, load_weights
 from rltrainer.ops.action_spaces import ActionDistribution
-from rltrainer.sampling.checks import check_shape, first_not_finite
+from rltrainer.sampling.checks import Oddities, checked_state, first_not_finite
 from rltrainer.sampling.episodes import EpisodeTracker
 from rltrainer.seeding import Role, derived_seed
 
@@ -66,6 +69,7 @@ class Worker:
             first=index * self.num_envs,
             total=self.num_envs * max(1, options.num_workers),
         )
+        self.oddities = Oddities(worker_config.source.name, spaces.observations)
         self.begin(generation)
 
     def begin(self, generation: int) -> None:
@@ -79,14 +83,16 @@ class Worker:
 
     def _reset_envs(self, seeds: list[int]) -> None:
         """Write the first observations of episodes begun with `seeds`, one for each environment, into obs[0]."""
-        self.env_seed, self.steps_done = seeds[0], 0
+        self.steps_done = 0
         # a vector with one random state for all its environments takes one seed, and no list of them
         per_env = hasattr(self.envs.unwrapped, "envs") or hasattr(self.envs.unwrapped, "env_fns")
+        self.env_seeds = seeds if per_env else seeds[:1] * self.num_envs
         try:
             obs, _ = self.envs.reset(seed=seeds if per_env else seeds[0])  # type: ignore[arg-type]
             self._store_obs(0, obs)
-        except FOREIGN as error:
-            self._raise_failure(0, error)
+            check_finite(obs)
+        except BaseException as error:
+            raise self._failure(0, caught(error)) from error
 
     def sample(self, weights: Weights, check: Callable[[], None] | None = None) -> tuple[Fragment, EpisodeReport]:
         """Unroll the policy of `weights` for T steps; return the fragment and the episodes that ended in it.
@@ -107,6 +113,7 @@ class Worker:
             self.episodes.mark_valid(fragment)
             self._check_finite(self.unroll_length)
             report = self.episodes.report(fragment)
+            self.oddities.look(fragment, self.episodes.lengths)
             self._prepare_learning(fragment)
         self.steps_done += self.unroll_length
         return fragment, report
@@ -124,16 +131,17 @@ class Worker:
                 self.action_distribution.to_env(a_t)
             )
             self._store_obs(t + 1, obs)
-            fragment.r[t] = reward
-        except FOREIGN as error:
+            with np.errstate(over="ignore"):
+                fragment.r[t] = reward
+        except BaseException as error:
             self._raise_failure(t, error)
         if self.context.state:
             self.context.forget(torch.from_numpy(self.episodes.ended_before(fragment, t)).to(self.device))
 
     def _store_obs(self, t: int, obs: Any) -> None:
-        row = self.fragment.obs[t]
-        check_shape(obs, row)
-        row[...] = obs
+        check_observation(self.worker_config.spaces.observations, obs, (self.num_envs,))
+        with np.errstate(over="ignore"):  # what is beyond single precision is infinite then, and told as that
+            self.fragment.obs[t] = obs
 
     def _store_extra(self, name: str, t: int, value: Array) -> None:
         if name not in self.fragment.extras:
@@ -153,16 +161,36 @@ class Worker:
     def _check_finite(self, steps: int) -> None:
         """Raise RunError if an observation or reward of the first `steps` steps is NaN or infinite."""
         if (fault := first_not_finite(self.fragment, steps)) is not None:
-            raise self._failure(*fault)
+            t, environment, words = fault
+            raise self._failure(t, Failure(words, environment=environment))
 
     def _raise_failure(self, t: int, error: BaseException) -> NoReturn:
         """Raise RunError for what went wrong at step `t`: numbers that are not finite, if any, else `error`."""
+        failure = caught(error)
         self._check_finite(t)
-        raise self._failure(t, f"{type(error).__name__}: {error}") from error
+        raise self._failure(t, failure) from error
 
-    def _failure(self, t: int, fault: str) -> RunError:
-        place = f"worker {self.index}, step {self.steps_done + t}, seed {self.env_seed}"
-        return RunError("EnvironmentFailed", f"environment {self.worker_config.source.name}: {fault} ({place})")
+    def _failure(self, t: int, failure: Failure) -> RunError:
+        message = failure.sentence(f"environment {self.worker_config.source.name}", self._place(t, failure.environment))
+        return RunError("EnvironmentFailed", message)
+
+    def _place(self, t: int, environment: int | None = None) -> str:
+        """Say where step `t` of the fragment under way is, for somebody to get there again."""
+        of = "" if environment is None or self.num_envs == 1 else f" of environment {environment}"
+        return f"worker {self.index}, step {self.steps_done + t}, seed {self.env_seeds[environment or 0]}{of}"
+
+    def _saving(self, call: str, do: Callable[[], Any]) -> Any:
+        """Return what `do` does with the environments' state. Raises RunError where they fail in it."""
+        try:
+            return do()
+        except BaseException as error:
+            failure = caught(error)
+            name = f"environment {self.worker_config.source.name} failed in {call}"
+            raise RunError("EnvironmentFailed", failure.sentence(name, self._place(0, failure.environment))) from error
+
+    def close(self) -> None:
+        """Close the environments."""
+        close(self.envs.close, self.worker_config.source.name, self._place(0))
 
     def _on_device(self, state: State) -> State:
         return {name: torch.as_tensor(value).to(self.device) for name, value in state.items()}
@@ -172,7 +200,7 @@ class Worker:
         return {
             "rng": self.context.rng.get_state(),
             "memory": {name: value.cpu().clone() for name, value in self.context.state.items()},
-            "envs": env_state.save(self.envs),
+            "envs": self._saving("state_dict()", lambda: checked_state(env_state.save(self.envs))),
             "obs": self.fragment.obs[self.unroll_length if self.steps_done else 0].copy(),
             **self.episodes.state(),
             "steps_done": self.steps_done,
@@ -182,7 +210,7 @@ class Worker:
         """Go on from `state()` of a worker of the same index, options and environments."""
         self.context.rng.set_state(torch.as_tensor(state["rng"]))
         self.context.state = {name: value.clone() for name, value in self._on_device(state["memory"]).items()}
-        env_state.load(self.envs, state["envs"])
+        self._saving("load_state_dict()", lambda: env_state.load(self.envs, state["envs"]))
         self.fragment.obs[0] = self.fragment.obs[self.unroll_length] = np.asarray(state["obs"])
         self.episodes.load(state)
         self.steps_done = int(state["steps_done"])

@@ -6,6 +6,8 @@ sampled again by the replacement.
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,6 +53,8 @@ class WorkerActor:
 
     def __init__(self, worker_config: WorkerConfig, index: int) -> None:
         torch.set_num_threads(1)
+        if threading.current_thread() is threading.main_thread():  # a KeyboardInterrupt is the environment's own here
+            signal.signal(signal.SIGINT, lambda *_: None)
         self.worker_config, self.index = worker_config, index
         self.worker: Worker | None = None
         self.gradient_learner: Learner | None = None
@@ -200,7 +204,12 @@ class RayBackend:
         self.check()
         self.losses[index] += 1
         if self.losses[index] > LOSSES:
-            raise RunError("WorkerLost", f"worker {index} was lost {LOSSES} times in a row: {summary(error)}")
+            env = self.worker_config.source.name
+            raise RunError(
+                "WorkerLost",
+                f"worker {index} was lost {LOSSES} times in a row: {summary(error)}. If it is environment {env} that "
+                'takes its process with it, vector_env: "subprocess" says which of them, and how',
+            )
         log.warning("worker %d was lost and is replaced; its fragment is sampled again (%s)", index, summary(error))
         ray.kill(self.actors[index])
         self.replacements += 1

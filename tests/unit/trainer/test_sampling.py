@@ -126,11 +126,11 @@ def test_a_vector_that_hides_the_ends_of_episodes_is_refused() -> None:
     ("fault", "message"),
     [
         ("raise", "ZeroDivisionError: the simulator fell over"),
-        ("exit", r"RuntimeError: it called sys.exit\(0\)"),
+        ("exit", r"it called sys.exit\(0\)"),
         ("obs", "an observation of environment 0 is NaN or infinite"),
         ("reward", "a reward of environment 0 is NaN or infinite"),
-        ("shape", r"ValueError: observations have shape \(2,\), where its space says \(1,\)"),
-        ("scalar", r"ValueError: observations have shape \(\), where its space says \(1,\)"),
+        ("shape", r"observation has shape \(2,\), where its space says \(1,\)"),
+        ("scalar", r"observation has shape \(\), where its space says \(1,\)"),
     ],
 )
 def test_a_fault_names_environment_worker_step_and_seed(fault: str, message: str, how: str) -> None:
@@ -147,7 +147,7 @@ def test_a_fault_names_environment_worker_step_and_seed(fault: str, message: str
     with pytest.raises(RunError, match=message) as caught:
         worker.sample(weights)
     assert "Faulty" in caught.value.message
-    assert f"worker 2, step 4, seed {worker.env_seed}" in caught.value.message
+    assert f"worker 2, step 4, seed {worker.env_seeds[0]}" in caught.value.message
     assert caught.value.reason == "EnvironmentFailed"
     assert caught.value.exit_code == 1, "in mid-training another attempt may succeed"
     worker.envs.close()
@@ -158,10 +158,7 @@ def test_what_an_environment_raised_elsewhere_comes_with_its_traceback() -> None
     worker = Worker(plan, 0)
     with pytest.raises(RunError) as caught:
         worker.sample(make_learner(plan).weights(0))
-    assert caught.value.__cause__ is not None
-    (note,) = caught.value.__cause__.__notes__
-    assert note.startswith("in the process of environment ")
-    assert "toy_envs.py" in note
+    assert "toy_envs.py" in caught.value.message
     assert isinstance(worker.envs, SubprocessVectorEnv)
     assert not any(process.is_alive() for process in worker.envs.processes)
 
@@ -169,7 +166,7 @@ def test_what_an_environment_raised_elsewhere_comes_with_its_traceback() -> None
 def test_a_process_that_ends_is_named() -> None:
     plan = worker_config(TOYS + "Dies", num_envs_per_worker=1, vector_env="subprocess")
     worker = Worker(plan, 0)
-    with pytest.raises(RunError, match=r"Dies: ChildProcessError: the process of environment 0 ended with exit code 1"):
+    with pytest.raises(RunError, match=r"Dies: the process of environment 0 ended with exit code 1"):
         worker.sample(make_learner(plan).weights(0))
     worker.envs.close()
 
@@ -181,7 +178,7 @@ def test_a_process_that_ends_is_named() -> None:
         ("missing", "observation has ['where'], where its space says ['where', 'who']"),
         ("shape", "observation.where.0 has shape (3,), where its space says (2,)"),
         ("value", "observation.who is 5, which is not in Discrete(3)"),
-        ("tuple", "observation.where is tuple, where its space says a tuple of 2"),
+        ("tuple", "observation.where is a tuple of 1, where its space says a tuple of 2"),
     ],
 )
 def test_a_part_that_is_not_as_its_space_says_is_named(fault: str, message: str, how: str) -> None:
@@ -189,7 +186,7 @@ def test_a_part_that_is_not_as_its_space_says_is_named(fault: str, message: str,
     worker = Worker(plan, 0)
     with pytest.raises(RunError) as caught:
         worker.sample(make_learner(plan).weights(0))
-    assert f"ValueError: {message} (worker 0, step 0" in caught.value.message
+    assert f": {message} (worker 0, step 0" in caught.value.message
     worker.envs.close()
 
 
