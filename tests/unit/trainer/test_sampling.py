@@ -127,8 +127,8 @@ def test_a_vector_that_hides_the_ends_of_episodes_is_refused() -> None:
     [
         ("raise", "ZeroDivisionError: the simulator fell over"),
         ("exit", r"it called sys.exit\(0\)"),
-        ("obs", "an observation of environment 0 is NaN or infinite"),
-        ("reward", "a reward of environment 0 is NaN or infinite"),
+        ("obs", "an observation of environment 0 is NaN, infinite or beyond single precision"),
+        ("reward", "a reward of environment 0 is NaN, infinite or beyond single precision"),
         ("shape", r"observation has shape \(2,\), where its space says \(1,\)"),
         ("scalar", r"observation has shape \(\), where its space says \(1,\)"),
     ],
