@@ -11,7 +11,8 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from rltrainer.envs.vectorize import EnvWorker, SerialVectorEnv, SubprocessVectorEnv
+from rltrainer.envs.env_worker import EnvWorker
+from rltrainer.envs.vectorize import SerialVectorEnv, SubprocessVectorEnv
 
 
 class Busy(gymnasium.Env[Any, Any]):

@@ -191,5 +191,5 @@ def test_an_environment_that_calls_sys_exit_fails_by_its_name(trained: Path) -> 
         lambda seed: (np.zeros(4, np.float32), {}),
     )
     env.t = 0
-    with pytest.raises(RunError, match=r"SystemExit: 0 \(step 0, seed 5\)"):
+    with pytest.raises(RunError, match=r"it called sys.exit\(0\) \(step 0, seed 5\)"):
         rollout.run_episode(policy, env, 5, True, None)
