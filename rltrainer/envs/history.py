@@ -16,7 +16,7 @@ from gymnasium import Env, Space, spaces
 from gymnasium.utils import seeding
 
 from rltrainer.envs.chain import EnvState, NotRestoredError, wrapper_chain
-from rltrainer.errors import FOREIGN
+from rltrainer.foreign import caught
 
 LONGEST = 100_000
 """Steps of an episode up to which it is recorded."""
@@ -69,17 +69,22 @@ class History:
             for action in taken(state["actions"], self.env.action_space):
                 obs, reward, *_ = self.env.step(action)
                 self.add(action, obs, reward)
-                if monotonic() > deadline:
-                    raise NotRestoredError(f"to repeat the steps of its episode takes more than {PATIENCE_S:.0f} s")
-        except FOREIGN as error:
-            if isinstance(error, NotRestoredError):
-                raise
-            raise NotRestoredError(f"its episode, repeated, failed: {type(error).__name__}: {error}") from error
+                check_patience(deadline)
+        except NotRestoredError:
+            raise
+        except BaseException as error:
+            raise NotRestoredError(f"its episode, repeated, failed: {caught(error)}") from error
         if (self.rewards, digest(self.obs)) != (state["rewards"], state["seen"]):
             raise NotRestoredError(
                 "its episode, repeated from its seed, came to another state: give the environment state_dict() and "
                 "load_state_dict()"
             )
+
+
+def check_patience(deadline: float) -> None:
+    """Raise NotRestoredError once it is later than `deadline`, in seconds of the monotonic clock."""
+    if monotonic() > deadline:
+        raise NotRestoredError(f"to repeat the steps of its episode takes more than {PATIENCE_S:.0f} s")
 
 
 def renew_world(env: Env[Any, Any]) -> None:

@@ -25,7 +25,7 @@ def check_observation(space: Space[Any], obs: Any, batch: Batch = ()) -> Any:
     of a Box are not looked at: many environments overstep theirs, and nothing breaks by that.
     """
     is_plain = type(obs) is np.ndarray and type(space) is spaces.Box
-    if is_plain and obs.dtype == space.dtype and obs.shape == (*batch, *space.shape):
+    if is_plain and obs.dtype == space.dtype and obs.shape == (*batch, *(space.shape or ())):
         return obs  # at once, as nearly always
     if faults := list(observation_faults(space, obs, batch)):
         raise Failure("; ".join(faults))

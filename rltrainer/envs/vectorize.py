@@ -179,11 +179,11 @@ class SubprocessVectorEnv(AsyncVectorEnv):
         with self._naming_dead_processes():
             set_states(self, state)
 
-    def close_extras(self, **kwargs: Any) -> None:
+    def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
         """Close all environments and end their processes. Raises the Failure of one."""
         self.closed = True
         with self._naming_dead_processes():
-            super().close_extras(**kwargs)
+            super().close_extras(timeout, terminate)
         self._raise_reported()
 
     @contextlib.contextmanager

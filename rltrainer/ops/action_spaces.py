@@ -111,8 +111,9 @@ def squashed_action_distribution(space: Space[Any]) -> ActionDistribution[Squash
     middle, reach = (high + low) / 2, (high - low) / 2
 
     def to_env(action: NDArray[Any]) -> NDArray[Any]:
-        scaled = middle + reach * action.reshape(-1, *shape)
-        return np.clip(scaled, low, high).astype(dtype)  # rounding may lead past a bound
+        scaled: NDArray[Any] = middle + reach * action.reshape(-1, *shape)
+        within: NDArray[Any] = np.clip(scaled, low, high).astype(dtype)  # rounding may lead past a bound
+        return within
 
     return ActionDistribution(2 * size, SquashedGaussian, (size,), FLOAT, to_env)
 

@@ -12,6 +12,7 @@ from gymnasium.vector.utils import batch_space
 
 INF = np.inf
 F32, F16, F64, U8, I8, I64 = np.float32, np.float16, np.float64, np.uint8, np.int8, np.int64
+BOOL: Any = np.bool_
 HUGE = float(np.finfo(F32).max)
 VECTOR = S.Box(-1, 1, (3,), F32)
 
@@ -117,7 +118,7 @@ for name, space in {
 # actions that cannot be chosen
 NO_ACTION, EMPTY = "the action space", "has no elements"
 case("takes_integers", NO_ACTION, action_space=S.Box(0, 5, (2,), I64))
-case("takes_table", NO_ACTION, action_space=S.MultiDiscrete([[2, 3], [4, 5]]))
+case("takes_table", NO_ACTION, action_space=S.MultiDiscrete(np.array([[2, 3], [4, 5]])))
 case("takes_dict", NO_ACTION, action_space=S.Dict({"a": S.Discrete(2)}))
 case("takes_text", NO_ACTION, action_space=S.Text(3))
 case("takes_sequence", NO_ACTION, action_space=S.Sequence(S.Discrete(2)))
@@ -127,7 +128,7 @@ case("takes_nothing", EMPTY, action_space=S.Box(-1, 1, (0,), F32))
 case("takes_no_bits", EMPTY, action_space=S.Tuple((S.Discrete(2), S.Box(-1, 1, (2, 0), F32))))
 
 # observations that are read as they are
-for name, space in {
+for name, shown in {
     "scalar": S.Box(-1, 1, (), F32),
     "half": S.Box(-1, 1, (3,), F16),
     "double": S.Box(-INF, INF, (3,), F64),
@@ -138,7 +139,7 @@ for name, space in {
     "uint16": S.Box(0, 60000, (3,), np.uint16),
     "uint32": S.Box(0, 60000, (3,), np.uint32),
     "bytes": S.Box(0, 255, (6,), U8),
-    "bool": S.Box(0, 1, (3,), np.bool_),
+    "bool": S.Box(0, 1, (3,), BOOL),
     "discrete": S.Discrete(5, start=-2),
     "multi_discrete": S.MultiDiscrete([2, 3]),
     "bits": S.MultiBinary(4),
@@ -152,11 +153,11 @@ for name, space in {
     "tuple": S.Tuple((S.Box(-1, 1, (), F64), S.MultiBinary((2, 2)), S.MultiDiscrete([2, 3]))),
     "nested": S.Dict({"z": S.Dict({"d": S.Discrete(4, start=3)}), "a": S.Tuple((VECTOR, S.Discrete(2)))}),
 }.items():
-    case("shows_" + name, observation_space=space)
+    case("shows_" + name, observation_space=shown)
 
 # observations that no network reads
 NO_OBSERVATION = "the observation space"
-case("shows_table", NO_OBSERVATION, observation_space=S.MultiDiscrete([[2, 3], [4, 5]]))
+case("shows_table", NO_OBSERVATION, observation_space=S.MultiDiscrete(np.array([[2, 3], [4, 5]])))
 case("shows_text", NO_OBSERVATION, observation_space=S.Text(5))
 case("shows_sequence", NO_OBSERVATION, observation_space=S.Sequence(VECTOR))
 case("shows_graph", NO_OBSERVATION, observation_space=S.Graph(VECTOR, None))
