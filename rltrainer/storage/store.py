@@ -44,6 +44,9 @@ RIGHTS = "s3:ListBucket, s3:GetObject and s3:PutObject, and s3:DeleteObject for 
 HOPELESS = {"AccessDenied", "BucketNotFound", "InvalidStorage"}
 """Reasons that time alone does not mend."""
 
+TAKEN = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
+"""Codes of S3 for an object that is there already, or that another request is just making."""
+
 
 class StorageError(Exception):
     """Storage did not do what it was asked. The message names the endpoint, never a credential."""
@@ -81,6 +84,9 @@ class Store(Protocol):
 
     def read(self, key: str) -> bytes | None:
         """Return what is under `key`, or None."""
+
+    def create(self, key: str, content: bytes) -> bool:
+        """Put `content` under `key` unless something is there; return whether it was put. Of several at once, one is."""
 
     def keys(self, prefix: str) -> list[str]:
         """List all keys that begin with `prefix`, sorted."""
@@ -130,6 +136,18 @@ class FolderStore:
         """Return the file's content, or None."""
         with self._errors():
             return (self.root / key).read_bytes() if (self.root / key).is_file() else None
+
+    def create(self, key: str, content: bytes) -> bool:
+        """Make the file, which the system refuses where there is one."""
+        target = self.root / key
+        with self._errors():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with target.open("xb") as file:
+                    file.write(content)
+            except FileExistsError:
+                return False
+        return True
 
     def keys(self, prefix: str) -> list[str]:
         """List the files below the folder by their relative paths."""
@@ -195,6 +213,10 @@ class S3Store:
             self._client = s3_client(self.endpoint, self._region)
         return self._client
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the client out: another process makes its own."""
+        return {**self.__dict__, "_client": None}
+
     def _key(self, key: str) -> str:
         return f"{self.address.prefix}/{key}" if self.address.prefix else key
 
@@ -233,6 +255,26 @@ class S3Store:
             if error.response["Error"]["Code"] == "NoSuchKey":
                 return None
             raise
+
+    def create(self, key: str, content: bytes) -> bool:
+        """Put the object on the condition that there is none. Where the server knows no conditions, look first."""
+        place = {"Bucket": self.address.bucket, "Key": self._key(key), "Body": content}
+        with self._errors():
+            try:
+                self.client.put_object(**place, IfNoneMatch="*")
+            except ClientError as error:
+                code = error.response["Error"]["Code"]
+                if code in TAKEN:
+                    return False
+                if code != "NotImplemented":
+                    raise
+            else:
+                return True
+        if self.read(key) is not None:
+            return False
+        with self._errors():
+            self.client.put_object(**place)
+        return True
 
     def keys(self, prefix: str) -> list[str]:
         """List the objects, page by page."""

@@ -4,6 +4,7 @@ import itertools
 import re
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,17 @@ def test_what_is_not_there_is_no_error(store: Store, tmp_path: Path) -> None:
     assert store.read("nothing") is None
     assert not store.download("nothing", tmp_path / "nothing")
     store.delete(["nothing"])
+
+
+def test_of_several_that_create_one_key_one_does(store: Store) -> None:
+    store.check()
+    assert store.create("a/one", b"first")
+    assert not store.create("a/one", b"second")
+    assert store.read("a/one") == b"first"
+    with ThreadPoolExecutor(8) as threads:
+        created = list(threads.map(lambda i: store.create("a/two", b"%d" % i), range(8)))
+    assert sum(created) == 1
+    assert store.read("a/two") == b"%d" % created.index(True)
 
 
 def test_deleted_is_gone(store: Store, tmp_path: Path) -> None:
@@ -142,6 +154,9 @@ class Mortal:
 
     def read(self, key: str) -> bytes | None:
         return self.store.read(key)
+
+    def create(self, key: str, content: bytes) -> bool:
+        return self.store.create(key, content)
 
     def keys(self, prefix: str) -> list[str]:
         return self.store.keys(prefix)
