@@ -1,5 +1,6 @@
 """What ends a run, in words."""
 
+import errno
 import signal
 
 
@@ -37,3 +38,24 @@ class Interrupted(Exception):
 
 class CtrlC(KeyboardInterrupt):
     """Ctrl-C while a command runs: code that is not ours may raise KeyboardInterrupt by itself, and not this."""
+
+
+class NotStartedError(RunError):
+    """Ends a run before it has begun, and so before it has a log to say it in."""
+
+
+_ROOM, _RIGHTS = "make room there", "make it a folder that can be written to, or name another"
+_DISK_ERRORS = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _ROOM),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EISDIR), _RIGHTS),
+    **dict.fromkeys((errno.EIO, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP), "see what the disk has"),
+    **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP), _RIGHTS),
+}
+"""What a person can do about each error of a disk."""
+
+
+def disk_problem(error: BaseException, folder: object) -> str | None:
+    """Say in a line what is wrong with the disk below `folder`, or None where it is something else."""
+    if not isinstance(error, OSError) or error.errno not in _DISK_ERRORS:
+        return None
+    return f"{error.filename or folder}: {error.strerror}. {_DISK_ERRORS[error.errno].capitalize()}"

@@ -41,6 +41,8 @@ class Job:
     export_formats: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """Lines to print before it is trained."""
+    numbered: bool = False
+    """Whether its name is nobody's choice, so that it may get a number."""
 
     @property
     def uses_ray(self) -> bool:
@@ -136,6 +138,7 @@ def _job(draft: Draft, arguments: argparse.Namespace) -> Job:
         restore=arguments.restore or draft.arguments.get("restore"),
         export_formats=arguments.export_formats or draft.arguments.get("export_formats") or [],
         notes=draft.notes,
+        numbered=not (arguments.file or arguments.experiment_name),
     )
 
 

@@ -25,10 +25,13 @@ def main(arguments: argparse.Namespace) -> int:
     """Export a policy and print its path."""
     from rltrainer.cli.terminal import log_to_terminal  # noqa: PLC0415
     from rltrainer.runs.export import export  # noqa: PLC0415
+    from rltrainer.runs.lock import output_folder  # noqa: PLC0415
     from rltrainer.storage import locate  # noqa: PLC0415 - PyTorch comes with it
 
     with tempfile.TemporaryDirectory(prefix="rltrainer-") as scratch, log_to_terminal():
         folder, source = Path(scratch) / "checkpoint", source_of(arguments)
         locate.fetch(source.uri, folder, source.storage, source.which)
-        sys.stdout.write(f"{export(folder, arguments.format, Path(arguments.out).expanduser())}\n")
+        out = Path(arguments.out).expanduser()
+        with output_folder(out, "--out"):
+            sys.stdout.write(f"{export(folder, arguments.format, out)}\n")
     return 0

@@ -10,7 +10,7 @@ from rltrainer.api.status import Problem
 from rltrainer.cli import ray_arguments
 from rltrainer.cli.common import natural, positive
 from rltrainer.cli.document import EXPORTS, SCHEDULER_NAMES, Job, jobs
-from rltrainer.errors import Interrupted, RunError
+from rltrainer.errors import Interrupted, NotStartedError, RunError
 from rltrainer.reporting.status import EXPERIMENT, Reporter, Target, earlier
 from rltrainer.runs.interrupt import Interrupt
 from rltrainer.storage.paths import LOCAL_DIR, pid_file
@@ -135,6 +135,7 @@ def train(job: Job, arguments: argparse.Namespace, interrupt: Interrupt) -> int:
         "interrupt": interrupt,
         "resume": arguments.resume,
         "export_formats": job.export_formats,
+        "numbered": job.numbered,
     }
     try:
         if job.experiment.spec.tune is not None:
@@ -147,9 +148,9 @@ def train(job: Job, arguments: argparse.Namespace, interrupt: Interrupt) -> int:
         from rltrainer.runs.train import run  # noqa: PLC0415 - PyTorch comes with it
 
         result = run(job.experiment, max_failures=retries(job, arguments), **settings)
+    except NotStartedError:
+        raise
     except (RunError, Interrupted) as error:  # the run has logged why
-        if getattr(error, "reason", "") == "NothingToResume":
-            raise
         return error.exit_code
     sys.stdout.write(f"{result.stopped_by}: {result.checkpoint or result.folder}\n")
     return 0

@@ -62,7 +62,7 @@ class Checkpointer:
             check_same(origin, self.spec)
             if not origin.tree["workers"]:
                 log.warning("the checkpoint has no states of environments: new episodes begin")
-            backend.load(origin.tree, generation=origin.manifest.iteration)
+            backend.load(fitting(origin.tree, self.spec), generation=origin.manifest.iteration)
             self.progress.load(origin.tree["run"]["progress"])
         elif uri := restore.restore_uri(self.spec, restore_from):
             place = self.context.folder / "restored"
@@ -158,12 +158,21 @@ def seed_of(newest: Restored | None) -> int:
 
 
 def check_same(origin: Restored, spec: ExperimentSpec) -> None:
-    """Raise RunError, permanent, unless the checkpoint is of the same algorithm and environment."""
+    """Raise RunError, permanent, unless the checkpoint is of the same algorithm."""
     before = origin.tree["run"]["spec"]
-    if (before["run"], before["env"]) != (spec.run, spec.env):
+    if before["run"] != spec.run:
         raise RunError(
             "InvalidOption",
             f"{origin.origin} is of {before['run']} on {before['env']}, and the document says {spec.run} on "
             f"{spec.env}: give the experiment another name, or start anew with --overwrite",
             permanent=True,
         )
+
+
+def fitting(tree: Tree, spec: ExperimentSpec) -> Tree:
+    """Return a run's state without its episodes under way, where the document has another environment now."""
+    before = tree["run"]["spec"]
+    if (before["env"], before["env_config"]) == (spec.env, spec.env_config):
+        return tree
+    log.warning("the environment was %s, with %s: episodes begin anew", before["env"], before["env_config"])
+    return {**tree, "workers": {}}

@@ -11,11 +11,12 @@ from typing import Any, Protocol
 from rltrainer.api.documents import Experiment
 from rltrainer.api.experiment import Checkpoint, Storage
 from rltrainer.api.status import Problem, TrainingStatus
-from rltrainer.errors import Interrupted, RunError
+from rltrainer.errors import Interrupted, RunError, disk_problem
 from rltrainer.reporting.status import EXPERIMENT, Reporter, Target, earlier
 from rltrainer.runs.folder import RunFolder
 from rltrainer.runs.interrupt import Interrupt
 from rltrainer.storage.checkpoint import Manifest
+from rltrainer.storage.claim import Claim, NotOwnerError, OwnedStore, claimed
 from rltrainer.storage.paths import LOG, run_uri
 from rltrainer.storage.restore import EXPECTED_CHECKPOINT
 from rltrainer.storage.store import StorageError, Store, open_store, retry
@@ -41,12 +42,16 @@ class RunContext:
         interrupt: Interrupt | None = None,
         attempt: int = 0,
         expected: str | None = None,
+        token: str | None = None,
+        owned: Claim | None = None,
     ) -> None:
         """Take the run's own folder on disk, and `uri` in `storage`; without it nothing is uploaded.
 
-        `expected` is a checkpoint that the run has, by what is known of it elsewhere: it must not begin anew.
+        `expected` is a checkpoint that the run has, by what is known of it elsewhere: it must not begin anew. The
+        folder in storage is claimed for this process, whose own folder `token` names, or is `owned` already.
         """
         self.folder, self.uri, self.storage = folder, uri, storage
+        self.token, self.claim = token, owned
         self.interrupt = interrupt or Interrupt()
         self.report = TrainingStatus(attempt=attempt)
         self.expected = expected
@@ -58,18 +63,41 @@ class RunContext:
         """Build the context of a document that is trained in `folder`."""
         uri = storage_uri(experiment, folder.uid)
         expected = os.environ.get(EXPECTED_CHECKPOINT) or None
-        return cls(folder.path, uri, experiment.spec.storage, interrupt, attempt, expected)
+        return cls(folder.path, uri, experiment.spec.storage, interrupt, attempt, expected, folder.token)
 
     def update(self, **fields: Any) -> None:
         """Change what is reported."""
         self.report = TrainingStatus.model_validate({**dict(self.report), **fields})
 
     def open_storage(self) -> Store | None:
-        """Return the store once it answers; None where the document has no storage. Raises as `await_storage`."""
+        """Return the store once it answers and is this process's own; None where the document has no storage.
+
+        Raises as `await_storage`, and RunError where another process has the run.
+        """
         if self.uri is not None:
-            self.store = open_store(self.uri, self.storage)
-            self.await_storage(self.store.check)
+            store = open_store(self.uri, self.storage)
+            self.await_storage(store.check)
+            if self.claim is None and self.token is not None:
+                self.claim = claimed(store, self.token, self.report.attempt, self.await_storage)
+            self.store = store if self.claim is None else OwnedStore(store, self.claim)
         return self.store
+
+    def check_owner(self) -> None:
+        """Raise RunError once another process has the run's folder in storage."""
+        if (lost := self._lost()) is not None:
+            raise RunError(lost.reason, lost.message)
+
+    def _lost(self) -> NotOwnerError | None:
+        return self.store.lost if isinstance(self.store, OwnedStore) else None
+
+    def release(self) -> None:
+        """Say in storage that this process has ended."""
+        if self.token is None or self.claim is None:
+            return
+        try:
+            self.claim.release()
+        except StorageError as error:
+            log.warning("storage does not know that this process has ended: %s", error)
 
     def await_storage(self, action: Callable[[], object]) -> None:
         """Run `action` until storage answers; say in the log and in the report what is waited for.
@@ -102,6 +130,8 @@ class RunContext:
         """
         if self.uploader is None:
             return True
+        if self._lost() is not None:
+            return False
         self.uploader.touch(self.folder / LOG)
         said = monotonic()
         end = said + (STORAGE_PATIENCE if wait else BRIEF_PATIENCE)
@@ -142,7 +172,7 @@ def supervise(subject: Supervised, work: Callable[[], str]) -> str:
     Raises what ended it otherwise, and RunError where the last files do not reach storage.
     """
     context = subject.context
-    with _reporting(subject):
+    with _reporting(subject), closing_claim(context):
         try:
             stopped_by = work()
         except RunError as error:
@@ -155,16 +185,33 @@ def supervise(subject: Supervised, work: Callable[[], str]) -> str:
             log.info("ended by %s", "; ".join(filter(None, (str(signal), subject.kept()))))
             context.drain(wait=True)
             raise
+        except OSError as error:
+            context.drain(wait=False)
+            if (problem := disk_problem(error, context.folder)) is None:
+                log.exception("error: %s", type(error).__name__)
+                raise
+            log.critical("error: %s", failed := RunError("WriteFailed", problem))
+            raise failed from error
         except BaseException as error:
             log.exception("error: %s", type(error).__name__)
             context.drain(wait=False)
             raise
         log.info("done: %s", stopped_by)
         if not context.drain(wait=True):
+            context.check_owner()
             log.critical("error: %s", context.not_uploaded())
             raise context.not_uploaded()
         context.update(stopped_by=stopped_by)
         return stopped_by
+
+
+@contextmanager
+def closing_claim(context: RunContext) -> Iterator[None]:
+    """Release the run's claim at the end of the block, however it ends."""
+    try:
+        yield
+    finally:
+        context.release()
 
 
 @contextmanager

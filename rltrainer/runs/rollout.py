@@ -4,8 +4,10 @@ import copy
 import logging
 import math
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
@@ -24,10 +26,13 @@ from rltrainer.envs.observations import check_finite
 from rltrainer.envs.source import EnvSource
 from rltrainer.errors import RunError
 from rltrainer.foreign import Failure, caught
+from rltrainer.reporting.status import ROLLOUT, Target
 from rltrainer.runs import policy as trained
+from rltrainer.runs.lock import output_folder
 from rltrainer.runs.policy import Policy
-from rltrainer.storage import locate
-from rltrainer.storage.store import open_store, retry
+from rltrainer.storage import claim, locate
+from rltrainer.storage.claim import OwnedStore
+from rltrainer.storage.store import FolderStore, Store, open_store, retry
 
 log = logging.getLogger(__name__)
 
@@ -198,6 +203,8 @@ class Recorder:
 
     request: Request
     origin: str
+    stores: dict[str, Store] = field(default_factory=dict)
+    """Where things are kept, by the folder or URI of the request."""
     returns: list[float] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
 
@@ -224,8 +231,7 @@ class Recorder:
         self._keep(path, self.request.video or "")
 
     def _keep(self, path: Path, uri: str) -> None:
-        store = open_store(uri, self.request.storage)
-        retry(lambda: store.upload(path, path.name))
+        retry(lambda: self.stores[uri].upload(path, path.name))
         path.unlink()
 
     def results(self, done: bool = False) -> RolloutResults:
@@ -250,15 +256,48 @@ class Recorder:
         )
 
 
+@contextmanager
+def _outputs(request: Request) -> Iterator[dict[str, Store]]:
+    """Hold the places that the request writes to for this process; yield the store of each, by its folder or URI."""
+    stores: dict[str, Store] = {}
+    held: dict[str, Store] = {}
+    with ExitStack() as stack:
+        for uri, argument in ((request.out, "--out"), (request.video, "--video-dir")):
+            if uri is None:
+                continue
+            store = open_store(uri, request.storage)
+            place = os.path.realpath(store.root) if isinstance(store, FolderStore) else store.uri
+            if place not in held:  # one place may be named twice
+                held[place] = stack.enter_context(_own(store, argument))
+            stores[uri] = held[place]
+        yield stores
+
+
+@contextmanager
+def _own(store: Store, argument: str) -> Iterator[Store]:
+    """Hold one place. In a cluster each rollout has a URI of its own. Raises RunError where another process has it."""
+    if isinstance(store, FolderStore):
+        with output_folder(store.root, argument):
+            yield store
+    elif Target.from_environment(*ROLLOUT) is not None:
+        yield store
+    else:
+        taken = claim.claimed(store, secrets.token_hex(8), 0, retry)
+        try:
+            yield OwnedStore(store, taken)
+        finally:
+            taken.release()
+
+
 def run(request: Request) -> Iterator[tuple[Episode | None, RolloutResults]]:
     """Run `request`; yield each episode with the report so far, and at last None with the finished report.
 
     Raises RunError for what is wrong, and StorageError where storage cannot be had.
     """
-    with tempfile.TemporaryDirectory(prefix="rltrainer-") as folder:
+    with tempfile.TemporaryDirectory(prefix="rltrainer-") as folder, _outputs(request) as stores:
         scratch = Path(folder)
         policy, origin = load(request, scratch / "checkpoint")
-        recorder = Recorder(request, origin)
+        recorder = Recorder(request, origin, stores)
         frames: list[Any] | None = [] if request.video else None
         for episode in episodes(policy, request, frames):
             if frames is not None:

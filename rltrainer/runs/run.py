@@ -20,14 +20,15 @@ from rltrainer.core.execution import Iteration, Iterations, as_iterations
 from rltrainer.errors import Interrupted, RunError
 from rltrainer.learning.threads import set_threads
 from rltrainer.reporting.progress import Progress
-from rltrainer.reporting.results import Results, write_params
+from rltrainer.reporting.results import Results
 from rltrainer.reporting.rows import Row
 from rltrainer.runs.build import worker_config
 from rltrainer.runs.checkpointing import Checkpointer, begun_in
 from rltrainer.runs.context import RunContext
+from rltrainer.runs.params import write_params
 from rltrainer.sampling.evaluator import Evaluator
 from rltrainer.storage.paths import EXPORTS
-from rltrainer.storage.restore import Restored
+from rltrainer.storage.restore import OwnCheckpoints, Restored
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ class Run:
         set_threads(options, config.spaces)
         own = self.checkpoints.find(options.seed)
         config = replace(config, seed=self.checkpoints.seed, gpu_share=self.gpu_share)
-        self._write_params(options)
+        self._write_params(options, own)
         self.backend = self._closing.enter_context(closing(open_backend(config, self.context.interrupt.check)))
         self.context.interrupt.install()
         origin = self.checkpoints.restore(self.backend, own, restore_from)
@@ -108,6 +109,7 @@ class Run:
     def step(self) -> Row:
         """Run one iteration, and what is due after it; return its row. Sets `stopped_by`."""
         self._stop_if_asked()
+        self.context.check_owner()
         started = perf_counter()
         iteration = self._next_iteration()
         self.row = self.progress.add(iteration, perf_counter() - started)
@@ -216,8 +218,7 @@ class Run:
             export(self.checkpoints.newest, form, exports)
         self.context.touch(*(path for path in exports.rglob("*") if path.is_file()))
 
-    def _write_params(self, options: Options) -> None:
-        config = {**options.model_dump(by_alias=True, mode="json"), "seed": self.checkpoints.seed}
-        spec = self.spec.model_dump(by_alias=True, mode="json", exclude_none=True)
-        metadata = {"name": self.experiment.metadata.name}
-        write_params(self.context.folder, {"metadata": metadata, **spec, "config": config})
+    def _write_params(self, options: Options, own: OwnCheckpoints) -> None:
+        start = own.newest.manifest.iteration if own.newest else 0
+        name, seed = self.experiment.metadata.name, self.checkpoints.seed
+        write_params(self.context.folder, self.spec, name, options, seed, start)

@@ -10,7 +10,7 @@ from rltrainer.errors import RunError
 from rltrainer.reporting import results
 from rltrainer.reporting.rows import Row
 from rltrainer.runs.context import RunContext, supervise
-from rltrainer.runs.folder import working_folder
+from rltrainer.runs.folder import Start, working_folder
 from rltrainer.runs.interrupt import Interrupt
 from rltrainer.runs.run import Run
 from rltrainer.storage.paths import LOCAL_DIR
@@ -39,14 +39,18 @@ def run(
     resume: bool = False,
     max_failures: int = 0,
     export_formats: Sequence[str] = (),
+    numbered: bool = False,
 ) -> Result:
-    """Train `experiment` until a stop condition holds. Its folder is `local_dir`/<name>.
+    """Train `experiment` until a stop condition holds. Its folder is `local_dir`/<name>, or with `numbered`, where that
+    holds another run, `local_dir`/<name>-2 and so on.
 
     After up to `max_failures` failures that another attempt may mend, it goes on from the newest checkpoint. Raises
-    RunError for what is wrong, and Interrupted after a signal, once the state is kept.
+    RunError for what is wrong (NotStartedError where the folder is another's), and Interrupted after a signal, once the
+    state is kept.
     """
     interrupt = interrupt or Interrupt()
-    with working_folder(experiment, local_dir, interrupt, overwrite, resume) as folder:
+    start = Start(overwrite, resume, numbered)
+    with working_folder(experiment, local_dir, interrupt, start) as (folder, experiment):
         failures = 0
         while True:
             context = RunContext.of(experiment, folder, interrupt, attempt)

@@ -11,11 +11,16 @@ import os
 import re
 import secrets
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from rltrainer.errors import RunError
+from rltrainer.storage.checkpoint import MANIFEST
 from rltrainer.storage.store import StorageError, Store
 
 log = logging.getLogger(__name__)
@@ -43,7 +48,16 @@ class Claimant(BaseModel):
 
 
 class NotOwnerError(StorageError):
-    """Another process has the run now: nothing more of this one may be uploaded."""
+    """Another process has the run: nothing of this one may be uploaded."""
+
+    @property
+    def permanent(self) -> bool:
+        """Whether waiting does not mend it."""
+        return True
+
+
+CHECK_INTERVAL_S = 2.0
+"""Seconds for which an answer of the claims holds, but for a file that makes a checkpoint exist."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +89,60 @@ class Claim:
         self.store.create(_key(self.number, "ended"), b"")
 
 
+class OwnedStore:
+    """A store that writes only for as long as its process has the claim. It reads for anybody."""
+
+    def __init__(self, store: Store, claim: Claim) -> None:
+        self.store, self.claim, self.uri = store, claim, store.uri
+        self.lost: NotOwnerError | None = None
+        """Set once another process has the claim."""
+        self._checked = float("-inf")
+
+    def _check(self, key: str) -> None:
+        if self.lost is not None:
+            raise self.lost
+        if monotonic() - self._checked < CHECK_INTERVAL_S and not key.endswith("/" + MANIFEST):
+            return
+        try:
+            self.claim.check()
+        except NotOwnerError as error:
+            self.lost = error
+            raise
+        self._checked = monotonic()
+
+    def check(self) -> None:
+        """Raise StorageError unless the store can be reached and its bucket is there."""
+        self.store.check()
+
+    def upload(self, path: Path, key: str) -> None:
+        """Put the file at `path` under `key`. Raises NotOwnerError too, as all that writes."""
+        self._check(key)
+        self.store.upload(path, key)
+
+    def create(self, key: str, content: bytes) -> bool:
+        """Put `content` under `key` unless something is there; return whether it was put."""
+        self._check(key)
+        return self.store.create(key, content)
+
+    def delete(self, keys: list[str]) -> None:
+        """Remove what is under `keys`, in their order."""
+        for key in keys:
+            self._check(key)
+        self.store.delete(keys)
+
+    def download(self, key: str, path: Path) -> bool:
+        """Write what is under `key` to `path`; False if there is nothing."""
+        return self.store.download(key, path)
+
+    def read(self, key: str) -> bytes | None:
+        """Return what is under `key`, or None."""
+        return self.store.read(key)
+
+    def keys(self, prefix: str) -> list[str]:
+        """List all keys that begin with `prefix`, sorted."""
+        return self.store.keys(prefix)
+
+
 def acquire(store: Store, folder: str, attempt: int) -> Claim:
     """Claim the run in `store` for this process, whose folder here is named `folder`.
 
@@ -102,6 +170,25 @@ def acquire(store: Store, folder: str, attempt: int) -> Claim:
             if before is not None and not before.ended:
                 log.warning("%s had %s, and has it no longer", before.claimant, store.uri)
             return Claim(store, number, claimant)
+
+
+def claimed(store: Store, folder: str, attempt: int, await_storage: Callable[[Callable[[], object]], object]) -> Claim:
+    """Claim the run in `store` as `acquire` does, once storage answers.
+
+    Raises RunError where another process has it.
+    """
+    results: list[Claim | NotOwnerError] = []
+
+    def try_once() -> None:
+        try:
+            results.append(acquire(store, folder, attempt))
+        except NotOwnerError as error:
+            results.append(error)
+
+    await_storage(try_once)
+    if isinstance(result := results[0], NotOwnerError):
+        raise RunError(result.reason, result.message)
+    return result
 
 
 def _may_follow(claimant: Claimant, before: Newest) -> bool:

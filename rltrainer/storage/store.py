@@ -86,7 +86,7 @@ class Store(Protocol):
         """Return what is under `key`, or None."""
 
     def create(self, key: str, content: bytes) -> bool:
-        """Put `content` under `key` unless something is there; return whether it was put. Of several at once, one is."""
+        """Put `content` under `key` unless something is there; return whether it was put. Of several, one is."""
 
     def keys(self, prefix: str) -> list[str]:
         """List all keys that begin with `prefix`, sorted."""

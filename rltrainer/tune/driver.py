@@ -22,8 +22,9 @@ from rltrainer.errors import RunError
 from rltrainer.reporting.status import EXPERIMENT, Target
 from rltrainer.runs.build import worker_config
 from rltrainer.runs.context import RunContext, supervise
-from rltrainer.runs.folder import working_folder
+from rltrainer.runs.folder import Start, working_folder
 from rltrainer.runs.interrupt import Interrupt
+from rltrainer.runs.params import write_params
 from rltrainer.storage import checkpoint as ckpt
 from rltrainer.storage import sync
 from rltrainer.storage.paths import CHECKPOINTS, LOG, RESULTS, SEARCH
@@ -72,13 +73,15 @@ def run(
     interrupt: Interrupt | None = None,
     resume: bool = False,
     export_formats: Sequence[str] = (),
+    numbered: bool = False,
 ) -> SearchResult:
-    """Train the trials of `experiment`; each in a folder below `local_dir`/<name>.
+    """Train the trials of `experiment`; each in a folder below `local_dir`/<name>, numbered as a run's.
 
     Raises RunError for what is wrong, also where every trial has failed, and Interrupted after a signal.
     """
     interrupt = interrupt or Interrupt()
-    with working_folder(experiment, local_dir, interrupt, overwrite, resume) as folder:
+    start = Start(overwrite, resume, numbered)
+    with working_folder(experiment, local_dir, interrupt, start) as (folder, experiment):
         absolute = replace(folder, path=folder.path.resolve())  # trials have other working directories
         context = RunContext.of(experiment, absolute, interrupt, attempt)
         plan = Plan(experiment, context.folder, context.uri, restore_from, tuple(export_formats))
@@ -119,6 +122,7 @@ class SearchDriver:
         if (store := context.open_storage()) is not None:
             context.await_storage(lambda: self._fetch(store))
             context.start_uploads(store, self.spec.checkpoint)
+            self.plan = replace(self.plan, claim=context.claim)
         if (earlier := read(context.folder / SEARCH)) is not None:
             self.journal = earlier
             done = len(earlier.trials) - len(earlier.remaining())
@@ -127,6 +131,9 @@ class SearchDriver:
             self.plan = replace(self.plan, expected=checkpoints)
         elif context.expected is not None:
             raise lost(f"{context.expected} is the journal of this search, and is not there")
+        options = self.spec.options()
+        name = self.plan.experiment.metadata.name
+        write_params(context.folder, self.spec, name, options, options.seed, len(self.journal.trials))
         if self.search.search.name == "Random":
             self._draw()
         self._record(at_once=True)

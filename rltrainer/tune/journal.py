@@ -1,6 +1,5 @@
 """search.json: what a search has decided and seen. Written whole, so that at any instant it can be gone on from."""
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rltrainer.api.options import complaint
 from rltrainer.api.status import BestTrial, CheckpointRef, TrialCounts
 from rltrainer.errors import RunError
-from rltrainer.storage.files import write_whole
+from rltrainer.storage.files import write_json
 from rltrainer.storage.paths import SEARCH, FileName
 
 Status = Literal["pending", "running", "terminated", "failed"]
@@ -96,7 +95,7 @@ class Journal(BaseModel):
         """Write search.json, whole or not at all."""
         content = self.model_dump(mode="json", exclude_none=True)
         best = self.best()
-        write_whole(folder / SEARCH, json.dumps({"best": best.name if best else None, **content}, indent=1) + "\n")
+        write_json(folder / SEARCH, {"best": best.name if best else None, **content})
         return folder / SEARCH
 
 

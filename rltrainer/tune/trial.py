@@ -26,6 +26,7 @@ from rltrainer.runs.run import Run
 from rltrainer.storage import checkpoint as ckpt
 from rltrainer.storage import sync
 from rltrainer.storage.checkpoint import CorruptCheckpointError
+from rltrainer.storage.claim import Claim
 from rltrainer.storage.paths import CHECKPOINTS
 from rltrainer.storage.restore import Restored, fetch_first
 from rltrainer.storage.store import open_store
@@ -50,6 +51,8 @@ class Plan:
     export_formats: tuple[str, ...] = ()
     expected: Mapping[str, str] = field(default_factory=dict)
     """The checkpoint of each trial that goes on, by the trial's name: it must not begin anew."""
+    claim: Claim | None = None
+    """The search's, of its folder in storage."""
     path: tuple[str, ...] = field(default_factory=lambda: tuple(sys.path))
     """Where the driver finds modules: one's own environments may be there."""
 
@@ -123,7 +126,11 @@ class Trial(tune.Trainable):
         self.run = Run(
             _document(plan.experiment, self.options),
             RunContext(
-                self.folder, uri, plan.experiment.spec.storage, expected=plan.expected.get(str(self.trial_name))
+                self.folder,
+                uri,
+                plan.experiment.spec.storage,
+                expected=plan.expected.get(str(self.trial_name)),
+                owned=plan.claim,
             ),
             export_formats=plan.export_formats,
             searched=self.options,

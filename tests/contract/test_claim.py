@@ -70,5 +70,5 @@ def test_of_several_at_once_one_gets_it(store: Store) -> None:
 def test_a_claim_that_cannot_be_read_is_named(store: Store) -> None:
     store.check()
     store.create("claims/000001.json", b"{")
-    with pytest.raises(StorageError, match="claims/000001.json does not say whose"):
+    with pytest.raises(StorageError, match=r"claims/000001\.json does not say whose"):
         claim.acquire(store, "here", attempt=0)

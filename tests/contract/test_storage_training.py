@@ -63,7 +63,7 @@ def test_a_run_leaves_its_folder_in_s3(minio: Minio, bucket: str, tmp_path: Path
     store = remote(minio, bucket)
     assert iterations(store) == [6, 7], "the best two, of which the newest is one"
     names = {key.partition("/")[0].partition(".tfevents")[0] for key in store.keys("")}
-    assert names == {"checkpoints", "params.json", "result.json", "progress.csv", "train.log", "events.out"}
+    assert names == {"checkpoints", "claims", "params.json", "result.json", "progress.csv", "train.log", "events.out"}
     assert rows(store) == list(range(1, 8))
     assert json.loads(store.read("params.json") or b"")["config"]["seed"] == 7
 

@@ -160,15 +160,27 @@ def test_another_algorithm_under_the_same_name_is_refused(tmp_path: Path) -> Non
     final(tmp_path, "runs", 2, config=quick())
     (tmp_path / "runs" / "test" / MARK).write_text('{"uid": "x"}')
     with pytest.raises(RunError, match="is of PPO on CartPole-v1, and the document says A2C on CartPole-v1") as caught:
-        final(tmp_path, "runs", 3, run="A2C")
+        train.run(experiment(run="A2C", stop={"training_iteration": 3}), tmp_path / "runs", resume=True)
     assert caught.value.exit_code == 2
+
+
+def test_resume_takes_another_environment_and_begins_its_episodes_anew(tmp_path: Path) -> None:
+    final(tmp_path, "runs", 2, config=quick())
+    other = experiment(config=quick(lr=1e-5), envConfig={"sutton_barto_reward": True}, stop={"training_iteration": 3})
+    result = train.run(other, tmp_path / "runs", resume=True)
+    assert result.row["training_iteration"] == 3
+    assert "episodes begin anew" in (result.folder / "train.log").read_text()
+    history = json.loads((result.folder / "params.json").read_text())["history"]
+    assert [(each["iteration"], each["config"]["lr"]) for each in history] == [(0, 3e-4), (2, 1e-5)]
+    assert [each["envConfig"] for each in history] == [{}, {"sutton_barto_reward": True}]
 
 
 def test_changed_layers_under_the_same_name_are_refused(tmp_path: Path) -> None:
     final(tmp_path, "runs", 2, config=quick())
     (tmp_path / "runs" / "test" / MARK).write_text('{"uid": "x"}')
     with pytest.raises(RunError, match="does not fit the networks"):
-        final(tmp_path, "runs", 3, config=quick(hiddens=[8]))
+        other = experiment(config=quick(hiddens=[8]), stop={"training_iteration": 3})
+        train.run(other, tmp_path / "runs", resume=True)
 
 
 def test_a_new_run_starts_from_a_checkpoint_of_another(tmp_path: Path) -> None:
