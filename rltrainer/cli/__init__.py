@@ -14,7 +14,7 @@ from rltrainer.api.base import DocumentError
 from rltrainer.api.options import OptionError
 from rltrainer.cli import completion, evaluate, export, inspect, plot, rollout, terminate, train
 from rltrainer.cli.common import Command, UsageError, add_command, complain, no_arguments
-from rltrainer.errors import CtrlC, RunError
+from rltrainer.errors import CtrlC, RunError, disk_problem
 
 AddArguments = Callable[[argparse.ArgumentParser], None]
 COMMANDS: tuple[tuple[str, Command, AddArguments, str], ...] = (
@@ -47,6 +47,10 @@ def main(argv: list[str] | None = None) -> NoReturn:
         code = complain(str(error), 2)
     except RunError as error:
         code = complain(str(error), error.exit_code)
+    except OSError as error:
+        if (problem := disk_problem(error, Path.cwd())) is None:
+            raise
+        code = complain(problem, 1)
     except KeyboardInterrupt:
         code = 130
     finally:

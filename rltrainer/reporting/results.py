@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any, TextIO
@@ -17,7 +18,7 @@ from tqdm import tqdm
 
 from rltrainer.api.experiment import Stop
 from rltrainer.reporting.rows import Row, flattened
-from rltrainer.storage.files import write_whole
+from rltrainer.storage.files import finite, write_whole
 from rltrainer.storage.paths import LOG, PARAMS, RESULTS, TABLE
 
 log = logging.getLogger(__name__)
@@ -45,11 +46,6 @@ def _iteration(line: str) -> float:
         return float("inf")  # a row that was cut off in writing
 
 
-def write_params(folder: Path, params: dict[str, Any]) -> None:
-    """Write params.json: the document as it was run, with every option and the seed."""
-    write_whole(folder / PARAMS, json.dumps(params, indent=1) + "\n")
-
-
 class Results:
     """The rows of a run, wherever people look for them."""
 
@@ -67,7 +63,8 @@ class Results:
 
         It is logged too, for people, where a second has passed, it is the last, or it has an evaluation.
         """
-        self._rows.write(json.dumps(row) + "\n")
+        row = finite(row)
+        self._rows.write(json.dumps(row, allow_nan=False) + "\n")
         self._rows.flush()
         flat, step = flattened(row), int(row["training_iteration"])
         self._table.write(flat)
@@ -95,11 +92,10 @@ class Results:
 
     def close(self) -> None:
         """Write what is still to be written."""
-        self._rows.close()
-        self._table.close()
-        self._board.close()
-        if self._bar is not None:
-            self._bar.close()
+        with ExitStack() as closing:  # each of them, also where the disk is full
+            for each in (self._rows, self._table, self._board, self._bar):
+                if each is not None:
+                    closing.callback(each.close)
 
 
 class Table:
@@ -180,6 +176,24 @@ class TerminalHandler(logging.StreamHandler[Any]):
         tqdm.write(self.format(record), file=sys.stderr)
 
 
+class LogFile(logging.FileHandler):
+    """A log in a folder. Where the disk takes no more, that is said once, and the log goes on elsewhere."""
+
+    failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Say why the line is not written."""
+        error = sys.exc_info()[1]
+        if not self.failed:
+            sys.stderr.write(f"{self.baseFilename} takes no more: {getattr(error, 'strerror', None) or error}\n")
+        self.failed = True
+
+    def close(self) -> None:
+        """End writing; what the disk does not take is lost."""
+        with suppress(OSError):
+            super().close()
+
+
 def log_to(folder: Path | None, terminal: bool, console: bool = True) -> list[logging.Handler]:
     """Send the package's log to standard error, if `console`, and to train.log in `folder`.
 
@@ -192,7 +206,7 @@ def log_to(folder: Path | None, terminal: bool, console: bool = True) -> list[lo
         handlers[0].setFormatter(logging.Formatter("%(message)s") if terminal else stamped)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(folder / LOG))
+        handlers.append(LogFile(folder / LOG))
         handlers[-1].setFormatter(stamped)
     package = logging.getLogger("rltrainer")
     package.setLevel(logging.INFO)

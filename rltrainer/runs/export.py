@@ -36,6 +36,7 @@ from rltrainer.runs import policy
 from rltrainer.runs.policy import Policy
 from rltrainer.sampling.worker import observation_dtype
 from rltrainer.storage import checkpoint
+from rltrainer.storage.files import write_json
 
 ONNX, MODEL = "policy.onnx", "model"
 """What the export is called in the folder that it goes to."""
@@ -100,8 +101,9 @@ def _model(folder: Path, out: Path) -> Path:
         "weights": {name: list(tensor.shape) for name, tensor in weights.items()},
     }
     target.mkdir(exist_ok=True)
-    save_file(weights, target / "model.safetensors")
-    (target / "model.json").write_text(json.dumps(description, indent=1) + "\n")
+    save_file(weights, part := target / "model.safetensors.part")
+    part.rename(target / "model.safetensors")
+    write_json(target / "model.json", description)
     return target
 
 
@@ -131,7 +133,8 @@ def _onnx(folder: Path, out: Path) -> Path:
         for node in program.model.graph:
             node.metadata_props.clear()  # where in our code it came from, with paths of this machine
         program.model.metadata_props.update(acting.about())
-        program.save(out / ONNX)
+        program.save(part := out / f"{ONNX}.part")
+        part.rename(out / ONNX)
     return out / ONNX
 
 

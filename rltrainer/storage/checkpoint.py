@@ -5,9 +5,11 @@ that has arrays. It comes into being by a rename, after everything in it has rea
 manifest is no checkpoint. In storage the files lie one folder deeper, by what they hold: see sync.py.
 """
 
+import errno
 import hashlib
 import json
 import logging
+import re
 import shutil
 from pathlib import Path
 from typing import Annotated, Any
@@ -87,6 +89,20 @@ def write(root: Path, tree: Tree, iteration: int, timesteps: int, metrics: dict[
     building = root / f".{target.name}.part"
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir()
+    try:
+        _fill(building, tree, iteration, timesteps, metrics)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(building, ignore_errors=True)  # of a full disk it would keep the last of the room
+        if isinstance(error, OSError):
+            raise
+        code = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(code[1]) if code else errno.EIO, str(error), str(target)) from error
+    install(building, target)
+    return target
+
+
+def _fill(building: Path, tree: Tree, iteration: int, timesteps: int, metrics: dict[str, float | None]) -> None:
+    """Write the files of a checkpoint, manifest last, and wait until they are on the disk."""
     names = _write_parts(building, tree)
     files = {name: FileEntry(size=(building / name).stat().st_size, sha256=digest(building / name)) for name in names}
     manifest = Manifest(format=FORMAT, iteration=iteration, timesteps_total=timesteps, metrics=metrics, files=files)
@@ -94,8 +110,6 @@ def write(root: Path, tree: Tree, iteration: int, timesteps: int, metrics: dict[
     for name in (*names, MANIFEST):
         sync_to_disk(building / name)
     sync_to_disk(building)
-    install(building, target)
-    return target
 
 
 def install(building: Path, target: Path) -> None:
