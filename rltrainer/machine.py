@@ -23,14 +23,36 @@ def keep_memory(most: int = 256 << 20) -> None:
         libc.mallopt(M_TRIM_THRESHOLD, most)
 
 
-def cpus(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """CPUs that this process may use: of its affinity, of OMP_NUM_THREADS, which Ray sets to what it has reserved for
-    an actor, and of its container's quota (cgroup v2)."""
-    allowed = len(os.sched_getaffinity(0))
-    reserved = os.environ.get("OMP_NUM_THREADS", "")
-    allowed = min(allowed, int(reserved)) if reserved.isdigit() and int(reserved) else allowed
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+def cpus(cgroups: Path = CGROUPS) -> int:
+    """CPUs that this process may use: of those allowed, and of OMP_NUM_THREADS, which Ray sets to what it has reserved
+    for an actor."""
+    allowed, reserved = allowed_cpus(cgroups), os.environ.get("OMP_NUM_THREADS", "")
+    return min(allowed, int(reserved)) if reserved.isdigit() and int(reserved) else allowed
+
+
+def allowed_cpus(cgroups: Path = CGROUPS) -> int:
+    """CPUs that the system lets this process and its children use: of its affinity and of its container's quota, whole
+    ones, at least 1."""
+    quotas = [quota for quota in (_quota(cgroups), _quota_v1(cgroups / "cpu")) if quota is not None]
+    return max(1, int(min([len(os.sched_getaffinity(0)), *quotas])))
+
+
+def _quota(cgroup: Path) -> float | None:
+    """The CPUs of a quota of cgroup v2: `limit period`; None where there is none."""
     try:
-        limit, period = quota.read_text().split()
-        return max(1, min(allowed, int(limit) // int(period)))
+        limit, period = (cgroup / "cpu.max").read_text().split()
+        return int(limit) / int(period)
     except (OSError, ValueError):
-        return allowed
+        return None
+
+
+def _quota_v1(cgroup: Path) -> float | None:
+    """The CPUs of a quota of cgroup v1, whose limit is -1 where there is none."""
+    try:
+        limit, period = (int((cgroup / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
+    except (OSError, ValueError):
+        return None
+    return limit / period if limit > 0 else None

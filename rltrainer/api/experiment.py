@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from rltrainer.api.base import EVALUATED, OPEN, Model, Name, Natural, S3Uri, rules
 from rltrainer.api.cluster import Cluster
 from rltrainer.api.options import OPTIONS, Count, Options, for_algorithm, parse_options
-from rltrainer.api.tune import Tune
+from rltrainer.api.tune import Tune, take_grids
 
 
 class Stop(BaseModel):
@@ -155,6 +155,19 @@ class ExperimentSpec(Model):
         False, description="Write a checkpoint and let the cluster go; false again goes on from there."
     )
     cluster: Cluster = Field(default_factory=Cluster, description="The Ray cluster. Not read on a laptop.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _grids_in_env_config(cls, content: Any) -> Any:
+        """Make a `grid_search` in envConfig one of the search."""
+        given = content if isinstance(content, Mapping) else {}
+        name = "envConfig" if "envConfig" in given else "env_config"
+        env_config, grids = take_grids(given[name]) if isinstance(given.get(name), Mapping) else ({}, {})
+        tune = given.get("tune") or {}
+        tune = tune.model_dump(by_alias=True, exclude_unset=True) if isinstance(tune, Tune) else tune
+        if not grids or not isinstance(tune, Mapping) or not isinstance(tune.get("space", {}), Mapping):
+            return content  # what is wrong with a field is said of it when it is read
+        return {**given, name: env_config, "tune": {**tune, "space": {**tune.get("space", {}), **grids}}}
 
     @model_validator(mode="after")
     def _known_algorithm(self) -> Self:

@@ -1,6 +1,8 @@
 """`spec.tune`: a search over an algorithm's options. Names are those of Ray Tune. Imports neither torch nor Ray."""
 
+import copy
 import math
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -99,6 +101,55 @@ class Domain(BaseModel):
             return values[:1]
         last = values[1] - 1 if self.kind in ("randint", "lograndint") else values[1]
         return [values[0], last]
+
+
+ENV_CONFIG = "env_config."
+"""What names of a space begin with that are no options, but values in envConfig. The keys that lead there follow,
+joined by dots."""
+
+
+def algorithm_options(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of the values searched over that are options of the algorithm."""
+    return {name: value for name, value in values.items() if not name.startswith(ENV_CONFIG)}
+
+
+def with_env_values(env_config: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy `env_config`, with those of the values searched over that belong into it."""
+    result: dict[str, Any] = copy.deepcopy(dict(env_config))
+    for name, value in values.items():
+        if name.startswith(ENV_CONFIG):
+            _put(result, name.removeprefix(ENV_CONFIG).split("."), value)
+    return result
+
+
+def _put(content: Any, keys: list[str], value: Any) -> None:
+    """Put a value where keys lead, and objects on the way where there are none."""
+    *parents, last = keys
+    for key in parents:
+        content = content[int(key)] if isinstance(content, list) else content.setdefault(key, {})
+    content[int(last) if isinstance(content, list) else last] = value
+
+
+def take_grids(env_config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Take each `{grid_search: [...]}` out of an envConfig: return it with the first value of each, and the grids by
+    their names in a space. Raises OptionError where a grid has no values, or stands below a name with a dot."""
+    grids = {ENV_CONFIG + ".".join(keys): {"grid_search": values} for keys, values in _grids(env_config, ())}
+    return with_env_values(env_config, {name: each["grid_search"][0] for name, each in grids.items()}), grids
+
+
+def _grids(content: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], list[Any]]]:
+    """Find the grids below `keys` of an envConfig."""
+    if isinstance(content, Mapping) and content.keys() == {"grid_search"}:
+        values, place = content["grid_search"], f"spec.envConfig.{'.'.join(keys)}"
+        if not keys or not isinstance(values, list) or not values:
+            raise OptionError(f"{place}.grid_search: takes a list of values, got {values!r}", ("spec", "envConfig"))
+        if any("." in key for key in keys):
+            raise OptionError(f"{place}: there is no search below a name with a dot", ("spec", "envConfig"))
+        yield keys, values
+        return
+    items = enumerate(content) if isinstance(content, list) else content.items() if isinstance(content, Mapping) else ()
+    for key, value in items:
+        yield from _grids(value, (*keys, str(key)))
 
 
 SCHEDULERS: dict[str, tuple[str, ...]] = {
@@ -229,11 +280,15 @@ class Tune(Model):
     )
     space: dict[str, Domain] = Field(
         default_factory=dict,
-        description="Options, and where their values come from.",
+        description="Options, and where their values come from; a name that begins with env_config. is one in "
+        "envConfig, where {grid_search: [...]} may stand itself.",
         json_schema_extra={
             "maxProperties": len(_NAMES),
             **rules(
-                (f"self.all(name, name in {_NAMES})", "unknown option: rltrainer describe ALGORITHM lists them all")
+                (
+                    f"self.all(name, name in {_NAMES} || name.startsWith('{ENV_CONFIG}'))",
+                    "unknown option: rltrainer describe ALGORITHM lists them all",
+                )
             ),
         },
     )
@@ -254,7 +309,7 @@ class Tune(Model):
     def check(self, run: str, config: dict[str, Any]) -> None:
         """Hold options searched over, and their values, against algorithm `run`. Raises OptionError."""
         known = option_names(for_algorithm(run))
-        for name, domain in self.space.items():
+        for name, domain in algorithm_options(self.space).items():
             for value in domain.examples() if name in known else [None]:
                 parse_options(run, {**config, name: value}, where="spec.tune.space")
         if self.resources_per_trial.gpu is not None and not config.get("num_gpus"):

@@ -142,7 +142,7 @@ def train(job: Job, arguments: argparse.Namespace, interrupt: Interrupt) -> int:
             from rltrainer import tune  # noqa: PLC0415 - PyTorch and Ray come with it
 
             search = tune.run(job.experiment, **settings)
-            best = search.best.name if search.best else "none: no episode ended"
+            best = search.best.name if search.best else f"none: no trial has reported {job.experiment.spec.tune.metric}"
             sys.stdout.write(f"all trials are done: {search.folder}, the best is {best}\n")
             return 0
         from rltrainer.runs.train import run  # noqa: PLC0415 - PyTorch comes with it

@@ -10,6 +10,7 @@ import yaml
 
 from rltrainer.api.base import API_VERSION, MAX_NAME, DocumentError
 from rltrainer.api.options import OptionError
+from rltrainer.api.tune import take_grids
 from rltrainer.rllib_compat.environments import is_atari, translate_environment
 from rltrainer.rllib_compat.fields import FIELD_ALIASES, apply_field
 from rltrainer.rllib_compat.metrics import translate_evaluation, translate_stop
@@ -119,11 +120,16 @@ def translate_experiment(experiment: Content, config: TranslatedConfig, where: s
     env_config = dict(config.moved.get("env_config") or {})
     spec["env"], env_config, notes = translate_environment(experiment["env"], env_config, where)
     result.notes += notes
-    spec["envConfig"] = {**env_config, **environment_options(config.moved, spec["env"], f"{where}.config")}
+    moved = environment_options(config.moved, spec["env"], f"{where}.config")
+    spec["envConfig"], grids = take_grids({**env_config, **moved})
+    result.notes += [
+        f"{name} is searched over: grid_search {yaml_value(each['grid_search'])}" for name, each in grids.items()
+    ]
     spec["config"] = config.config
     spec["stop"] = translate_stop(experiment.get("stop") or {}, where)
     spec["evaluation"] = translate_evaluation(config, spec["stop"], result.notes, f"{where}.config")
-    spec["tune"] = {"numSamples": 1, "space": config.space} if config.space else {}
+    space = {**config.space, **grids}
+    spec["tune"] = {"numSamples": 1, "space": space} if space else {}
     fields = {name: value for name, value in experiment.items() if name not in ("run", "env", "config", "stop")}
     for name, value in sorted(fields.items(), key=lambda item: item[0] == "resources_per_trial"):
         note = apply_field(name, value, spec, result.arguments, where)

@@ -1,5 +1,6 @@
 """A search from its document to its best trial."""
 
+import itertools
 import logging
 import os
 import tempfile
@@ -16,9 +17,10 @@ from rltrainer.api.documents import Experiment
 from rltrainer.api.experiment import ExperimentSpec
 from rltrainer.api.options import OptionError, Options, parse_options
 from rltrainer.api.status import TrainingStatus
-from rltrainer.api.tune import Tune
-from rltrainer.backend.ray.cluster import connect, disconnect
+from rltrainer.api.tune import ENV_CONFIG, Tune, algorithm_options
+from rltrainer.backend.ray.cluster import Bundle, connect, disconnect, joined, refuse, reserved, shortage
 from rltrainer.errors import RunError
+from rltrainer.machine import allowed_cpus
 from rltrainer.reporting.status import EXPERIMENT, Target
 from rltrainer.runs.build import worker_config
 from rltrainer.runs.context import RunContext, supervise
@@ -32,8 +34,9 @@ from rltrainer.storage.restore import lost
 from rltrainer.storage.store import Store, open_store
 from rltrainer.tune.driver_only import DriverOnly
 from rltrainer.tune.journal import Journal, TrialEntry, read, trial_name
-from rltrainer.tune.search import Suggestions, listed, scheduler
-from rltrainer.tune.space import checked, draw, trial_count
+from rltrainer.tune.schedulers import scheduler
+from rltrainer.tune.search import Suggestions, listed
+from rltrainer.tune.space import checked, draw, trial_count, trial_spec
 from rltrainer.tune.trial import NUMBER, Plan, Trial, searched_options
 from rltrainer.tune.watch import Watch
 
@@ -102,7 +105,8 @@ class SearchDriver:
 
     def run(self) -> str:
         """Take the search from the document to its last trial; return what ended it. Raises what ended it otherwise."""
-        worker_config(self.spec)  # raises for what would be wrong with every trial
+        first = {name: each.examples()[0] for name, each in self.search.space.items() if name.startswith(ENV_CONFIG)}
+        worker_config(trial_spec(self.spec, first))  # raises for what would be wrong with every trial
         self._open()
         self._search()
         self._end()
@@ -125,8 +129,8 @@ class SearchDriver:
             self.plan = replace(self.plan, claim=context.claim)
         if (earlier := read(context.folder / SEARCH)) is not None:
             self.journal = earlier
-            done = len(earlier.trials) - len(earlier.remaining())
-            log.info("resumed: %d of %d trials are done", done, self.expected)
+            self.journal.limit(self.expected)
+            log.info("resumed: %s trials are done", earlier.counts(self.expected).done)
             checkpoints = {entry.name: entry.checkpoint.uri for entry in earlier.remaining() if entry.checkpoint}
             self.plan = replace(self.plan, expected=checkpoints)
         elif context.expected is not None:
@@ -154,13 +158,11 @@ class SearchDriver:
         journal = self.journal
         try:
             for number, options in enumerate(draw(self.search)):
-                if number == len(journal.trials):
-                    journal.add(self.prefix, {})
-                if journal.trials[number].status == "pending":
-                    journal.trials[number].options = checked(self.spec, options)
+                entry = journal.numbered(number) or journal.add(self.prefix, {}, number)
+                if entry.status == "pending":
+                    entry.options = checked(self.spec, options)
         except OptionError as error:
             raise RunError("InvalidOption", str(error), permanent=True) from None
-        journal.trials = [each for each in journal.trials if each.number < self.expected or each.status != "pending"]
 
     @property
     def prefix(self) -> str:
@@ -179,15 +181,25 @@ class SearchDriver:
             os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(limit)
         if Target.from_environment(*EXPERIMENT) is not None:
             class_cache.ENV_VARS_TO_PROPAGATE -= SECRETS
-        started_ray = connect(os.cpu_count() or 1, 0)
+        started_ray = connect([], cpus=allowed_cpus())
         self.context.interrupt.install()
         try:
+            self._find_room(fixed=started_ray and not joined())
             with tempfile.TemporaryDirectory() as scratch:
                 self._tuner(remaining, scratch).fit()
         finally:
             if started_ray:
                 disconnect()
         self.context.interrupt.stop_here()
+
+    def _find_room(self, fixed: bool) -> None:
+        """Look for room for each kind of trial; where there is none, say so. Raises RunError, permanent, where there
+        never will be, for the nodes are `fixed`: where this search has started them."""
+        for needed in reservations(self.spec, self.search, self.journal):
+            if fixed:
+                refuse(needed, "a trial")
+            elif (missing := shortage(needed)) is not None:
+                log.warning("waiting for a larger cluster: a trial reserves %s", missing)
 
     def _tuner(self, remaining: int, scratch: str) -> tune.Tuner:
         random = self.search.search.name == "Random"
@@ -240,7 +252,11 @@ class SearchDriver:
         failed = [entry for entry in self.journal.trials if entry.status == "failed"]
         if failed and len(failed) == len(self.journal.trials):
             raise RunError("AllTrialsFailed", f"every trial failed, the last with: {failed[-1].stopped_by}", True)
-        if (best := self.journal.best()) is not None:
+        if (best := self.journal.best()) is None:
+            log.warning(
+                "no trial is the best: none has reported %s. Trials that run longer report it", self.search.metric
+            )
+        else:
             log.info("best: %s, %s %g, with %s", best.name, self.search.metric, best.reward, best.options)
 
     def _update_best_references(self) -> None:
@@ -280,20 +296,36 @@ def name_of(prefix: str, trial: Any) -> str:
 
 def resources(spec: ExperimentSpec, config: dict[str, Any]) -> tune.PlacementGroupFactory:
     """Return what a trial with this config of Tune's reserves."""
-    options = parse_options(spec.run, {**spec.config, **searched_options(config)})
+    options = parse_options(spec.run, {**spec.config, **algorithm_options(searched_options(config))})
     return tune.PlacementGroupFactory(bundles(spec.tune or Tune(), options))
 
 
-def bundles(search: Tune, options: Options) -> list[dict[str, float]]:
+def bundles(search: Tune, options: Options) -> list[Bundle]:
     """Return what a trial reserves: the CPUs of the process that drives it, then of each learner and each worker."""
-    reserved = search.resources_per_trial
-    learners = max(options.num_learners, options.num_gpus)
-    gpu = {"GPU": reserved.gpu or 1.0} if options.num_gpus else {}
-    return [
-        {"CPU": reserved.cpu or 1.0},
-        *[{"CPU": 1.0, **gpu}] * learners,
-        *[{"CPU": options.num_cpus_per_worker}] * (max(1, options.num_workers) if learners else options.num_workers),
-    ]
+    own = search.resources_per_trial
+    uses_ray = options.num_workers or options.num_learners or options.num_gpus
+    return [{"CPU": own.cpu or 1.0}, *(reserved(options, own.gpu or 1.0) if uses_ray else [])]
+
+
+RESERVING = ("num_workers", "num_cpus_per_worker", "num_learners", "num_gpus")
+"""Options that say what a trial reserves."""
+
+
+def reservations(spec: ExperimentSpec, search: Tune, journal: Journal) -> list[list[Bundle]]:
+    """Return what the trials to come reserve, each kind once: of those that the journal knows, and where the others are
+    yet to be suggested, of the least and the most that these can ask for."""
+    choices = [entry.options for entry in journal.remaining()]
+    if search.search.name != "Random":
+        domains = {name: search.space[name].examples() for name in RESERVING if name in search.space}
+        choices += [dict(zip(domains, values, strict=True)) for values in itertools.product(*domains.values())]
+    found: list[list[Bundle]] = []
+    for options in choices:
+        try:
+            needed = bundles(search, parse_options(spec.run, {**spec.config, **algorithm_options(options)}))
+        except OptionError:  # these do not go together: no trial has them
+            continue
+        found += [needed] if needed not in found else []
+    return found
 
 
 def report_of(best: TrialEntry) -> dict[str, Any]:

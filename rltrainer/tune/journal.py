@@ -56,15 +56,28 @@ class Journal(BaseModel):
     mode: Literal["max", "min"]
     trials: list[TrialEntry] = Field(default_factory=list)
 
-    def add(self, prefix: str, options: dict[str, Any]) -> TrialEntry:
-        """Add a trial, with the next number."""
-        number = len(self.trials)
-        self.trials.append(TrialEntry(number=number, name=trial_name(prefix, number), options=options))
-        return self.trials[-1]
+    def next_number(self) -> int:
+        """Return the number after the last trial's."""
+        return self.trials[-1].number + 1 if self.trials else 0
+
+    def add(self, prefix: str, options: dict[str, Any], number: int | None = None) -> TrialEntry:
+        """Add a trial, with the next number unless another is given."""
+        number = self.next_number() if number is None else number
+        entry = TrialEntry(number=number, name=trial_name(prefix, number), options=options)
+        self.trials = sorted([*self.trials, entry], key=lambda each: each.number)
+        return entry
+
+    def numbered(self, number: int) -> TrialEntry | None:
+        """Return the trial of that number, if there is one."""
+        return next((entry for entry in self.trials if entry.number == number), None)
 
     def named(self, name: str) -> TrialEntry:
         """Return the trial of that name."""
         return next(entry for entry in self.trials if entry.name == name)
+
+    def limit(self, expected: int) -> None:
+        """Leave out trials that have not begun, where a search is now to have `expected` ones and no more."""
+        self.trials = [entry for entry in self.trials if entry.number < expected or entry.status != "pending"]
 
     def remaining(self) -> list[TrialEntry]:
         """Return the trials that are not done."""

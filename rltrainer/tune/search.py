@@ -1,82 +1,23 @@
-"""Where options come from and which trials go on: Ray Tune's searchers and schedulers, as the document asks for them.
+"""Where options come from: Ray Tune's searchers, as the document asks for them.
 
-A search that was cut off begins with fresh ones, which are shown what the journal knows: the options of every trial,
+A search that was cut off begins with a fresh one, which is shown what the journal knows: the options of every trial,
 and the results of those that are done.
 """
 
-import json
 from collections import deque
-from pathlib import Path
 from typing import Any
 
 from ray import tune
-from ray.tune.schedulers import (
-    AsyncHyperBandScheduler,
-    FIFOScheduler,
-    HyperBandScheduler,
-    MedianStoppingRule,
-    PopulationBasedTraining,
-    TrialScheduler,
-)
 from ray.tune.search import Searcher
 
 from rltrainer.api.experiment import ExperimentSpec
-from rltrainer.api.tune import SCHEDULERS, Tune
+from rltrainer.api.tune import Tune
 from rltrainer.errors import RunError
-from rltrainer.reporting.rows import Row, flattened
-from rltrainer.storage.paths import RESULTS
 from rltrainer.tune.driver_only import DriverOnly
 from rltrainer.tune.journal import Journal, TrialEntry, trial_name
-from rltrainer.tune.space import checked, clamped, mutations, plain, tune_domain
-from rltrainer.tune.trial import NUMBER
-
-SCHEDULER_CLASSES = {
-    "MedianStopping": MedianStoppingRule,
-    "AsyncHyperBand": AsyncHyperBandScheduler,
-    "HyperBand": HyperBandScheduler,
-    "PBT": PopulationBasedTraining,
-}
-COMPARING = ("MedianStopping", "AsyncHyperBand")
-"""Schedulers that compare a trial with those that are done."""
-
-
-class PastTrial:
-    """A trial that is done, as far as a scheduler asks."""
-
-    def __init__(self, name: str) -> None:
-        self.trial_id = name
-
-
-def scheduler(spec: ExperimentSpec, search: Tune, journal: Journal, folder: Path) -> TrialScheduler:
-    """Make the scheduler that the document names, and show it the trials that are done."""
-    settings = search.scheduler
-    if settings.name == "FIFO":
-        return FIFOScheduler()  # type: ignore[no-untyped-call]
-    arguments: dict[str, Any] = {name: getattr(settings, name) for name in SCHEDULERS[settings.name]}
-    arguments |= {"metric": search.metric, "mode": search.mode}
-    if settings.name == "PBT":
-        arguments |= {"hyperparam_mutations": mutations(search), "require_attrs": False, "log_config": False}
-        arguments["custom_explore_fn"] = lambda config: clamped(spec, search, config)
-    arguments = {name: value for name, value in arguments.items() if value is not None}
-    made: TrialScheduler = SCHEDULER_CLASSES[settings.name](**arguments)
-    for entry in journal.trials if settings.name in COMPARING else ():
-        _show(made, entry, folder)
-    return made
-
-
-def _show(made: TrialScheduler, entry: TrialEntry, folder: Path) -> None:
-    """Show a scheduler the rows of a trial that is done."""
-    path = folder / entry.name / RESULTS
-    if entry.status != "terminated" or not path.exists():
-        return
-    past: Any = PastTrial(entry.name)
-    controller: Any = None  # these schedulers ask nothing of it for a trial that is not running
-    row: Row = {}
-    made.on_trial_add(controller, past)
-    for line in path.read_text().splitlines():
-        row = {name: value for name, value in flattened(json.loads(line)).items() if value is not None}
-        made.on_trial_result(controller, past, row)
-    made.on_trial_complete(controller, past, row)
+from rltrainer.tune.schedulers import LastReports
+from rltrainer.tune.space import checked, plain, tune_domain
+from rltrainer.tune.trial import ABSENT, NUMBER
 
 
 class Suggestions(DriverOnly, Searcher):
@@ -87,6 +28,7 @@ class Suggestions(DriverOnly, Searcher):
         self.spec, self.journal, self.prefix, self.space = spec, journal, prefix, search.space.keys()
         known = [entry.options for entry in journal.trials if entry.options.keys() == search.space.keys()]
         self.inner = _searcher(search, known)
+        self.reports = LastReports(search.metric)
         self.waiting: deque[TrialEntry] = deque()
         self.running: dict[str, TrialEntry] = {}
         for entry in journal.trials:
@@ -101,29 +43,39 @@ class Suggestions(DriverOnly, Searcher):
         if same_space:
             self.inner.suggest(entry.name)
         if entry.done and same_space:
-            result = {self.metric: entry.reward} if entry.reward is not None else None
-            self.inner.on_trial_complete(entry.name, result, error=result is None)
+            self._complete(entry.name, {self.metric: entry.reward})
         elif not entry.done:
             self.waiting.append(entry)
+
+    def _complete(self, name: str, result: dict[str, Any] | None, error: bool = False) -> None:
+        """Tell the searcher that a trial is done; of one that never reported the metric, that it came to nothing."""
+        row = self.reports.complete(name, result)
+        if error or self.metric not in row:
+            self.inner.on_trial_complete(name, None, error=True)
+        else:
+            self.inner.on_trial_complete(name, row)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """Return options for a trial: of one that was cut off, or new ones."""
         if self.waiting:
             entry = self.waiting.popleft()
         else:
-            name = trial_name(self.prefix, len(self.journal.trials))
+            name = trial_name(self.prefix, self.journal.next_number())
             options = {key: plain(value) for key, value in (self.inner.suggest(name) or {}).items()}
             entry = self.journal.add(self.prefix, checked(self.spec, options))
         self.running[trial_id] = entry
         return {**entry.options, NUMBER: entry.number}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Pass it on to the searcher, under the trial's own name."""
-        self.inner.on_trial_result(self.running[trial_id].name, result)
+        """Pass it on to the searcher, under the trial's own name, once there is anything to compare."""
+        name = self.running[trial_id].name
+        row = self.reports.complete(name, result)
+        if self.metric in row:
+            self.inner.on_trial_result(name, row)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Pass it on to the searcher, under the trial's own name."""
-        self.inner.on_trial_complete(self.running.pop(trial_id).name, result, error)
+        self._complete(self.running.pop(trial_id).name, result, error)
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
         """Save nothing: the journal has it."""
@@ -167,6 +119,6 @@ def listed(journal: Journal) -> dict[str, Any]:
     names = dict.fromkeys(name for options in remaining.values() for name in options)
 
     def option(name: str) -> Any:
-        return tune.sample_from(lambda config: remaining[config[NUMBER]].get(name))
+        return tune.sample_from(lambda config: remaining[config[NUMBER]].get(name, ABSENT))
 
     return {NUMBER: tune.grid_search(list(remaining)), **{name: option(name) for name in names}}

@@ -9,7 +9,7 @@ from ray import tune
 from rltrainer.api.experiment import ExperimentSpec
 from rltrainer.api.options import option_names, parse_options
 from rltrainer.api.options.parsing import for_algorithm
-from rltrainer.api.tune import Domain, Tune
+from rltrainer.api.tune import INTEGERS, Domain, Tune, algorithm_options, with_env_values
 
 OptionValues = dict[str, Any]
 """Options by name."""
@@ -47,8 +47,16 @@ def trial_count(search: Tune) -> int:
 
 def checked(spec: ExperimentSpec, options: OptionValues) -> OptionValues:
     """Return `options` if the algorithm takes them together with those of the document. Raises OptionError."""
-    parse_options(spec.run, {**spec.config, **options}, where="spec.tune.space")
+    parse_options(spec.run, {**spec.config, **algorithm_options(options)}, where="spec.tune.space")
     return options
+
+
+def trial_spec(spec: ExperimentSpec, options: OptionValues) -> ExperimentSpec:
+    """Return the spec of the one trial that has these of the values searched over."""
+    config = {**spec.config, **algorithm_options(options)}
+    return spec.model_copy(
+        update={"config": config, "env_config": with_env_values(spec.env_config, options), "tune": None}
+    )
 
 
 def plain(value: Any) -> Any:
@@ -66,17 +74,18 @@ def mutations(search: Tune) -> dict[str, Any]:
 
 
 def clamped(spec: ExperimentSpec, search: Tune, config: dict[str, Any]) -> dict[str, Any]:
-    """Return `config` after a perturbation, with options of the space back within its bounds."""
+    """Return `config` after a perturbation, with the values of the space back within its bounds."""
     result = dict(config)
     for name, domain in search.space.items():
         if domain.kind in ("grid_search", "choice", "randn", "qrandn"):
             continue
         low, high = domain.examples()
         value = min(max(plain(config[name]), low), high)
-        result[name] = int(value) if _is_integer(spec, name) else value
+        result[name] = int(value) if domain.kind in INTEGERS or _is_integer(spec, name) else value
     return result
 
 
 def _is_integer(spec: ExperimentSpec, name: str) -> bool:
     options = for_algorithm(spec.run)
-    return options.model_fields[option_names(options)[name]].annotation is int
+    field = option_names(options).get(name)  # none of a value of the environment
+    return field is not None and options.model_fields[field].annotation is int

@@ -31,6 +31,7 @@ from rltrainer.storage.paths import CHECKPOINTS
 from rltrainer.storage.restore import Restored, fetch_first
 from rltrainer.storage.store import open_store
 from rltrainer.tune.journal import COUNTERS
+from rltrainer.tune.space import trial_spec
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +125,7 @@ class Trial(tune.Trainable):
         plan, search = self.plan, self.plan.experiment.spec.tune
         uri = f"{plan.uri}/{self.trial_name}" if plan.uri else None
         self.run = Run(
-            _document(plan.experiment, self.options),
+            plan.experiment.model_copy(update={"spec": trial_spec(plan.experiment.spec, self.options)}),
             RunContext(
                 self.folder,
                 uri,
@@ -218,17 +219,13 @@ class Trial(tune.Trainable):
 
 NUMBER = "trial"
 """Where Tune's config of a trial has its number, beside the options."""
+ABSENT = "(absent)"
+"""The value there of an option that other trials have, and this one has not."""
 
 
 def searched_options(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the options in Tune's config of a trial: those that other trials have, and this one has not, are None."""
-    return {name: value for name, value in config.items() if name != NUMBER and value is not None}
-
-
-def _document(experiment: Experiment, options: dict[str, Any]) -> Experiment:
-    """Return the document of one trial."""
-    spec = experiment.spec.model_copy(update={"config": {**experiment.spec.config, **options}, "tune": None})
-    return experiment.model_copy(update={"spec": spec})
+    """Return the options in Tune's config of a trial."""
+    return {name: value for name, value in config.items() if name != NUMBER and value != ABSENT}
 
 
 def _as_json(references: dict[str, CheckpointRef | None]) -> Row:

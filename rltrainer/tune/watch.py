@@ -11,10 +11,12 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial as TuneTrial
 
 from rltrainer.api.status import CheckpointRef
+from rltrainer.backend.ray.cluster import Patience
 from rltrainer.errors import RunError
 from rltrainer.runs.interrupt import Interrupt
 from rltrainer.tune.driver_only import DriverOnly
 from rltrainer.tune.journal import COUNTERS, Journal, TrialEntry
+from rltrainer.tune.schedulers import metric_of
 from rltrainer.tune.space import plain
 from rltrainer.tune.trial import searched_options
 
@@ -32,6 +34,15 @@ class Watch(DriverOnly, Callback):
     def __init__(self, journal: Journal, record: Callable[[], object], interrupt: Interrupt, expected: int) -> None:
         self.journal, self.record, self.interrupt, self.expected = journal, record, interrupt, expected
         self.last_recorded = monotonic()
+        self.patience = Patience(lambda: None)
+
+    def on_step_end(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
+        """Say now and then what is waited for, while no trial runs and some cannot begin."""
+        waiting = [trial for trial in trials if trial.status == TuneTrial.PENDING]
+        running = any(trial.status == TuneTrial.RUNNING for trial in trials)
+        self.patience.pause(
+            running or not waiting, lambda: f"room for {waiting[0]}, which reserves {needs(waiting[0])}"
+        )
 
     def _entry(self, trial: TuneTrial) -> TrialEntry:
         return self.journal.named(str(trial))
@@ -59,7 +70,8 @@ class Watch(DriverOnly, Callback):
         entry = self._entry(trial)
         for name in COUNTERS:
             setattr(entry, name, result[name])
-        entry.reward = result.get(self.journal.metric, entry.reward)
+        reward = metric_of(result, self.journal.metric)
+        entry.reward = entry.reward if reward is None else reward
         for name in ("checkpoint", "best_checkpoint"):
             if result.get(name):
                 setattr(entry, name, CheckpointRef.model_validate(result[name]))
@@ -81,7 +93,7 @@ class Watch(DriverOnly, Callback):
         if entry.stopped_by is None and self.interrupt.signum is not None:
             return
         entry.status, entry.stopped_by = "terminated", entry.stopped_by or "ended by the scheduler"
-        reward = "no episode ended" if entry.reward is None else f"{self.journal.metric} {entry.reward:.2f}"
+        reward = f"no {self.journal.metric}" if entry.reward is None else f"{self.journal.metric} {entry.reward:.2f}"
         log.info(
             "%s is done: %s after %s steps (%s)", entry.name, reward, f"{entry.timesteps_total:,}", entry.stopped_by
         )
@@ -99,12 +111,28 @@ class Watch(DriverOnly, Callback):
         self._record_progress()
 
 
+def needs(trial: TuneTrial) -> str:
+    """Return what a trial reserves, in words."""
+    factory: Any = trial.placement_group_factory
+    required: dict[str, float] = factory.required_resources
+    return " and ".join(f"{amount:g} {name}s" for name, amount in required.items())
+
+
+FAILURE = re.compile(r"^Failure # \d+ .*$", re.MULTILINE)
+"""What Tune puts above each failure of a trial."""
+LONGEST = 300
+"""Characters of a reason that are kept of what Ray says of a lost process."""
+
+
 def reason(trial: TuneTrial) -> str:
-    """Return why a trial failed, in a line."""
+    """Return why a trial failed last, in a line."""
     try:
-        text = Path(trial.error_file or "").read_text()
+        text = FAILURE.split(Path(trial.error_file or "").read_text())[-1].strip()
     except OSError:
         return "no reason is known"
+    if text.startswith("The actor"):  # what follows, indented, are Ray's own numbers of it
+        words = " ".join(line for line in text.splitlines() if not line.startswith("\t"))
+        return f"its process was lost: {words}"[:LONGEST]
     kind, message = (ERROR_LINE.findall(text) or [("", text.strip().partition("\n")[0])])[-1]
     name = kind.rpartition(".")[2]
     return message if name == RunError.__name__ else f"{name}: {message}".removeprefix(": ")

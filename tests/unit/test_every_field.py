@@ -157,16 +157,17 @@ def reserved(spec: Spec) -> Any:
 
 def scheduler(spec: Spec) -> Any:
     """The scheduler of a search, and what it is made with."""
-    from rltrainer.tune import search
+    from rltrainer.tune import schedulers
     from rltrainer.tune.journal import Journal
 
     read = ExperimentSpec.model_validate(spec)
     assert read.tune is not None
     made: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
-        for name in search.SCHEDULER_CLASSES:
-            patch.setitem(search.SCHEDULER_CLASSES, name, lambda name=name, **arguments: made.append((name, arguments)))
-        search.scheduler(read, read.tune, Journal(metric="", mode="max"), Path())
+        for name in schedulers.SCHEDULER_CLASSES:
+            make = lambda name=name, **arguments: made.append((name, arguments))  # noqa: E731
+            patch.setitem(schedulers.SCHEDULER_CLASSES, name, make)
+        schedulers.scheduler(read, read.tune, Journal(metric="", mode="max"), Path())
     return [(name, {key: value for key, value in arguments.items() if not callable(value)}) for name, arguments in made]
 
 

@@ -25,7 +25,7 @@ from rltrainer.backend.base import (
     start_worker,
     strategy_state,
 )
-from rltrainer.backend.ray.cluster import LOST, POLL, Patience, awaited, connect, disconnect, receive, summary
+from rltrainer.backend.ray.cluster import LOST, POLL, Patience, awaited, connect, disconnect, receive, reserved, summary
 from rltrainer.backend.ray.learners import Learners, LocalLearner, RayLearners
 from rltrainer.backend.ray.shards import Drawn, RayShards
 from rltrainer.core.execution import REPLAY_BEGUN, Completed, Request
@@ -105,8 +105,7 @@ class RayBackend:
         options = worker_config.options
         self.check, self.worker_config = check, worker_config
         learners = max(options.num_learners, options.num_gpus)
-        workers = max(1, options.num_workers) * options.num_cpus_per_worker
-        self.started_ray = connect(workers + learners, learners * options.num_gpus)
+        self.started_ray = connect(reserved(options, worker_config.gpu_share))
         self.shared = ray.put(worker_config)
         self.num_workers = max(1, options.num_workers)
         # first the learners: a worker on the only CPU of a GPU's node would keep a learner from that GPU for ever

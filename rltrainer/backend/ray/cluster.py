@@ -3,12 +3,14 @@
 import logging
 import os
 from collections.abc import Callable, Sequence
+from math import ceil
 from time import monotonic
 from typing import Any
 
 import ray
 from ray import exceptions as rex
 
+from rltrainer.api.options import Options
 from rltrainer.backend.ray.settings import CURRENT, RaySettings
 from rltrainer.errors import RunError
 from rltrainer.waiting import LOG_INTERVAL_S
@@ -84,33 +86,74 @@ def resources() -> str:
     return " and ".join(parts)
 
 
-def connect(cpus: float, gpus: int) -> bool:
-    """Join the cluster that the settings or RAY_ADDRESS name, or start one on this machine with room for the CPUs.
+Bundle = dict[str, float]
+"""What is reserved together on one node, by the name of the resource."""
 
-    Returns whether it is ours to end, by `disconnect`; it is not where this process was in a cluster before.
 
-    Raises RunError, permanent, where there is no such cluster, or this machine has fewer GPUs than `gpus`.
+def reserved(options: Options, gpu_share: float = 1.0) -> list[Bundle]:
+    """Return what a run on Ray reserves beside its own process, for each learner and each worker."""
+    learners = max(options.num_learners, options.num_gpus)
+    gpu = {"GPU": gpu_share} if options.num_gpus else {}
+    return [{"CPU": 1.0, **gpu}] * learners + [{"CPU": options.num_cpus_per_worker}] * max(1, options.num_workers)
+
+
+def connect(bundles: Sequence[Bundle], cpus: int | None = None) -> bool:
+    """Join the cluster that the settings or RAY_ADDRESS name, or start one on this machine.
+
+    What is started here has `cpus`, or else room for `bundles`, which the run reserves; numbers in the settings come
+    first. Returns whether it is ours to end, by `disconnect`; it is not where this process was in a cluster before.
+
+    Raises RunError, permanent, where there is no such cluster, or what was started here can never hold `bundles`.
     """
     if ray.is_initialized():
         return False
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     settings = CURRENT
-    if address := settings.address or os.environ.get("RAY_ADDRESS"):
-        _join(address)
+    if joined():
+        _join(settings.address or os.environ["RAY_ADDRESS"])
         return True
+    cpus = cpus if cpus is not None else max(1, ceil(sum(bundle.get("CPU", 0.0) for bundle in bundles)))
     if settings.nodes > 1:
         _emulate(settings, cpus)
     else:
         ray.init(address="local", include_dashboard=False, logging_level=logging.WARNING, **_node(settings, cpus))
-    available = int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
-    if gpus > available:
+    try:
+        refuse(bundles, "the run")
+    except RunError:
         disconnect()
-        raise RunError(
-            "InvalidOption",
-            f"num_gpus is 1 for {gpus} learner(s), and Ray finds {available} GPUs on this machine",
-            True,
-        )
+        raise
     return True
+
+
+def refuse(bundles: Sequence[Bundle], who: str) -> None:
+    """Raise RunError, permanent, where no node of the cluster as it is can hold one of the `bundles` that `who`
+    reserves, or all together cannot hold all."""
+    if (missing := shortage(bundles)) is not None:
+        raise RunError(
+            "NotEnoughResources",
+            f"{who} reserves {missing}, and would wait for ever. Ask for less (num_workers, num_cpus_per_worker, "
+            "num_learners, num_gpus, tune.resourcesPerTrial), or have Ray share out more than there is: --ray-num-cpus",
+            permanent=True,
+        )
+
+
+def shortage(bundles: Sequence[Bundle]) -> str | None:
+    """Say what of `bundles` the cluster as it is does not have, in words; None where it may hold them."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    for name in sorted({name for bundle in bundles for name in bundle}):
+        needed = sum(bundle.get(name, 0.0) for bundle in bundles)
+        total = sum(node.get(name, 0.0) for node in nodes)
+        if needed > total:
+            return f"{needed:g} {name}s, and Ray has {total:g} here"
+        largest = max(bundle.get(name, 0.0) for bundle in bundles)
+        if largest > (most := max(node.get(name, 0.0) for node in nodes)):
+            return f"{largest:g} {name}s on one node, and Ray has no node here with more than {most:g}"
+    return None
+
+
+def joined() -> bool:
+    """Return whether the cluster is one that was there before, and so may grow."""
+    return bool(CURRENT.address or os.environ.get("RAY_ADDRESS"))
 
 
 def _join(address: str) -> None:
@@ -120,10 +163,10 @@ def _join(address: str) -> None:
         raise RunError("NoCluster", f"no Ray cluster answers at {address}: {summary(error)}", permanent=True) from None
 
 
-def _node(settings: RaySettings, cpus: float) -> dict[str, Any]:
+def _node(settings: RaySettings, cpus: int) -> dict[str, Any]:
     """Return what one node of this machine has, as ray.init takes it."""
     return {
-        "num_cpus": settings.cpus if settings.cpus is not None else max(1, round(cpus + 0.5)),
+        "num_cpus": settings.cpus if settings.cpus is not None else cpus,
         "object_store_memory": settings.object_store_memory or OBJECT_STORE,
         **({"num_gpus": settings.gpus} if settings.gpus is not None else {}),
         **({"_memory": settings.memory} if settings.memory is not None else {}),
@@ -134,7 +177,7 @@ _emulated_clusters: list[Any] = []
 """The cluster of several nodes that this process has started, if it has."""
 
 
-def _emulate(settings: RaySettings, cpus: float) -> None:
+def _emulate(settings: RaySettings, cpus: int) -> None:
     """Start several nodes on this machine, each with what `_node` says."""
     from ray.cluster_utils import Cluster  # noqa: PLC0415 - seldom needed
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from rltrainer.api.base import EVALUATED, Metadata
 from rltrainer.api.experiment import Stop
 from rltrainer.core.execution import Iteration
 from rltrainer.core.types import EpisodeReport
-from rltrainer.machine import cpus
+from rltrainer.machine import allowed_cpus, cpus
 from rltrainer.reporting import results
 from rltrainer.reporting.progress import Progress
 from rltrainer.reporting.results import Results, keep_until, summary_of
@@ -168,6 +169,16 @@ def test_threads_stay_within_the_containers_quota(
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if quota is not None:
         (tmp_path / "cpu.max").write_text(quota)
-    import os
+    assert cpus(tmp_path) == (expected or len(os.sched_getaffinity(0)))
 
-    assert cpus(tmp_path / "cpu.max") == (expected or len(os.sched_getaffinity(0)))
+
+@pytest.mark.parametrize(("quota", "expected"), [("100000", 1), ("-1", None)])
+def test_a_quota_of_the_older_kind_counts_and_what_an_actor_has_reserved_does_not_bound_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, expected: int | None
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(quota)
+    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000")
+    assert allowed_cpus(tmp_path) == (expected or len(os.sched_getaffinity(0)))
+    assert cpus(tmp_path) == 1

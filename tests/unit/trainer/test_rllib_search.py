@@ -93,3 +93,11 @@ def test_an_untranslatable_search_is_an_error(theirs: dict[str, Any], message: s
     with pytest.raises(OptionError) as caught:
         translate_experiments({"it": {"run": "PPO", "env": "CartPole-v0", "config": theirs}}, "it.yaml")
     assert message in str(caught.value)
+
+
+def test_a_grid_in_env_config_is_searched_over() -> None:
+    config = {"env_config": {"sutton_barto_reward": {"grid_search": [False, True]}, "same": 1}}
+    (translated,) = translate_experiments({"it": {"run": "PPO", "env": "CartPole-v1", "config": config}}, "it.yaml")
+    spec = translated.document["spec"]
+    assert spec["tune"]["space"] == {"env_config.sutton_barto_reward": {"grid_search": [False, True]}}
+    assert spec["envConfig"] == {"sutton_barto_reward": False, "same": 1}

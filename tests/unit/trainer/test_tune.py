@@ -1,8 +1,11 @@
 """Searches: where options come from, what the journal keeps, and real ones under every scheduler and searcher."""
 
 import json
+import logging
+import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas
@@ -13,14 +16,17 @@ from rltrainer import tune
 from rltrainer.api.documents import Experiment
 from rltrainer.api.options import OptionError
 from rltrainer.api.tune import INTEGERS
-from rltrainer.errors import RunError
+from rltrainer.errors import Interrupted, RunError
 from rltrainer.runs.context import RunContext
+from rltrainer.runs.interrupt import Interrupt
 from rltrainer.tune import journal as journals
-from rltrainer.tune.driver import SearchDriver, bundles
+from rltrainer.tune.driver import SearchDriver, bundles, reservations
 from rltrainer.tune.journal import Journal, TrialEntry
-from rltrainer.tune.search import PastTrial, Suggestions, scheduler
-from rltrainer.tune.space import checked, clamped, draw, trial_count
-from rltrainer.tune.trial import Plan
+from rltrainer.tune.schedulers import PastTrial, scheduler
+from rltrainer.tune.search import Suggestions, listed
+from rltrainer.tune.space import checked, clamped, draw, trial_count, trial_spec
+from rltrainer.tune.trial import Plan, searched_options
+from rltrainer.tune.watch import reason
 from tests.unit.trainer.helpers import TASKS, TOYS, experiment, quick
 
 LR = {"lr": {"loguniform": [0.0001, 0.1]}}
@@ -115,6 +121,167 @@ def test_what_a_trial_reserves() -> None:
     assert bundles(of(shared), shared.spec.options()) == [{"CPU": 2.0}, {"CPU": 1.0, "GPU": 0.5}, {"CPU": 1.0}]
 
 
+@pytest.mark.parametrize(("name", "most"), [("Random", [3]), ("Optuna", [2, 4])])
+def test_what_trials_to_come_reserve_is_known_before_they_begin(name: str, most: list[int]) -> None:
+    """Of those that are listed, their own; where they are yet to be suggested, the least and the most."""
+    given = searched({"num_workers": {"choice": [1, 3]}, **LR}, search={"name": name}, numSamples=2)
+    journal = Journal(metric="episode_reward_mean", mode="max")
+    if name == "Random":
+        journal.add("x", {"num_workers": 2})
+    assert [len(each) for each in reservations(given.spec, of(given), journal)] == most
+
+
+def test_an_option_that_is_null_in_a_trial_is_told_from_one_that_the_trial_has_not() -> None:
+    journal = Journal(metric="episode_reward_mean", mode="max")
+    journal.add("x", {"vf_clip": None})
+    journal.add("x", {"lr": 0.1})
+    space = listed(journal)
+    seen = []
+    for number in (0, 1):
+        config = {"trial": number}
+        config |= {name: space[name].func(config) for name in ("vf_clip", "lr")}
+        seen.append(searched_options(config))
+    assert seen == [{"vf_clip": None}, {"lr": 0.1}]
+
+
+# ---- Values of the environment ---------------------------------------------------------------------------------------
+
+
+def test_a_grid_in_env_config_is_a_trial_each() -> None:
+    env_config = {"a": {"grid_search": [1, None]}, "deep": {"list": [0, {"grid_search": ["x", "y", "z"]}]}, "same": 5}
+    given = experiment(env_config=env_config, tune={"numSamples": 2})
+    trials = draw(of(given))
+    assert trial_count(of(given)) == len(trials) == 12
+    specs = [trial_spec(given.spec, options) for options in trials]
+    assert [each.env_config for each in specs[:6]] == [
+        {"a": a, "deep": {"list": [0, last]}, "same": 5} for a in (1, None) for last in ("x", "y", "z")
+    ]
+    assert all(each.tune is None and each.config == given.spec.config for each in specs)
+
+
+def test_a_value_of_the_environment_may_be_searched_by_name() -> None:
+    given = experiment(tune={"space": {"env_config.a.b": {"uniform": [0.0, 1.0]}, **LR}})
+    (options,) = draw(of(given))
+    spec = trial_spec(given.spec, checked(given.spec, options))
+    assert spec.env_config == {"a": {"b": options["env_config.a.b"]}}
+    assert spec.config == {"lr": options["lr"]}
+    assert clamped(given.spec, of(given), {"env_config.a.b": 1.7, "lr": 0.01})["env_config.a.b"] == 1.0
+
+
+@pytest.mark.parametrize("grid", [[], 3, None])
+def test_a_grid_without_values_is_refused(grid: Any) -> None:
+    with pytest.raises(ValueError, match=r"spec.envConfig.a.grid_search: takes a list of values"):
+        experiment(env_config={"a": {"grid_search": grid}})
+
+
+# ---- Reports without the metric --------------------------------------------------------------------------------------
+
+METRICS: dict[str, list[float | None]] = {
+    "none at first": [None, None, 3.0, 4.0],
+    "none ever": [None, None, None, None],
+    "now and then": [None, 3.0, None, None],
+    "not a number": [float("nan"), 3.0, float("nan"), float("nan")],
+}
+
+
+def reports(values: list[float | None]) -> list[dict[str, Any]]:
+    """Rows of a trial whose metric is one of `values` in each."""
+    return [
+        {"training_iteration": i, **({} if value is None else {"episode_reward_mean": value})}
+        for i, value in enumerate(values, 1)
+    ]
+
+
+@pytest.mark.parametrize("pattern", METRICS)
+@pytest.mark.parametrize("name", ["HyperOpt", "Optuna"])
+def test_a_searcher_learns_from_the_last_metric_that_there_was(name: str, pattern: str) -> None:
+    given = searched(numSamples=8, search={"name": name, "randomTrials": 2})
+    made = Suggestions(given.spec, of(given), Journal(metric="episode_reward_mean", mode="max"), "PPO_x")
+    told: list[tuple[Any, bool]] = []
+    complete = made.inner.on_trial_complete
+
+    def note(trial: str, result: Any = None, error: bool = False) -> None:
+        told.append((result and result["episode_reward_mean"], error))
+        complete(trial, result, error)
+
+    made.inner.on_trial_complete = note  # type: ignore[method-assign, assignment]
+    for trial in range(4):
+        assert made.suggest(f"t{trial}") is not None
+        for row in reports(METRICS[pattern]):
+            made.on_trial_result(f"t{trial}", row)
+        made.on_trial_complete(f"t{trial}", reports(METRICS[pattern])[-1])
+    last = {"none at first": 4.0, "none ever": None}.get(pattern, 3.0)
+    assert told == [(last, last is None)] * 4
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+@pytest.mark.parametrize("pattern", METRICS)
+@pytest.mark.parametrize("name", ["MedianStopping", "AsyncHyperBand"])
+def test_a_trial_without_a_metric_is_compared_with_nobody(name: str, pattern: str, mode: Any, tmp_path: Path) -> None:
+    """It goes on to its last step; then comes one that is worse than all that have a metric."""
+    own = {"gracePeriod": 1, "minSamplesRequired": 1} if name == "MedianStopping" else {"gracePeriod": 3, "maxT": 4}
+    given = searched(numSamples=4, scheduler={"name": name, **own}, mode=mode)
+    made: Any = scheduler(given.spec, of(given), Journal(metric="episode_reward_mean", mode=mode), tmp_path)
+    rows, controller = reports(METRICS[pattern]), SimpleNamespace(get_live_trials=list)
+    for trial in (PastTrial("a"), PastTrial("b")):
+        made.on_trial_add(controller, trial)
+        decisions = [made.on_trial_result(controller, trial, row) for row in rows]
+        made.on_trial_complete(controller, trial, rows[-1])
+        assert decisions == ["CONTINUE"] * 3 + ["STOP" if name == "AsyncHyperBand" else "CONTINUE"]
+    last = PastTrial("worse")
+    made.on_trial_add(controller, last)
+    row = {"training_iteration": 3, "episode_reward_mean": 1.0 if mode == "max" else 9.0}
+    assert made.on_trial_result(controller, last, row) == ("CONTINUE" if pattern == "none ever" else "STOP")
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_hyperband_puts_a_trial_without_a_metric_last(mode: Any, tmp_path: Path) -> None:
+    """Of three, halved to one after the first step, the one with the better metric goes on."""
+    given = searched(numSamples=3, scheduler={"name": "HyperBand", "maxT": 3}, mode=mode)
+    made: Any = scheduler(given.spec, of(given), Journal(metric="episode_reward_mean", mode=mode), tmp_path)
+    bracket = made._create_bracket(1)
+    trials: list[Any] = [PastTrial(name) for name in ("good", "bad", "none")]
+    for trial in trials:
+        trial.status, trial.is_saving = "RUNNING", False
+        bracket.add_trial(trial)
+        made._trial_info[trial] = bracket, 0
+    good, bad, none = trials
+    value = dict(zip(trials, (9.0, 1.0, None) if mode == "max" else (1.0, 9.0, None), strict=True))
+    stopped: list[Any] = []
+    for trial in (good, bad):
+        row = {"training_iteration": 1, "episode_reward_mean": value[trial]}
+        assert made.on_trial_result(SimpleNamespace(stop_trial=stopped.append), trial, row) == "PAUSE"
+        trial.status = "PAUSED"
+    decision = made.on_trial_result(SimpleNamespace(stop_trial=stopped.append), none, {"training_iteration": 1})
+    assert decision == "STOP"
+    assert good not in stopped
+
+
+@pytest.mark.parametrize("name", ["MedianStopping", "AsyncHyperBand"])
+def test_a_scheduler_is_shown_rows_without_a_metric(name: str, tmp_path: Path) -> None:
+    """And more than one past trial: none is held against another that is done."""
+    given = searched(numSamples=4, scheduler={"name": name, "gracePeriod": 1})
+    journal = Journal(metric="episode_reward_mean", mode="max")
+    past: tuple[list[float | None], ...] = (
+        [None, None, None, 3.0],
+        [None] * 4,
+        [None, 1.0, 1.0, 1.0],
+        [9.0] * 4,
+        [0.0] * 4,
+    )
+    for values in past:
+        entry = journal.add("PPO_x", {})
+        entry.status = "terminated"
+        (tmp_path / entry.name).mkdir()
+        lines = [json.dumps({**row, "info": {"learner": {"kl": None}}}) for row in reports(values)]
+        (tmp_path / entry.name / "result.json").write_text("\n".join(lines) + "\n")
+    made: Any = scheduler(given.spec, of(given), journal, tmp_path)
+    trial = PastTrial("new")
+    made.on_trial_add(None, trial)
+    row = {"training_iteration": 4, "episode_reward_mean": -1.0}
+    assert made.on_trial_result(SimpleNamespace(get_live_trials=list), trial, row) == "STOP"
+
+
 # ---- The journal -----------------------------------------------------------------------------------------------------
 
 
@@ -140,6 +307,41 @@ def test_the_journal_knows_the_best_trial_and_how_all_stand(mode: str, best: int
     assert journals.read(path) == journal
     assert json.loads(path.read_text())["best"] == f"PPO_x_0000{best}"
     assert journals.read(tmp_path / "nothing") is None
+
+
+def test_a_search_that_goes_on_with_fewer_samples_and_then_with_more(tmp_path: Path) -> None:
+    """0 is done, 1 and 3 are cut off, 2 has not begun: with two samples it is left out, with four it comes back."""
+    journal = Journal(metric="episode_reward_mean", mode="max")
+    for status in ("terminated", "running", "pending", "running"):
+        journal.add("x", {}).status = status
+    journal.limit(2)
+    assert [entry.number for entry in journal.trials] == [0, 1, 3]
+    assert journal.counts(2).done == "1/3"
+    again = journals.read(journal.write(tmp_path))
+    assert again is not None
+    assert again.numbered(2) is None
+    again.add("x", {}, 2)
+    assert [entry.name for entry in again.trials] == [f"x_0000{i}" for i in range(4)]
+    assert again.add("x", {}).number == 4
+
+
+FAILURES = {
+    "Failure # 1 (occurred at 2026-01-01_10-00-00)\nThe actor died unexpectedly before finishing this task.\n"
+    "\tclass_name: Trial\n\tpid: 7\nThe actor is dead because its worker process has died. Worker exit type: "
+    "SYSTEM_ERROR\n": "its process was lost: The actor died unexpectedly before finishing this task. The actor is dead "
+    "because its worker process has died. Worker exit type: SYSTEM_ERROR",
+    "Failure # 1 (occurred at 2026-01-01_10-00-00)\nray.exceptions.RayTaskError(ValueError): x\nValueError: first\n"
+    "Failure # 2 (occurred at 2026-01-01_10-00-01)\nThe actor died.\n": "its process was lost: The actor died.",
+    "Failure # 1 (occurred at 2026-01-01_10-00-00)\n  File x\nValueError: it is 3\n": "ValueError: it is 3",
+    "Failure # 1 (occurred at 2026-01-01_10-00-00)\nrltrainer.errors.RunError: no such thing\n": "no such thing",
+}
+
+
+@pytest.mark.parametrize("text", FAILURES)
+def test_a_trial_that_failed_has_its_last_reason(text: str, tmp_path: Path) -> None:
+    (tmp_path / "error.txt").write_text(text)
+    trial: Any = SimpleNamespace(error_file=str(tmp_path / "error.txt"))
+    assert reason(trial) == FAILURES[text]
 
 
 @pytest.mark.parametrize("name", ["HyperOpt", "Optuna"])
@@ -273,6 +475,65 @@ class TestRealSearches:
             {"lr": 0.05, "gamma": 0.5},
             {"lr": 0.06, "gamma": 0.5},
         ]
+
+    @pytest.mark.parametrize(
+        ("scheduler", "search"),
+        [
+            ({"name": "HyperBand", "maxT": 4, "reductionFactor": 2}, {}),
+            ({}, {"name": "Optuna"}),
+            ({}, {"name": "HyperOpt"}),
+        ],
+    )
+    def test_a_search_by_evaluations_ends_with_its_best(
+        self, scheduler: dict[str, Any], search: dict[str, Any], tmp_path: Path
+    ) -> None:
+        """The first report of each trial has none, and a process that takes one over does not know the last."""
+        given = experiment(
+            env=TASKS + "Numbers",
+            config=quick(hiddens=[16]),
+            stop={"training_iteration": 4},
+            evaluation={"interval": 2, "episodes": 2},
+            tune={
+                "space": LR,
+                "numSamples": 3,
+                "metric": "evaluation/episode_reward_mean",
+                "scheduler": scheduler,
+                "search": search,
+            },
+        )
+        found = tune.run(given, tmp_path)
+        assert [entry.status for entry in found.journal.trials] == ["terminated"] * 3
+        assert found.best is not None
+        assert found.best.reward == max(entry.reward or 0 for entry in found.journal.trials)
+
+    def test_a_trial_for_which_there_is_no_room_waits_aloud(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """This cluster was there before, and may grow: it has 2 CPUs."""
+        monkeypatch.setattr("rltrainer.backend.ray.cluster.LOG_INTERVAL_S", 0.2)
+        given = searched({"lr": {"choice": [0.1]}}, config=quick(num_workers=8))
+        interrupt = Interrupt()
+
+        def stop_once_said(record: logging.LogRecord) -> bool:
+            if "waiting for room for PPO_Numbers_00000, which reserves 9 CPUs" in record.getMessage():
+                interrupt.signum = signal.SIGTERM
+            return True
+
+        logging.getLogger("rltrainer.backend.ray.cluster").addFilter(stop_once_said)
+        with caplog.at_level(logging.INFO), pytest.raises(Interrupted):
+            tune.run(given, tmp_path, interrupt=interrupt)
+        logging.getLogger("rltrainer.backend.ray.cluster").removeFilter(stop_once_said)
+        assert "waiting for a larger cluster: a trial reserves 9 CPUs, and Ray has 2 here" in caplog.text
+
+    def test_a_lost_process_of_a_trial_is_its_reason(self, tmp_path: Path) -> None:
+        given = experiment(
+            env=TOYS + "Dies",
+            config=quick(hiddens=[16], vector_env="sync"),
+            stop={"training_iteration": 6},
+            tune={"space": {"gamma": {"grid_search": [0.5]}}, "maxFailures": 0},
+        )
+        with pytest.raises(RunError, match="its process was lost: The actor"):
+            tune.run(given, tmp_path)
 
     @pytest.mark.parametrize(
         ("scheduler", "search"),
