@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rltrainer.algorithms.impala import IMPALA, corrected
 from rltrainer.algorithms.on_policy import Columns, minibatches, predict, samples, whole
-from rltrainer.algorithms.ppo import Outputs, adapted
+from rltrainer.algorithms.ppo import Outputs, adapt_kl_coeff
 from rltrainer.api.options.on_policy import APPOOptions
 from rltrainer.core.algorithm import LearnerAPI, Losses
 from rltrainer.core.fragment import Batch
@@ -79,20 +79,18 @@ def step(learner: LearnerAPI, part: Columns, cfg: APPOOptions, entropy_coeff: fl
 
 def update(learner: LearnerAPI, batch: Batch, cfg: APPOOptions) -> dict[str, Tensor | float]:
     """Learn several epochs from one batch, and now and then before one renew the target network: algorithm 1."""
-    updates = learner.counters.get("updates", 0)  # since the target moved
-    if updates >= cfg.target_update_freq:
+    if learner.counters.setdefault("updates", 0) >= cfg.target_update_freq:  # since the target moved
         learner.update_targets(cfg.tau)
-        updates = 0
+        learner.counters["updates"] = 0
     columns = target_batch(learner, batch, cfg)
     entropy_coeff = at(cfg.entropy_coeff_schedule, cfg.entropy_coeff, learner.timesteps)
     kl_coeff = learner.counters.setdefault("kl_coeff", cfg.kl_coeff)
     for _ in range(cfg.epochs):
         for part in minibatches(columns, cfg.minibatch_size, learner.rng):
             losses = learner.recorded(step, part, entropy_coeff, kl_coeff)
-            updates += 1
-    learner.counters["updates"] = updates
+            learner.count_update()
     if cfg.kl_coeff:
-        learner.counters["kl_coeff"] = adapted(kl_coeff, losses["kl"].item(), cfg.kl_target)
+        adapt_kl_coeff(learner, losses["kl"].item(), cfg)
     return {**losses, "kl_coeff": kl_coeff, "share": whole(columns)["share"].mean()}
 
 

@@ -92,11 +92,13 @@ def minibatches(columns: Columns, size: int, rng: torch.Generator) -> Iterator[C
     in order, for its mean has none.
 
     For a recurrent policy whole environments are drawn, so that their sequences stay whole: at least one in each part.
+    Parts without a valid step are left out.
     """
     if "state" in columns:
         length, width = columns["adv"].shape
         order = torch.randperm(width, generator=rng).to(columns["adv"].device)
-        yield from (sequences(columns, part) for part in order.tensor_split(equal_parts(width, size / length)))
+        drawn = (sequences(columns, part) for part in order.tensor_split(equal_parts(width, size / length)))
+        yield from (part for part in drawn if len(part["adv"]))  # fragments of one step may be nothing but first steps
         return
     count = len(columns["adv"])
     parts = equal_parts(count, size)

@@ -17,6 +17,7 @@ from rltrainer.algorithms.on_policy import (
     whole,
 )
 from rltrainer.api.options import PPOOptions
+from rltrainer.api.options.groups import ClippedSurrogate
 from rltrainer.core.algorithm import Algorithm, LearnerAPI, Losses
 from rltrainer.core.fragment import Batch
 from rltrainer.core.optimizer import adam
@@ -122,6 +123,15 @@ def adapted(kl_coeff: float, kl: float, target: float) -> float:
     return kl_coeff / 2 if kl < target / 1.5 else kl_coeff
 
 
+def adapt_kl_coeff(learner: LearnerAPI, kl: float, cfg: ClippedSurrogate) -> None:
+    """Adapt the weight of the KL penalty to the divergence that an update has brought about, over all learners."""
+
+    def rule(kl: float) -> None:
+        learner.counters["kl_coeff"] = adapted(learner.counters["kl_coeff"], kl, cfg.kl_target)
+
+    learner.adapt_by(kl, rule)
+
+
 def update(learner: LearnerAPI, batch: Batch, cfg: PPOOptions) -> Metrics:
     """Learn several epochs from one batch: algorithm 1."""
     nets: ActorCritic = learner.nets
@@ -143,7 +153,7 @@ def update(learner: LearnerAPI, batch: Batch, cfg: PPOOptions) -> Metrics:
     metrics = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
     if cfg.kl_coeff:
         metrics["kl"] = divergence(nets, columns)
-        learner.counters["kl_coeff"] = adapted(kl_coeff, metrics["kl"], cfg.kl_target)
+        adapt_kl_coeff(learner, metrics["kl"], cfg)
     valid = whole(columns)
     explained = explained_variance(valid["v"], valid["target"]).item()
     return {**metrics, "explained_variance": explained, "epochs": epochs, "clip": clip, "kl_coeff": kl_coeff}

@@ -65,7 +65,14 @@ class LearnerAPI(Protocol):
         """Move the targets by the share `tau` of the way to the parts that they follow; 1 copies them."""
 
     def count_update(self) -> int:
-        """Count one more update; returns how many there were, over all attempts of the run."""
+        """Count one more update, as counter "updates"; returns how many there were, over all attempts of the run.
+
+        Of several learners all have the same count: steps in which one only follows the others are counted too."""
+
+    def adapt_by(self, measured: float, rule: Callable[[float], None]) -> None:
+        """Call `rule` with `measured`, a mean over the batch, once the update is over.
+
+        Of several learners each then has the mean over all samples, so that all decide the same."""
 
 
 @dataclass

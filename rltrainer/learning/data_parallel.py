@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -63,7 +63,19 @@ class Peers:
 
     def total(self, number: int) -> int:
         """The sum of one number of each."""
-        return int(self._sum(torch.tensor([number], device=self.device)).item())
+        return int(self.totals(number)[0])
+
+    def totals(self, *numbers: float) -> list[float]:
+        """The sums of some numbers of each."""
+        sums: list[float] = self._sum(torch.tensor(numbers, dtype=torch.float64, device=self.device)).tolist()
+        return sums
+
+    def exchange(self, content: Any) -> list[Any]:
+        """What all learners give, in their order: slow, for what is seldom needed."""
+        gathered: list[Any] = [None] * self.size
+        with lost(self.rank):
+            dist.all_gather_object(gathered, content)
+        return gathered
 
     def gather(self, rows: Tensor) -> Tensor:
         """The rows [N, ...] of all, in the learners' order. N may differ from one to the next, and be 0."""

@@ -110,14 +110,19 @@ class Learner:
         """Update together with the peers, each of which may take another number of steps of the optimizer.
 
         Those that are done go on to follow the others' gradients until none has any left. `steps` are the valid ones of
-        `batch`; without any this learner only follows.
+        `batch`; without any this learner only follows, and takes over from a peer what an update changes beside that.
         """
-        self.context.loss_weight = float(steps)
+        context = self.context
+        context.loss_weight = float(steps)
         metrics = self._update(batch) if steps else {}
-        groups = self.context.groups
-        (part,) = groups.optimizers
-        while peers.average(groups.flats[part].gradient, 0.0) > 0:
-            groups.step(part)
+        (part,) = context.groups.optimizers
+        while peers.average(context.groups.flats[part].gradient, 0.0) > 0:
+            context.groups.step(part)
+            context.count_followed()
+        measured, weight, idle = peers.totals(steps * context.measured, steps, not steps)
+        context.adapt(measured / weight if weight else 0.0)
+        if idle:
+            context.catch_up(peers.exchange(context.decided() if steps else None))
         return metrics
 
     def _update_from_feed(self, feed: ReplayFeed, steps: int) -> Metrics:

@@ -67,5 +67,9 @@ class ParameterGroups:
         """Go on from `state()`. Raises RunError, permanent, where targets are of other shapes."""
         for part, optimizer in self.optimizers.items():
             optimizer.load(state["optimizer"][part or WHOLE])
+        self.load_targets(state["targets"])
+
+    def load_targets(self, state: Mapping[str, dict[str, Tensor]]) -> None:
+        """Take over the targets of `state()`. Raises RunError, permanent, where they are of other shapes."""
         for part, target in self.targets.items():
-            load_policy(target, state["targets"][part or WHOLE])
+            load_policy(target, state[part or WHOLE])

@@ -57,6 +57,9 @@ class UpdateContext:
         """False where only gradients are needed: steps then move nothing."""
         self.loss_weight = 1.0
         """Of this learner's gradients beside its peers'."""
+        self.measured = 0.0
+        self.rule: Callable[[float], None] | None = None
+        """What `adapt` is to be called with and to call, once all peers are done with an update."""
 
     def run_update(self, batch: Any) -> Any:
         """Run the algorithm's update on a batch, in the options' precision."""
@@ -126,6 +129,36 @@ class UpdateContext:
         """Count one more update; returns how many there were, over all attempts of the run."""
         self.counters["updates"] = self.counters.get("updates", 0) + 1
         return int(self.counters["updates"])
+
+    def count_followed(self) -> None:
+        """Count a step that was taken along the peers' gradients alone, where the algorithm counts its updates."""
+        if "updates" in self.counters:
+            self.count_update()
+
+    def adapt_by(self, measured: float, rule: Callable[[float], None]) -> None:
+        """Call `rule` with `measured`, a mean over the samples of this update: at once, or with peers after the update
+        of all, with the mean over all learners' samples."""
+        if self.peers is None:
+            rule(measured)
+        else:
+            self.measured, self.rule = measured, rule
+
+    def adapt(self, measured: float) -> None:
+        """Call the rule that the update has left for its end."""
+        rule, self.rule, self.measured = self.rule, None, 0.0
+        if rule is not None:
+            rule(measured)
+
+    def decided(self) -> dict[str, Any]:
+        """What updates have decided beside the parameters, the same for all learners of a group: counters, targets."""
+        return {"counters": dict(self.counters), "targets": self.groups.state()["targets"]}
+
+    def catch_up(self, decided: Sequence[dict[str, Any] | None]) -> None:
+        """Take over what peers have `decided` in an update, by rank; None is that of one that was not in it."""
+        others = [each for each in decided if each is not None]
+        if decided[self.rank] is None and others:
+            self.counters = dict(others[0]["counters"])
+            self.groups.load_targets(others[0]["targets"])
 
     def state(self) -> dict[str, Any]:
         """State that updates go on from, but the networks: tensors and JSON values by name.

@@ -118,3 +118,30 @@ def test_reading_a_document_imports_neither_torch_nor_ray() -> None:
     code = f"import sys, {modules}; print({{'torch', 'ray', 'numpy'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("run", "schedule", "points", "message"),
+    [
+        ("PPO", "lr_schedule", [[0, 0.1], [100, -0.1]], "greater than 0, got -0.1"),
+        ("PPO", "lr_schedule", [[0, 1.5]], "at most 1, got 1.5"),
+        ("PPO", "clip_schedule", [[0, 0.0]], "greater than 0, got 0"),
+        ("PPO", "clip_schedule", [[0, 0.0], [9, 0.2]], "greater than 0, got 0"),
+        ("A2C", "entropy_coeff_schedule", [[0, 0.1], [9, -0.1]], "at least 0, got -0.1"),
+        ("DQN", "priority_beta_schedule", [[0, 0.4], [100, 5.0]], "at most 1, got 5"),
+        ("DQN", "epsilon_schedule", [[0, 2.0]], "at most 1, got 2"),
+        ("Rainbow", "epsilon_schedule", [[0, -1.0]], "at least 0, got -1"),
+    ],
+)
+def test_a_schedule_obeys_the_range_of_what_it_replaces(run: str, schedule: str, points: Any, message: str) -> None:
+    with pytest.raises(OptionError, match=f"{schedule}: values must be {message}"):
+        parse_options(run, {schedule: points})
+
+
+@pytest.mark.parametrize(
+    ("run", "schedule", "last"),
+    [("SAC", "lr_schedule", 0.0), ("PPO", "clip_schedule", 0.0), ("DQN", "priority_beta_schedule", 1.0)],
+)
+def test_a_schedule_may_anneal_to_the_bound(run: str, schedule: str, last: float) -> None:
+    points = [[0, 0.4], [100, last]]
+    assert getattr(parse_options(run, {schedule: points}), schedule) == points

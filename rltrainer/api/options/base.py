@@ -1,6 +1,7 @@
 """The options that every algorithm has, and the types that all options are made of."""
 
-from collections.abc import Mapping
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self, Unpack
@@ -19,7 +20,27 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1, le=INT64_MAX)]
 Widths = Annotated[list[Count], Field(max_length=16)]
 Activation = Literal["tanh", "relu", "elu", "silu", "linear"]
+RANGES: Mapping[str, tuple[Callable[[float, float], bool], str]] = {
+    "gt": (operator.gt, "greater than"),
+    "ge": (operator.ge, "at least"),
+    "lt": (operator.lt, "less than"),
+    "le": (operator.le, "at most"),
+}
+"""What pydantic's bounds of a number hold it to, by their names, and in words."""
 NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+def check_values(schedule: str, points: list[list[float]], bounds: Sequence[Any]) -> None:
+    """Hold the values of a schedule to the `bounds` of what it replaces, as pydantic has them. It may end at a bound
+    that these leave out, as a rate that is annealed to 0 does. Raises ValueError."""
+    values = [value for _, value in points]
+    for bound in bounds:
+        for name, (inside, words) in RANGES.items():
+            limit = getattr(bound, name, None)
+            outside = [] if limit is None else [value for value in values if not inside(value, limit)]
+            anneals = len(values) > 1 and outside == [limit] and values[-1] == limit
+            if outside and not anneals:
+                raise ValueError(f"{schedule}: values must be {words} {limit:g}, got {outside[0]:g}")
 
 
 class Options(BaseModel):
@@ -94,6 +115,9 @@ class Options(BaseModel):
             points = getattr(self, name) if name.endswith("_schedule") else None
             if points and any(a[0] >= b[0] for a, b in pairwise(points)):
                 raise ValueError(f"{name}: timesteps must ascend, got {[p[0] for p in points]}")
+            replaced = type(self).model_fields.get(name.removesuffix("_schedule"))
+            if points and replaced is not None:
+                check_values(name, points, replaced.metadata)
         return self
 
     @model_validator(mode="after")

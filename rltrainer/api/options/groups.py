@@ -5,6 +5,7 @@ A function names the group whose options it reads as the type of its `cfg`.
 
 from typing import Annotated, Literal, Self
 
+from annotated_types import Ge, Le
 from pydantic import Field, model_validator
 
 from rltrainer.api.base import Natural
@@ -17,6 +18,7 @@ from rltrainer.api.options.base import (
     Rate,
     Schedule,
     Widths,
+    check_values,
 )
 
 
@@ -221,6 +223,11 @@ class EpsilonGreedy(Options):
         [[0, 1.0], [10_000, 0.05]],
         description="Share of random actions over time: [timestep, value] points, linear between and constant outside.",
     )
+
+    @model_validator(mode="after")
+    def _epsilons_are_shares(self) -> Self:
+        check_values("epsilon_schedule", self.epsilon_schedule, [Ge(0), Le(1)])
+        return self
 
 
 class ActionCritic(Options):

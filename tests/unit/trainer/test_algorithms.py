@@ -187,3 +187,19 @@ def test_frozen_parameters_stay_and_all_others_learn(run: str, env: str, part: s
     moved = {name for name, parameter in parameters.items() if not torch.equal(parameter, before[name])}
     assert [name for name in before if name.startswith(part)]
     assert moved == {name for name in before if not name.startswith(part)}
+
+
+@pytest.mark.parametrize(
+    ("run", "more"), [("PPO", {}), ("APPO", {"train_batch_size": 1, "timesteps_per_iteration": 0})]
+)
+def test_a_recurrent_minibatch_of_nothing_but_first_steps_is_left_out(run: str, more: dict[str, Any]) -> None:
+    """Fragments have one step, and minibatches one environment, which now and then only begins its next episode."""
+    settings: Any = {"recurrent": "lstm", "rollout_fragment_length": 1, "minibatch_size": 1, "num_envs_per_worker": 4}
+    backend, strategy = serial(worker_config("CartPole-v1", run, seed=3, epochs=1, **settings, **more))
+    begun = 0
+    for _ in range(60):
+        iteration = next(strategy)
+        begun += iteration.timesteps < 4
+        assert not iteration.metrics or iteration.metrics["loss"] == iteration.metrics["loss"]
+    assert begun > 3, "there were such minibatches"
+    assert all(value.isfinite().all() for value in backend.learner.policy().values())

@@ -18,7 +18,7 @@ import ray
 import torch
 from ray.exceptions import ObjectLostError
 
-from rltrainer.algorithms.ppo import PPO
+from rltrainer.algorithms.ppo import PPO, adapt_kl_coeff
 from rltrainer.api.options import OPTIONS
 from rltrainer.backend.base import make_learner
 from rltrainer.backend.ray import learners as ray_learners
@@ -152,9 +152,12 @@ def group(pair: Group) -> Callable[[WorkerConfig], Group]:
 
 
 def in_step(group: Group) -> bool:
-    """Whether all learners have the same networks, bit by bit, and the same targets and state of the optimisers."""
+    """Whether all learners have the same networks, bit by bit, and the same targets, counters and state of the
+    optimisers."""
     policies, states = group.everyones("policy"), group.everyones("state")
     common = [{name: state[name] for name in ("optimizer", "targets", "rewards")} for state in states]
+    for rank, state in enumerate(states):
+        common[rank]["counters"] = state["memory"][str(rank)]
     return all(equal(policies[0], each) for each in policies) and all(equal(common[0], each) for each in common)
 
 
@@ -225,6 +228,43 @@ def test_learners_with_unequal_numbers_of_minibatches_do_not_hang(group: Any, ke
     assert in_step(two)
     steps = [state["optimizer"]["nets"]["step"].item() for state in two.everyones("state")]
     assert steps == [12, 12], "all take as many as the one that has most"
+
+
+@pytest.mark.parametrize("kept", [20, 0])
+@pytest.mark.parametrize("run", ["APPO", "PPO"])
+def test_learners_with_unequal_numbers_of_minibatches_decide_the_same(group: Any, run: str, kept: int) -> None:
+    """When targets move, and how the KL penalty is adapted: from the samples of both, four minibatches and fewer."""
+    settings: Any = {"epochs": 2, "minibatch_size": 32, "lr": 0.003, "kl_coeff": 0.5, "kl_target": 0.002}
+    targets: Any = {"target_update_freq": 3} if run == "APPO" else {}
+    plan = worker_config(run=run, **SMALL, **settings, **targets, num_workers=2, num_learners=2)
+    two, coefficients = group(plan), []
+    for i, (first, second) in enumerate(fragments(plan, 2, 4)):
+        second.valid.reshape(-1)[kept:] = False
+        two.update_from_fragments([first, second], i * 128)
+        assert in_step(two)
+        coefficients.append(two.everyones("state")[1]["memory"]["1"]["kl_coeff"])
+    assert len(set(coefficients)) > 1, "it was adapted"
+    if run == "APPO":
+        targets_now, policy = two.everyones("state")[1]["targets"]["nets"], two.everyones("policy")[1]
+        first_policy = make_learner(plan).policy()
+        assert not equal(targets_now, first_policy), "the target has moved"
+        assert not equal(targets_now, policy)
+
+
+def test_the_kl_penalty_is_adapted_to_the_divergence_over_all_samples(group: Any) -> None:
+    """0.4 over 10 samples and 0.1 over 30 are 0.175 over all 40: less than 1.5 times the target, as 0.4 is not."""
+    plan = worker_config(**SMALL, kl_coeff=0.2, kl_target=0.12, num_workers=2, num_learners=2)
+
+    def adapt(actor: Any) -> float:
+        context = actor.learner.context
+        steps, kl = ((10, 0.4), (30, 0.1))[context.rank]
+        context.counters["kl_coeff"] = 0.2
+        adapt_kl_coeff(context, kl, context.options)
+        actor.learner._update = lambda batch: {}
+        actor.learner._update_with_peers(context.peers, None, steps)
+        return float(context.counters["kl_coeff"])
+
+    assert group(plan).on_each(adapt) == [0.2, 0.2]
 
 
 def test_a_group_goes_on_from_its_checkpoint(group: Any) -> None:
