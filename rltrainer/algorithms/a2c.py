@@ -55,7 +55,7 @@ A2C = Algorithm(
     act=sample,
     greedy_action=mode,
     update=update,
-    optimizers={"": adam(eps=1e-5)},  # the paper's RMSprop takes outsized first steps, until its average has warmed up
+    optimizers={"": adam()},  # the paper's RMSprop takes outsized first steps, until its average has warmed up
     strategy=synchronous,
     initial_state=initial_state,
 )

@@ -92,7 +92,7 @@ DDPG = Algorithm(
     act=explore,
     greedy_action=greedy_action,
     update=replay_update(step, delayed=True),
-    optimizers={"policy": adam(eps=1e-8), "critic": adam(eps=1e-8)},
+    optimizers={"policy": adam(), "critic": adam()},
     strategy=synchronous,
     acts="policy",
     targets=("policy", "critic"),

@@ -156,7 +156,7 @@ DQN = Algorithm(
     act=explore,
     greedy_action=greedy,
     update=replay_update(step),
-    optimizers={"": adam(eps=1e-8)},
+    optimizers={"": adam()},
     strategy=synchronous,
     targets=("",),
     replays=True,

@@ -75,7 +75,7 @@ IMPALA = Algorithm(
     act=sample,
     greedy_action=mode,
     update=update,
-    optimizers={"": adam(eps=1e-5)},
+    optimizers={"": adam()},
     strategy=asynchronous,
     initial_state=initial_state,
 )

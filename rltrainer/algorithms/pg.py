@@ -60,6 +60,6 @@ PG = Algorithm(
     act=sample,
     greedy_action=mode,
     update=update,
-    optimizers={"": adam(eps=1e-5)},
+    optimizers={"": adam()},
     strategy=synchronous,
 )

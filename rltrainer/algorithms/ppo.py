@@ -175,7 +175,7 @@ PPO = Algorithm(
     act=sample,
     greedy_action=mode,
     update=update,
-    optimizers={"": adam(eps=1e-5)},
+    optimizers={"": adam()},
     strategy=synchronous,
     initial_state=initial_state,
 )

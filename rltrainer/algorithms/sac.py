@@ -156,7 +156,7 @@ SAC = Algorithm(
     act=explore,
     greedy_action=greedy_action,
     update=replay_update(step),
-    optimizers={"policy": adam(eps=1e-8), "critic": adam(eps=1e-8), "alpha": adam(eps=1e-8)},
+    optimizers={"policy": adam(), "critic": adam(), "alpha": adam()},
     strategy=synchronous,
     acts="policy",
     targets=("critic",),

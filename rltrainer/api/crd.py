@@ -4,13 +4,14 @@ The API server accepts only structural schemas: no $ref, one type a field, `null
 exclusive bounds as booleans. `structural` turns what pydantic writes into that.
 """
 
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from pydantic import BaseModel
 
 from rltrainer.api.base import EVALUATED, GROUP, INT64_MAX, MAX_NAME, PLURAL, VERSION
 from rltrainer.api.experiment import ExperimentSpec
-from rltrainer.api.options import OPTIONS
+from rltrainer.api.options import OPTIONS, TASKS, option_names
 from rltrainer.api.rollout import RolloutSpec
 from rltrainer.api.status import ExperimentStatus, RolloutStatus
 
@@ -201,24 +202,39 @@ def _option(name: str, fields: dict[str, Schema], raw: dict[str, Schema]) -> Sch
     first, *others = [structural(field, raw[run].get("$defs", {}), defaults=False) for run, field in fields.items()]
     if any(other != first for other in others):
         raise ValueError(f'option "{name}" has not the same type, bounds and description in {", ".join(fields)}')
-    return first | {"description": _description(first["description"], fields)}
+    return first | {"description": _description(name, first["description"], fields)}
 
 
-def _description(description: str, fields: dict[str, Schema]) -> str:
-    """Return the option's description, with the algorithms that have it and its default."""
+def _description(name: str, description: str, fields: dict[str, Schema]) -> str:
+    """Return the option's description, with the algorithms that have it and its default, by the kind of task."""
     owners = "" if len(fields) == len(OPTIONS) else f" Of {', '.join(fields)}."
-    defaults: dict[str, list[str]] = {}
-    for run, field in fields.items():
-        value = field.get("default")
-        defaults.setdefault("unset" if value is None else _plain(value), []).append(run)
-    if set(defaults) == {"unset"}:
-        return description + owners
-    is_shared = len(defaults) == 1
-    each = [value if is_shared else f"{value} ({', '.join(runs)})" for value, runs in defaults.items()]
-    return f"{description}{owners} Default: {'; '.join(each)}."
+    defaults = {run: field.get("default") for run, field in fields.items()}
+    general = "" if set(map(_plain, defaults.values())) == {"unset"} else f" Default: {_by_value(defaults, fields)}."
+    return description + owners + general + "".join(_by_task(name, fields))
+
+
+def _by_task(name: str, fields: dict[str, Schema]) -> Iterator[str]:
+    """Yield a sentence for each kind of task that has other defaults of the option `name`."""
+    for task, words in TASKS.items():
+        values = {run: OPTIONS[run].by_task.get(task, {}) for run in fields}
+        names = {run: option_names(OPTIONS[run])[name] for run in fields}
+        changed = {run: each[names[run]] for run, each in values.items() if names[run] in each}
+        if changed:
+            yield f" With {words}: {_by_value(changed, fields)}."
+
+
+def _by_value(values: dict[str, Any], owners: Collection[str]) -> str:
+    """Tell the values of algorithms, each with those that have it, unless all `owners` have the same."""
+    runs: dict[str, list[str]] = {}
+    for run, value in values.items():
+        runs.setdefault(_plain(value), []).append(run)
+    is_shared = len(runs) == 1 and len(values) == len(owners)
+    return "; ".join(value if is_shared else f"{value} ({', '.join(each)})" for value, each in runs.items())
 
 
 def _plain(value: Any) -> str:
+    if value is None:
+        return "unset"
     return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -12,14 +12,17 @@ from rltrainer import rllib_compat
 from rltrainer.api.base import DocumentError
 from rltrainer.api.documents import Experiment, Rollout, read_document, read_yaml
 from rltrainer.api.experiment import ExperimentSpec
-from rltrainer.api.options import OPTIONS, OptionError, Options, for_algorithm, option_names
+from rltrainer.api.options import OPTIONS, TASKS, OptionError, Options, Task, for_algorithm, option_names, task_defaults
 from rltrainer.api.rollout import RolloutSpec
-from rltrainer.cli.common import complain
+from rltrainer.cli.common import as_json, complain
+from rltrainer.rllib_compat.environments import translate_environment
 
 
 def describe_arguments(sub: argparse.ArgumentParser) -> None:
     """Add the arguments of `describe`."""
     sub.add_argument("algorithm", metavar="ALGORITHM", help=f"one of {', '.join(sorted(OPTIONS))}")
+    sub.add_argument("--env", help="show the defaults that a run in this environment has")
+    sub.add_argument("--env-config", metavar="JSON", help="arguments of that environment")
 
 
 def validate_arguments(sub: argparse.ArgumentParser) -> None:
@@ -142,15 +145,23 @@ def list_algorithms(arguments: argparse.Namespace) -> int:
 
 
 def describe_algorithm(arguments: argparse.Namespace) -> int:
-    """Write every option of an algorithm, with type, default and meaning, its own before those that it shares."""
+    """Write every option of an algorithm, with type, default and meaning, its own before those that it shares.
+
+    With --env the defaults are those of its task, and each that the task changes says so.
+    """
     options = for_algorithm(arguments.algorithm)
+    tasks = None if arguments.env is None else _tasks(arguments.env, arguments.env_config)
     schema = options.model_json_schema(by_alias=True)["properties"]
     sys.stdout.write(f"{arguments.algorithm}: {(options.__doc__ or '').strip()}\n")
+    if tasks is not None:
+        sys.stdout.write(f"\nDefaults in {arguments.env}: {_task_words(tasks)}.\n")
     for heading, names in groups(options):
         sys.stdout.write(f"\n{heading}\n")
         for name in names:
             entry = schema[name]
-            sys.stdout.write(f"  {name}  {kind(entry)}, {_default(options, name)}\n      {entry['description']}\n")
+            sys.stdout.write(
+                f"  {name}  {kind(entry)}, {_default(options, name, tasks)}\n      {entry['description']}\n"
+            )
     return 0
 
 
@@ -165,9 +176,33 @@ def groups(options: type[Options]) -> Iterator[tuple[str, list[str]]]:
             yield "Its own options." if owner is options else heading, own
 
 
-def _default(options: type[Options], name: str) -> str:
-    field = options.model_fields[option_names(options)[name]]
-    value = field.get_default(call_default_factory=True)
+def _tasks(env: str, env_config: str | None) -> tuple[Task, ...]:
+    """Return the kinds of task that an environment is, under our name or RLlib's; it is made for this."""
+    from rltrainer.envs.source import EnvSource  # noqa: PLC0415 - imports PyTorch, for which nothing else here has a use
+    from rltrainer.runs.build import tasks_of  # noqa: PLC0415 - the same
+
+    name, config, _ = translate_environment(env, as_json(env_config, "--env-config"), "--env")
+    return tasks_of(EnvSource(name, config).spaces())
+
+
+def _task_words(tasks: tuple[Task, ...]) -> str:
+    """Tell what defaults depend on in an environment."""
+    known = "; ".join(TASKS[task] for task in tasks)
+    return f"a task with {known}" if known else "of no kind of task that defaults depend on"
+
+
+def _default(options: type[Options], name: str, tasks: tuple[Task, ...] | None) -> str:
+    """Tell the default of an option in tasks of these kinds; of no kind in particular, and of each, where None."""
+    field = option_names(options)[name]
+    general = options.model_fields[field].get_default(call_default_factory=True)
+    if tasks is not None:
+        value = task_defaults(options, (), tasks).get(field, general)
+        return _value(value) + (f" for this task ({_value(general)} otherwise)" if value != general else "")
+    changed = {task: values[field] for task, values in options.by_task.items() if field in values}
+    return _value(general) + "".join(f"; with {TASKS[task]}: {json.dumps(value)}" for task, value in changed.items())
+
+
+def _value(value: Any) -> str:
     return "default unset" if value is None else f"default {json.dumps(value)}"
 
 

@@ -92,6 +92,6 @@ class Adam:
         self.steps = int(self.state["step"])
 
 
-def adam(eps: float) -> Callable[[nn.Parameter, Any], Adam]:
-    """Make Adam with `eps` of a vector of parameters and the options."""
-    return lambda vector, options: Adam(vector, options.lr, eps)
+def adam(eps: float | None = None) -> Callable[[nn.Parameter, Any], Adam]:
+    """Make Adam of a vector of parameters and the options, whose `adam_eps` counts unless `eps` is given."""
+    return lambda vector, options: Adam(vector, options.lr, options.adam_eps if eps is None else eps)

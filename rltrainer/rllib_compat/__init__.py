@@ -52,6 +52,9 @@ def translate_config(
     for name in result.moved:
         field = context.algorithm.rules[name].target
         raise OptionError(f"{where}.{name}: it stands elsewhere in a document, at spec.{field}")
+    if "target_update_freq" in result.config.keys() - config.keys() and "updates_per_step" not in (over or {}):
+        # it was counted in updates at the default rate, which another task may have otherwise
+        result.config.setdefault("updates_per_step", defaults["updates_per_step"])
     is_mixed = not config.keys() <= our_names.keys()
     return result.config, result.space, [*result.notes, *(other_meanings(context, config) if is_mixed else ())]
 

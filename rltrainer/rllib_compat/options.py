@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rltrainer.api.options import OptionError, for_algorithm, option_names, parse_options
+from rltrainer.api.options import OptionError, for_algorithm, option_names, parse_options, task_free_defaults
 from rltrainer.rllib_compat.algorithms import ALGORITHMS, ALTERNATIVES
 from rltrainer.rllib_compat.common import ALIASES, AUTO, GROUP_ALIASES
 from rltrainer.rllib_compat.rules import AlgorithmRules, Computed, OptionValues, Rule
@@ -125,8 +125,18 @@ def translate_options(context: ConfigContext, config: Mapping[str, Any]) -> Tran
         result.notes += defaults_note(result, algorithm, parsed)
     foreign = {parsed.spelling(name): value for name, value in parsed.values.items() if not algorithm.knows(name)}
     put_ours(result, {**foreign, **ours}, algorithm, parsed, context.where)
+    if context.complete:  # RLlib has one default for all tasks
+        result.config = {**task_free_options(algorithm.run, result.config), **result.config}
     parse_options(result.run, {**over, **result.config}, context.where)  # some are valid or not only together
     return result
+
+
+def task_free_options(run: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options, by our names, that keep tasks from having other defaults; none that `config` leaves without
+    effect."""
+    unused = {name.removesuffix("_schedule") for name in config if name.endswith("_schedule")}
+    unused |= {"epsilon_schedule"} if config.get("noisy") else set()
+    return {name: value for name, value in task_free_defaults(for_algorithm(run)).items() if name not in unused}
 
 
 def check_names(

@@ -84,7 +84,7 @@ REPLAY: dict[str, Rule] = {
     "replay_buffer_config.replay_buffer_shards_colocated_with_driver": ignore("Ray finds the place of a shard"),
     "replay_sequence_length": reject("single steps are replayed: R2D2 is not there", 1),
     "before_learn_on_batch": reject("there is none: write an algorithm of your own (docs/new-algorithm.md)"),
-    "adam_epsilon": ignore("Adam's epsilon is 1e-8"),
+    "adam_epsilon": rename("adam_eps"),
     "max_sample_requests_in_flight_per_worker": ignore("the algorithm's strategy says who waits for whom"),
     "rmsprop": ignore("the optimizer is Adam", False),
     "apex_optimizer": reject("run APEX", False),

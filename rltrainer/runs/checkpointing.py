@@ -30,6 +30,8 @@ class Checkpointer:
         self.seed = 0
         self.said = False
         """Whether it was logged that environments cannot be saved."""
+        self.options: Tree = {}
+        """All options of the run, by their names in a document: what checkpoints say that it was trained with."""
 
     def find(self, seed: int | None) -> OwnCheckpoints:
         """Return the run's own checkpoints, and upload those that its storage lacks from now on.
@@ -51,26 +53,30 @@ class Checkpointer:
         self.seed = seed_of(own.newest) if seed is None else seed
         return own
 
-    def restore(self, backend: Backend, own: OwnCheckpoints, restore_from: str | None) -> Restored | None:
-        """Go on from the newest of the run's own checkpoints, else from what it is to start from, if anything.
+    def origin(self, own: OwnCheckpoints, restore_from: str | None) -> Restored | None:
+        """Return what the run goes on from: the newest of its own checkpoints, else what it is to start from, if
+        anything.
 
-        Raises RunError, permanent, where that does not fit the document.
+        Raises RunError, permanent, where its own is of another algorithm or environment.
         """
-        origin = own.newest
-        if origin is not None:
+        if own.newest is not None:
+            check_same(own.newest, self.spec)
+            return own.newest
+        if uri := restore.restore_uri(self.spec, restore_from):
+            return restore.fetch_origin(uri, self.spec, self.context.folder / "restored", self.context.await_storage)
+        return None
+
+    def restore(self, backend: Backend, own: OwnCheckpoints, origin: Restored) -> None:
+        """Go on from `origin`. Raises RunError, permanent, where that does not fit the document."""
+        if origin is own.newest:
             self.newest = self.root / origin.manifest.name
-            check_same(origin, self.spec)
             if not origin.tree["workers"]:
                 log.warning("the checkpoint has no states of environments: new episodes begin")
             backend.load(fitting(origin.tree, self.spec), generation=origin.manifest.iteration)
             self.progress.load(origin.tree["run"]["progress"])
-        elif uri := restore.restore_uri(self.spec, restore_from):
-            place = self.context.folder / "restored"
-            origin = restore.fetch_origin(uri, self.spec, place, self.context.await_storage)
+        else:
             self.adopt(backend, origin)
-        if origin is not None:
-            log.info("restored from %s, after %s timesteps", origin.origin, f"{origin.manifest.timesteps_total:,}")
-        return origin
+        log.info("restored from %s, after %s timesteps", origin.origin, f"{origin.manifest.timesteps_total:,}")
 
     def adopt(self, backend: Backend, origin: Restored, replay: bool = False) -> None:
         """Take over another run's weights, optimizer and statistics, and with `replay` its buffer.
@@ -142,6 +148,7 @@ class Checkpointer:
             "env": spec.env,
             "env_config": spec.env_config,
             "config": spec.config,
+            "options": self.options,
             "seed": self.seed,
         }
 

@@ -11,7 +11,7 @@ import torch
 from gymnasium import Space
 
 from rltrainer import algorithms, rllib_compat
-from rltrainer.api.options import OptionError, Options, option_names, parse_options
+from rltrainer.api.options import OptionError, Options, option_names, options_of_checkpoint, parse_options
 from rltrainer.core.algorithm import ActContext, Algorithm
 from rltrainer.core.types import EpisodeReport, Spaces
 from rltrainer.envs.source import EnvSource
@@ -136,12 +136,13 @@ def load(folder: Path) -> Policy:
 def build(trained: Mapping[str, Any], timesteps: int) -> tuple[Policy, torch.nn.Module]:
     """Build the policy of a run whose weights are still to be loaded, and all of its networks.
 
-    `trained` has its `run`, `env`, `env_config` and `config`. Raises RunError, permanent, if they cannot be had.
+    `trained` is what its checkpoint says of it: `run`, `env`, `env_config`, `config` and, but for old ones, `options`.
+    Raises RunError, permanent, if they cannot be had.
     """
     algorithm = algorithms.load(trained["run"])
     source = EnvSource(trained["env"], trained["env_config"])
     spaces = source.spaces()
-    options = algorithm.options.model_validate(trained["config"])
+    options = options_of_checkpoint(algorithm.options, trained)
     nets = algorithm.nets(spaces, options).requires_grad_(False).eval()
     acting, action_distribution = nets.get_submodule(algorithm.acts), algorithm.action_distribution(spaces.actions)
     return Policy(trained["run"], algorithm, options, acting, timesteps, spaces, action_distribution, source), nets

@@ -22,7 +22,7 @@ from rltrainer.learning.threads import set_threads
 from rltrainer.reporting.progress import Progress
 from rltrainer.reporting.results import Results
 from rltrainer.reporting.rows import Row
-from rltrainer.runs.build import worker_config
+from rltrainer.runs.build import going_on, worker_config
 from rltrainer.runs.checkpointing import Checkpointer, begun_in
 from rltrainer.runs.context import RunContext
 from rltrainer.runs.params import write_params
@@ -75,14 +75,19 @@ class Run:
     def open(self, restore_from: str | None = None) -> None:
         """Make ready for the first iteration, from the newest checkpoint where there is one."""
         config = worker_config(self.spec)
+        own = self.checkpoints.find(config.options.seed)
+        origin = self.checkpoints.origin(own, restore_from)
+        if origin is not None:
+            config = going_on(config, self.spec, origin.tree["run"]["spec"])
         options = config.options
+        self.checkpoints.options = options.model_dump(by_alias=True, mode="json")
         set_threads(options, config.spaces)
-        own = self.checkpoints.find(options.seed)
         config = replace(config, seed=self.checkpoints.seed, gpu_share=self.gpu_share)
         self._write_params(options, own)
         self.backend = self._closing.enter_context(closing(open_backend(config, self.context.interrupt.check)))
         self.context.interrupt.install()
-        origin = self.checkpoints.restore(self.backend, own, restore_from)
+        if origin is not None:
+            self.checkpoints.restore(self.backend, own, origin)
         self.context.update(restored_from=origin.origin if origin else None, **self.progress.report())
         self._open_results(options)
         if (evaluation := self.spec.evaluation) is not None:

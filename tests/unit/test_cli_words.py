@@ -141,6 +141,15 @@ def test_describe_tells_types_bounds_and_defaults(rltrainer: Command) -> None:
     assert 'unknown algorithm "PPX". Did you mean "PPO"?' in rltrainer("describe", "PPX", code=2)
 
 
+def test_describe_shows_what_a_run_in_an_environment_would_use(rltrainer: Command) -> None:
+    said = rltrainer("describe", "PPO", "--env", "ALE/Pong-v5")
+    assert "Defaults in ALE/Pong-v5: a task with images" in said
+    assert "epochs  integer >= 1 <= 1000, default 4 for this task (default 10 otherwise)" in said
+    assert "default 0.00025 for this task" in said
+    assert "default 0.0003\n" in rltrainer("describe", "PPO", "--env", "CartPole-v1")
+    assert "default 10; with images, of 36 pixels or more a side: 4" in rltrainer("describe", "PPO")
+
+
 def test_describe_puts_the_algorithms_own_options_first(rltrainer: Command) -> None:
     out = rltrainer("describe", "PPO")
     headings = re.findall(r"^(?! )(.+)$", out, re.MULTILINE)

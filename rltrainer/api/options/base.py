@@ -4,7 +4,7 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, Self, Unpack
+from typing import Annotated, Any, ClassVar, Literal, Self, Unpack
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -28,6 +28,17 @@ RANGES: Mapping[str, tuple[Callable[[float, float], bool], str]] = {
 }
 """What pydantic's bounds of a number hold it to, by their names, and in words."""
 NOTHING: Mapping[str, Any] = MappingProxyType({})
+Task = Literal["images", "continuous", "control"]
+TASKS: Mapping[Task, str] = MappingProxyType(
+    {
+        "images": "images, of 36 pixels or more a side",
+        "continuous": "continuous actions",
+        "control": "continuous actions and 8 numbers or more to observe",
+    }
+)
+"""Kinds of task that a default may depend on. A task may be of several kinds; what stands below goes over what stands
+above."""
+TaskDefaults = Mapping[Task, Mapping[str, Any]]
 
 
 def check_values(schedule: str, points: list[list[float]], bounds: Sequence[Any]) -> None:
@@ -47,8 +58,14 @@ class Options(BaseModel):
     """What every algorithm understands. Times are in environment steps, summed over all environments.
 
     The options of one algorithm are this class and some of the field groups in groups.py, side by side, with a field or
-    two of its own; `defaults` has the defaults that it changes, by the name of the field.
+    two of its own. A class statement takes, by the names of fields, `defaults` that it changes, `by_task` those that a
+    kind of task has instead, and `former`, what `defaults` were before where checkpoints do not say.
     """
+
+    by_task: ClassVar[TaskDefaults] = {}
+    """Defaults that depend on the task, by its kind."""
+    former: ClassVar[Mapping[str, Any]] = NOTHING
+    """Defaults as they were when a checkpoint held only the options that its document set."""
 
     # a schema is built when options are first read: a process reads those of one algorithm, not of all
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False, defer_build=True)
@@ -63,6 +80,7 @@ class Options(BaseModel):
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = Field(
         None, description="Seed of every random state. Unset, one is drawn and written to params.json."
     )
+    adam_eps: Positive = Field(1e-8, description="Adam's epsilon, which is added to the root of its second moment.")
     num_workers: Annotated[int, Field(ge=0, le=4096)] = Field(
         0, description="Ray actors that sample. 0 samples in the learner's own process, without Ray."
     )
@@ -129,18 +147,32 @@ class Options(BaseModel):
             )
         return self
 
-    def __init_subclass__(cls, defaults: Mapping[str, Any] = NOTHING, **config: Unpack[ConfigDict]) -> None:
-        """Accept `defaults` in a class statement: there are no fields yet."""
+    def __init_subclass__(
+        cls,
+        defaults: Mapping[str, Any] = NOTHING,
+        by_task: TaskDefaults = NOTHING,  # type: ignore[assignment]
+        former: Mapping[str, Any] = NOTHING,
+        **config: Unpack[ConfigDict],
+    ) -> None:
+        """Accept what a class statement takes: there are no fields yet."""
         super().__init_subclass__(**config)
 
     @classmethod
-    def __pydantic_init_subclass__(cls, defaults: Mapping[str, Any] = NOTHING, **config: Any) -> None:
+    def __pydantic_init_subclass__(
+        cls,
+        defaults: Mapping[str, Any] = NOTHING,
+        by_task: TaskDefaults = NOTHING,  # type: ignore[assignment]
+        former: Mapping[str, Any] = NOTHING,
+        **config: Any,
+    ) -> None:
         """Change defaults, and nothing else of the fields. Raises TypeError for a name that is no field."""
         super().__pydantic_init_subclass__(**config)
-        if unknown := sorted(defaults.keys() - cls.model_fields.keys()):
-            raise TypeError(f"{cls.__name__} has no {' and no '.join(unknown)} to give a default to")
+        for changed in (defaults, former, *by_task.values()):
+            if unknown := sorted(changed.keys() - cls.model_fields.keys()):
+                raise TypeError(f"{cls.__name__} has no {' and no '.join(unknown)} to give a default to")
         for name, value in defaults.items():
             cls.model_fields[name].default = value
+        cls.by_task, cls.former = by_task or cls.by_task, former or cls.former
 
     @property
     def shards(self) -> int:

@@ -18,8 +18,20 @@ from rltrainer.api.options.groups import (
     VTrace,
 )
 
+NORMALIZED = {"normalize_observations": True, "normalize_rewards": True}
+"""With continuous actions: returns of any size, and observations of any."""
+ATARI: dict[str, Any] = {"hiddens": [], "entropy_coeff": 0.01}
+"""With images: the policy and the value stand on the features of the convolutions, as in Mnih et al. 2016, section 5.1,
+and the weight of the entropy is that of its section 8."""
 
-class PGOptions(NormalizedAdvantages, EntropyBonus, NormalizedRewards, defaults={"lr": 4e-3, "grad_clip": 0.5}):
+
+class PGOptions(
+    NormalizedAdvantages,
+    EntropyBonus,
+    NormalizedRewards,
+    defaults={"lr": 4e-3, "grad_clip": 0.5, "adam_eps": 1e-5},
+    by_task={"images": {**ATARI, "lr": 2.5e-4}, "continuous": NORMALIZED},
+):
     """REINFORCE: Williams 1992, doi 10.1007/BF00992696."""
 
 
@@ -27,7 +39,8 @@ class A2COptions(
     StateValueCritic,
     EntropyBonus,
     NormalizedRewards,
-    defaults={"lr": 7e-4, "lambda_": 1.0, "grad_clip": 0.5, "rollout_fragment_length": 16},
+    defaults={"lr": 7e-4, "adam_eps": 1e-5, "lambda_": 1.0, "grad_clip": 0.5, "rollout_fragment_length": 16},
+    by_task={"images": {**ATARI, "lr": 2.5e-4}, "continuous": NORMALIZED},
 ):
     """Synchronous advantage actor-critic: Mnih et al. 2016, arXiv 1602.01783."""
 
@@ -37,11 +50,13 @@ class A3COptions(
     EntropyBonus,
     defaults={
         "lr": 7e-4,
+        "adam_eps": 1e-5,
         "lambda_": 1.0,
         "grad_clip": 0.5,
         "rollout_fragment_length": 16,
         "timesteps_per_iteration": 2000,
     },
+    by_task={"images": {**ATARI, "lr": 2.5e-4}, "continuous": {"normalize_observations": True}},
 ):
     """Asynchronous advantage actor-critic: Mnih et al. 2016, arXiv 1602.01783."""
 
@@ -67,7 +82,8 @@ class PPOOptions(
     EntropyBonus,
     NormalizedRewards,
     CudaGraphs,
-    defaults={"grad_clip": 0.5},
+    defaults={"grad_clip": 0.5, "adam_eps": 1e-5},
+    by_task={"images": {**ATARI, "lr": 2.5e-4, "epochs": 4}, "continuous": NORMALIZED},
 ):
     """Proximal policy optimization: Schulman et al. 2017, arXiv 1707.06347."""
 
@@ -91,12 +107,14 @@ class IMPALAOptions(
     NormalizedRewards,
     defaults={
         "lr": 5e-4,
+        "adam_eps": 1e-5,
         "lambda_": 1.0,
         "grad_clip": 40.0,
         "entropy_coeff": 0.01,
         "rollout_fragment_length": 50,
         "timesteps_per_iteration": 5000,
     },
+    by_task={"images": ATARI, "continuous": NORMALIZED},
 ):
     """Importance-weighted actor-learner architectures: Espeholt et al. 2018, arXiv 1802.01561."""
 
@@ -113,6 +131,7 @@ class APPOOptions(
     CudaGraphs,
     defaults={
         "lr": 5e-4,
+        "adam_eps": 1e-5,
         "lambda_": 1.0,
         "grad_clip": 0.5,
         "entropy_coeff": 0.01,
@@ -121,6 +140,7 @@ class APPOOptions(
         "epochs": 1,
         "target_update_freq": 8,
     },
+    by_task={"images": ATARI, "continuous": NORMALIZED},
 ):
     """Asynchronous PPO with a target network: Luo et al. 2020 (IMPACT), arXiv 1912.00167."""
 

@@ -30,6 +30,7 @@ class Row(NamedTuple):
 TINY = {"num_envs_per_worker": 1, "rollout_fragment_length": 2}
 PRIORITIZED, DISTRIBUTIONAL, TARGET_NOISE = {"prioritized": True}, {"num_atoms": 11}, {"target_noise": 0.2}
 ROWS = {
+    "adam_eps": Row(1e-2),
     "activation": Row("elu"),
     "alpha": Row(0.5),
     "alpha_lr": Row(0.1),

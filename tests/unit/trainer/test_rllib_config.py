@@ -27,7 +27,7 @@ def test_a_command_line_takes_our_names_as_ours() -> None:
             {"num_workers": 5, "num_envs_per_worker": 4},
             {"rollout_fragment_length": 200},
         ),
-        ("DQN", {"target_network_update_freq": 1000}, {}, {"target_update_freq": 250}),
+        ("DQN", {"target_network_update_freq": 1000}, {}, {"target_update_freq": 500, "updates_per_step": 0.5}),
         ("DQN", {"target_network_update_freq": 1000}, {"updates_per_step": 0.5}, {"target_update_freq": 500}),
         ("APEX", {"optimizer": {"num_replay_buffer_shards": 2}}, {}, {"replay_shards": 2}),
     ],
