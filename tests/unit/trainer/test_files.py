@@ -55,7 +55,7 @@ def test_a_process_that_ends_while_it_writes_leaves_the_file_before(
 
 
 def test_result_json_stays_json(tmp_path: Path) -> None:
-    row = {
+    row: dict[str, Any] = {
         "training_iteration": 1,
         "timesteps_total": 5,
         "episode_reward_mean": float("nan"),

@@ -124,7 +124,7 @@ def test_a_file_system_without_locks_is_said(
 def test_an_interrupted_run_goes_on_under_its_own_document_alone(
     changed: dict[str, Any], said: str, tmp_path: Path
 ) -> None:
-    own = {"config": {"lr": 0.001, "seed": 1}}
+    own: dict[str, Any] = {"config": {"lr": 0.001, "seed": 1}}
     folder, _ = work(tmp_path, experiment(**own))
     before = (folder.path / "params.json").read_text()
     with pytest.raises(NotStartedError) as refused:
