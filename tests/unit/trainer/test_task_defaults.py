@@ -146,7 +146,7 @@ def trained(folder: Path, iterations: int, config: dict[str, Any], **spec: Any) 
     document = experiment(
         env="Pendulum-v1", config=config, stop={"training_iteration": iterations}, checkpoint={"frequency": 0}, **spec
     )
-    result = train.run(document, folder)
+    result = train.run(document, folder, resume=(folder / "test" / MARK).exists())  # documents differ on purpose
     assert result.checkpoint is not None
     params = json.loads((result.folder / "params.json").read_text())["config"]
     return params, result.checkpoint
