@@ -22,7 +22,7 @@ CONTINUOUS = ("DDPG", "TD3", "ApexDDPG", "SAC")
 
 
 class Asked(Interrupt):
-    """Asked to end at its `when`-th check, `waited` seconds after which the run stops."""
+    """Asked to end at its `when`-th check or soon after, `waited` seconds after which the run stops."""
 
     def __init__(self, when: int, waited: float) -> None:
         super().__init__()
@@ -30,7 +30,8 @@ class Asked(Interrupt):
 
     def check(self) -> None:
         self.left -= 1
-        if self.left == 0:
+        may = self.in_round or self.waited < interrupts.ROUND_GRACE  # only a round can be abandoned
+        if self.left <= 0 and self.signum is None and may:
             self.ask(signal.SIGTERM)
             self._since = monotonic() - self.waited
         super().check()
