@@ -49,12 +49,12 @@ class EnvWorker(gymnasium.Wrapper[Any, Any, Any, Any]):
             obs, reward, terminated, truncated, _ = returned
             obs = check_observation(self.observation_space, obs)
             terminated, truncated = flag_of(terminated, "terminated"), flag_of(truncated, "truncated")
-            self.episode_over = terminated or truncated
-            if self.history is not None:
-                self.history.add(action, obs, reward)
-            return obs, reward_of(reward), terminated, truncated, {}
+            reward, self.episode_over = reward_of(reward), terminated or truncated
         except BaseException as error:
             raise caught(error).at(self.index) from error
+        if self.history is not None:
+            self.history.add(action, obs, reward)
+        return obs, reward, terminated, truncated, {}
 
     def close(self) -> None:
         """Close the environment."""

@@ -16,6 +16,7 @@ from gymnasium import Env, Space, spaces
 from gymnasium.utils import seeding
 
 from rltrainer.envs.chain import EnvState, NotRestoredError, wrapper_chain
+from rltrainer.envs.observations import reward_of
 from rltrainer.foreign import caught
 
 LONGEST = 100_000
@@ -49,7 +50,7 @@ class History:
         else:
             self.recordable = False
             self.actions = []
-        self.rewards += float(reward)
+        self.rewards += reward_of(reward)
         self.obs = obs
 
     def state(self) -> EnvState | None:
