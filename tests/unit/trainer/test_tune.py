@@ -399,6 +399,15 @@ def rows(entry: TrialEntry, folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / entry.name / "result.json").read_text().splitlines()]
 
 
+def test_a_search_without_its_journal_does_not_begin_anew(tmp_path: Path) -> None:
+    """The operator knows that it has begun."""
+    given = searched({"lr": {"grid_search": [0.001]}})
+    context = RunContext(tmp_path, expected="s3://b/r/search.json")
+    with pytest.raises(RunError, match=r"s3://b/r/search.json is the journal of this search, and is not there"):
+        SearchDriver(Plan(given, tmp_path, None, None), context)._open()
+    assert not (tmp_path / "search.json").exists()
+
+
 @pytest.mark.usefixtures("cluster")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")
 class TestRealSearches:
@@ -449,14 +458,6 @@ class TestRealSearches:
         assert [row["training_iteration"] for row in rows(cut, again.folder)] == list(range(1, 9))
         assert "restored from" in (again.folder / cut.name / "train.log").read_text()
         assert [row["training_iteration"] for row in rows(missing, again.folder)] == list(range(1, 9))
-
-    def test_without_its_journal_it_does_not_begin_anew(self, tmp_path: Path) -> None:
-        """The operator knows that it has begun."""
-        given = searched({"lr": {"grid_search": [0.001]}})
-        context = RunContext(tmp_path, expected="s3://b/r/search.json")
-        with pytest.raises(RunError, match=r"s3://b/r/search.json is the journal of this search, and is not there"):
-            SearchDriver(Plan(given, tmp_path, None, None), context)._open()
-        assert not (tmp_path / "search.json").exists()
 
     def test_with_another_space_and_more_samples_it_goes_on_as_the_document_says_now(self, tmp_path: Path) -> None:
         given = searched({"lr": {"grid_search": [0.001, 0.01, 0.02]}}, stop={"training_iteration": 2})
