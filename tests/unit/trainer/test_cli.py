@@ -195,7 +195,7 @@ def test_sigterm_again_changes_nothing(tmp_path: Path, endless: Callable[..., su
 
 
 def test_a_long_iteration_is_given_up(tmp_path: Path, endless: Callable[..., subprocess.Popen[str]]) -> None:
-    """The fragment under way would take 16 s; the state after the last whole iteration is written within seconds."""
+    """The fragment under way would take 48 s; the state after the last whole iteration is written within seconds."""
     process = endless("--env", "tests.unit.trainer.toy_envs:Slow")
     time.sleep(1)
     process.send_signal(signal.SIGTERM)

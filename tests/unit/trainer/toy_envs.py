@@ -253,7 +253,7 @@ class Slow(Countdown):
     def step(self, action: Any) -> Step:
         self.steps = getattr(self, "steps", 0) + 1
         if self.steps > 12:
-            time.sleep(0.25)
+            time.sleep(1.0)
         return super().step(action)
 
 
