@@ -21,7 +21,7 @@ from rltrainer.storage import checkpoint as ckpt
 from tests.unit.trainer.helpers import TASKS, equal, experiment, small
 
 KILLS = int(os.environ.get("RLTRAINER_KILLS", "12"))
-ITERATIONS = 12
+ITERATIONS = 6
 TIMES = ("time_this_iter_s", "time_total_s", "timesteps_per_second", "sample_time_s", "learn_time_s")
 CONTINUOUS = ("DDPG", "TD3", "ApexDDPG", "SAC")
 ASYNCHRONOUS = ("A3C", "IMPALA", "APPO", "ApexDQN", "ApexDDPG")
