@@ -136,7 +136,8 @@ def test_suspend_checkpoints_and_resume_refuses_a_damaged_checkpoint(
     complete = sorted(key.split("/")[0] for key in listed(s3, uri) if key.endswith("/manifest.json"))
     assert newest["uri"].endswith(complete[-1])
 
-    flip_a_byte(s3, f"{uri}/{complete[-1]}/policy.safetensors")
+    of_newest = [key for key in listed(s3, uri) if key.startswith(f"{complete[-1]}/")]
+    flip_a_byte(s3, f"{uri}/{next(key for key in of_newest if key.endswith('/policy.safetensors'))}")
     half = f"{uri}/checkpoint_999999/policy.safetensors"
     place = urlsplit(half)
     s3.put_object(Bucket=place.netloc, Key=place.path.lstrip("/"), Body=b"half")
