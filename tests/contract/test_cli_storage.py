@@ -41,7 +41,9 @@ def test_a_uri_of_a_run(minio: Minio, uploaded: str, tmp_path: Path, capsys: pyt
         assert found["checkpoint"] == f"{RUN}/checkpoints/checkpoint_00000{number}"
     out = "s3://experiments/played"
     rltrainer("rollout", uploaded, "--episodes", "2", "--out", out, *where)
-    assert S3Store(out, minio.endpoint).keys("") == ["episode_000000.npz", "episode_000001.npz"]
+    kept = S3Store(out, minio.endpoint)
+    assert kept.keys("episode") == ["episode_000000.npz", "episode_000001.npz"]
+    assert set(kept.keys("")) - set(kept.keys("episode")) == {"claims/000001.json", "claims/000001.ended"}
     said = rltrainer("export", uploaded, "--format", "checkpoint", "--out", tmp_path, *where)
     assert said.strip() == str(tmp_path / "checkpoint_000002")
     assert "cartpole" in rltrainer("plot", uploaded, *where)
