@@ -14,6 +14,7 @@ from rltrainer.core.algorithm import ActContext, Algorithm
 from rltrainer.core.fragment import Fragment
 from rltrainer.core.types import CPU, Array, EpisodeReport, Spaces, State, Weights
 from rltrainer.envs import state as env_state
+from rltrainer.envs.chain import NotRestoredError
 from rltrainer.envs.failures import close
 from rltrainer.envs.observations import check_finite, check_observation
 from rltrainer.envs.source import EnvSource
@@ -180,9 +181,14 @@ class Worker:
         return f"worker {self.index}, step {self.steps_done + t}, seed {self.env_seeds[environment or 0]}{of}"
 
     def _saving(self, call: str, do: Callable[[], Any]) -> Any:
-        """Return what `do` does with the environments' state. Raises RunError where they fail in it."""
+        """Return what `do` does with the environments' state.
+
+        Raises RunError where they fail in it, and NotRestoredError where they cannot go on from it.
+        """
         try:
             return do()
+        except NotRestoredError:
+            raise
         except BaseException as error:
             failure = caught(error)
             name = f"environment {self.worker_config.source.name} failed in {call}"

@@ -183,8 +183,13 @@ def test_a_run_whose_uploads_are_refused_ends_with_the_reason(
     real = Run.end
 
     def end(self: Run) -> None:
-        minio.client().delete_bucket(Bucket=bucket)
+        client = minio.client()
+        client.meta.events.register("before-call.s3.DeleteBucket", with_all_that_is_in_it)
+        client.delete_bucket(Bucket=bucket)
         real(self)
+
+    def with_all_that_is_in_it(params: dict[str, Any], **_: Any) -> None:
+        params["headers"]["x-minio-force-delete"] = "true"
 
     monkeypatch.setattr(Run, "end", end)
     with pytest.raises(

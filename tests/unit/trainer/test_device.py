@@ -1,6 +1,5 @@
 """Learning on a GPU: every algorithm on a simulated device, which shows where tensors live and what is waited for."""
 
-import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,6 @@ from rltrainer.backend.serial import SerialBackend
 from rltrainer.core.algorithm import LearnerAPI, Losses
 from rltrainer.core.types import Metrics
 from rltrainer.runs import train
-from rltrainer.runs.folder import MARK
 from rltrainer.storage import checkpoint as ckpt
 from tests.unit.trainer.helpers import TASKS, TOYS, equal, experiment, nothing, quick, small, worker_config
 from tests.unit.trainer.simulated_device import CPU, DEVICE, DeviceError, SimulatedDevice
@@ -173,10 +171,9 @@ def test_a_run_on_a_device_can_be_saved_restored_and_evaluated(
                 evaluation={"interval": 2, "episodes": 2},
             ),
             tmp_path / folder,
+            resume=(tmp_path / folder).exists(),  # on purpose: with another num_gpus, and after its end
         )
         assert result.checkpoint is not None
-        mark = result.folder / MARK
-        mark.write_text(json.dumps({"uid": json.loads(mark.read_text())["uid"]}))  # its end was not reached
         return ckpt.read(result.checkpoint)[1]
 
     expected = [after("cpu", 0, iterations) for iterations in (2, 4, 6)][-1]

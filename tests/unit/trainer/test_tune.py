@@ -468,7 +468,7 @@ class TestRealSearches:
         journal.write(first.folder)
         (first.folder / "run.json").write_text(json.dumps({"uid": "1234"}))
         space = {"lr": {"grid_search": [0.03, 0.04, 0.05, 0.06]}, "gamma": {"choice": [0.5]}}
-        again = tune.run(searched(space, stop={"training_iteration": 2}), tmp_path)
+        again = tune.run(searched(space, stop={"training_iteration": 2}), tmp_path, resume=True)
         assert [entry.status for entry in again.journal.trials] == ["terminated"] * 4
         assert [entry.options for entry in again.journal.trials] == [
             {"lr": 0.001},
