@@ -95,7 +95,7 @@ def test_a_round_that_is_abandoned_leaves_no_update_uncounted(
 
 
 def test_learning_starts_counts_from_where_the_replay_begins_empty(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def document(num_envs: int, iterations: int) -> Any:
         config = small("DQN", num_envs_per_worker=num_envs, timesteps_per_iteration=0, learning_starts=100)
@@ -104,10 +104,8 @@ def test_learning_starts_counts_from_where_the_replay_begins_empty(
         )
 
     train.run(document(4, 6), tmp_path)  # 192 steps and more
-    mark = tmp_path / "test" / "run.json"
-    mark.write_text(json.dumps({"uid": json.loads(mark.read_text())["uid"]}))
-    train.run(document(2, 14), tmp_path)
-    assert "learning_starts counts from here" in caplog.text
+    train.run(document(2, 14), tmp_path, resume=True)
+    assert "learning_starts counts from here" in capsys.readouterr().err
     sizes = {row["training_iteration"]: row["info"]["learner"].get("replay_size") for row in rows(tmp_path)}
     first = min(iteration for iteration, size in sizes.items() if iteration > 6 and size)
     assert sizes[first] >= 100 - 2
