@@ -60,8 +60,7 @@ def learnt(run: str, env: str = "CartPole-v1", iterations: int = 6, **config: An
     return backend.learner.policy()
 
 
-EXTENSIONS = {"dueling": True, "noisy": True, "prioritized": True, "num_atoms": 51, "n_step": 3}
-RAINBOW = EXTENSIONS | {"lr": 5e-4, "updates_per_step": 0.25, "target_update_freq": 250}
+RAINBOW = {"dueling": True, "noisy": True, "prioritized": True, "num_atoms": 51, "n_step": 3, "lr": 5e-4}
 TD3 = {"twin_q": True, "policy_delay": 2, "target_noise": 0.2}
 
 
