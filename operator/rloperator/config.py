@@ -18,7 +18,7 @@ class Settings:
     storage: Storage | None = None
     """Storage of experiments that name none."""
     pod_templates: PodTemplates = "restricted"
-    """What a document's podTemplate may ask for."""
+    """How much a document's podTemplate may ask for."""
     namespace: str | None = None
     """The one namespace to serve; None serves all."""
     sweep_seconds: float = 15.0

@@ -47,15 +47,21 @@ def refused(observed: Observed) -> Rejection | None:
     return Rejection("RefusedByCluster", f"The API server refuses it: {observed.refusal}") if observed.refusal else None
 
 
+def waited_for(source: Manifest | None) -> str | None:
+    """The experiment for whose checkpoint another one waits, as long as it has none itself."""
+    if source is None or ((source.get("status") or {}).get("training") or {}).get("checkpoint"):
+        return None
+    name: str | None = ((source.get("spec") or {}).get("restoreFrom") or {}).get("experiment")
+    return name
+
+
 def source_state(source: Manifest | None) -> str:
-    """What to know of an experiment whose checkpoint is waited for, where it may never have one; else nothing."""
-    status = (source or {}).get("status") or {}
-    phase, waited = status.get("phase"), (((source or {}).get("spec") or {}).get("restoreFrom") or {}).get("experiment")
+    """Say what keeps an experiment from ever having the checkpoint that is waited for; nothing where nothing does."""
+    phase = ((source or {}).get("status") or {}).get("phase")
     if phase in ("Succeeded", "Failed", "Invalid", "Suspended"):
         return f". It is {phase} without one, and has none before it trains again"
-    if waited and not (status.get("training") or {}).get("checkpoint"):
-        return f', which itself waits for one of "{waited}"'
-    return ""
+    other = waited_for(source)
+    return f', which itself waits for one of "{other}"' if other else ""
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ class Decision:
     fields: Manifest = field(default_factory=dict)
     """Further fields of the status that the decision changes."""
     tried: tuple[Manifest, ...] = ()
-    """What is made later, and must be possible before anything is ended for it."""
+    """Manifests that are made later, and must be possible before anything is ended for them."""
     apply: tuple[Manifest, ...] = ()
     create: tuple[Manifest, ...] = ()
     patch: tuple[Patch, ...] = ()

@@ -56,18 +56,19 @@ class Converger:
         return outcome.requeue_after
 
     def _decide(self, key: Key, observed: Observed) -> Outcome:
-        """Decide what to do; where the API server would not take it, decide again with its refusal in view.
+        """Decide what to do; where the API server would not take it, decide again with its refusal in view."""
+        outcome = self._reconciled(key, observed)
+        refusal = next(filter(None, map(self.client.refusal, outcome.tried)), None)
+        return self._reconciled(key, replace(observed, refusal=refusal)) if refusal else outcome
 
-        Raises whatever the decision raises, once the object says so: whoever wrote it cannot see the operator's log.
+    def _reconciled(self, key: Key, observed: Observed) -> Outcome:
+        """The decision about what was observed, which asks nobody.
+
+        Raises whatever it raises, once the object says so: whoever wrote it cannot see the operator's log.
         """
         reconcile = reconcile_experiment if key.kind == "RLExperiment" else reconcile_rollout
-        now = self.clock()
         try:
-            outcome = reconcile(observed, self.settings, now)
-            refusal = next(filter(None, map(self.client.refusal, outcome.tried)), None)
-            return reconcile(replace(observed, refusal=refusal), self.settings, now) if refusal else outcome
-        except ApiError:
-            raise
+            return reconcile(observed, self.settings, self.clock())
         except Exception as error:
             message = f"The operator fails on this document, which is a fault of the operator: {error!r}"
             self._report(observed, "OperatorFailed", message)

@@ -162,7 +162,7 @@ def _stalled(attempt: Attempt, observed: Observed, now: datetime, timeout: int |
 
 
 def _reported_problem(attempt: Attempt, status: Manifest) -> Manifest | None:
-    """What the trainer of this attempt reported that no retry helps against."""
+    """The problem that the trainer of this attempt reported, against which no retry helps."""
     training = status.get("training") or {}
     problem: Manifest | None = training.get("error") if training.get("attempt") == attempt.number else None
     return problem

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rloperator.config import PodTemplates
-from rloperator.decisions import Rejection
+from rloperator.decisions import Rejection, waited_for
 from rloperator.kube.merge import malformed
 from rloperator.kube.names import HEAD_CONTAINER, WORKER_CONTAINER
 from rloperator.kube.pod_security import forbidden
@@ -32,7 +32,7 @@ class ValidationInput:
     source: Manifest | None
     """The experiment that restoreFrom names, where there is one."""
     pod_templates: PodTemplates = "restricted"
-    """What a podTemplate may ask for."""
+    """How much a podTemplate may ask for."""
     has_checkpoint: bool = False
     """Whether the run has a checkpoint of its own, from which it goes on whatever becomes of the source."""
 
@@ -156,9 +156,7 @@ def source_missing(document: ValidationInput) -> Rejection | None:
     source = document.spec.restore_from.experiment if document.spec.restore_from else None
     if source == document.name:
         return Rejection("RestoreFromItself", "spec.restoreFrom.experiment names this experiment itself")
-    back = (((document.source or {}).get("spec") or {}).get("restoreFrom") or {}).get("experiment")
-    has_checkpoint = (((document.source or {}).get("status") or {}).get("training") or {}).get("checkpoint")
-    if source and back == document.name and not document.has_checkpoint and not has_checkpoint:
+    if source and waited_for(document.source) == document.name and not document.has_checkpoint:
         return Rejection(
             "RestoreFromRing",
             f'spec.restoreFrom.experiment: "{source}" waits for a checkpoint of this experiment itself',

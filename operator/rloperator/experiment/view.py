@@ -53,12 +53,11 @@ class ExperimentView(View[ExperimentSpec]):
 
     @property
     def expected(self) -> str | None:
-        """What an attempt must find: the newest checkpoint reported, or of a search its journal."""
+        """The file or folder that an attempt must find: the newest checkpoint reported, or the journal of a search."""
         if not self.is_search:
             uri: str | None = (self.training.get("checkpoint") or {}).get("uri")
             return uri
-        folder = self.fields["storageUri"]
-        return f"{folder}/{SEARCH}" if folder and self.training.get("iteration") else None
+        return f"{self.folder}/{SEARCH}" if self.folder and self.training.get("iteration") else None
 
     @property
     def newest(self) -> Attempt | None:
@@ -106,11 +105,6 @@ class ExperimentView(View[ExperimentSpec]):
         return bool(self.observed.object["spec"].get("suspend"))
 
     @property
-    def names_storage(self) -> bool:
-        """Whether the document names its storage, and does not leave it to the operator."""
-        return self.spec is not None and self.spec.storage is not None
-
-    @property
     def is_search(self) -> bool:
         """Whether spec.tune is set; read even where the document is rejected otherwise."""
         return self.observed.object["spec"].get("tune") is not None
@@ -142,8 +136,9 @@ class ExperimentView(View[ExperimentSpec]):
     def unnoticed(self) -> tuple[Manifest, ...]:
         """The RayJob of an attempt whose end KubeRay does not know of: it would keep its cluster for ever."""
         job = self.job
-        is_left = job and not self.live and not is_over(job) and not is_terminating(job)
-        return (reference(job),) if job and is_left else ()
+        if job is None or self.live or is_over(job) or is_terminating(job):
+            return ()
+        return (reference(job),)
 
     @property
     def jobs_to_delete(self) -> tuple[Manifest, ...]:
@@ -151,21 +146,28 @@ class ExperimentView(View[ExperimentSpec]):
         return tuple(reference(job) for job in self.observed.jobs if not is_terminating(job))
 
     @property
+    def folder(self) -> str | None:
+        """The run's folder in storage."""
+        metadata = Metadata.model_validate(self.observed.object["metadata"])
+        return run_uri(self.storage.uri, metadata) if self.storage else self.observed.status.get("storageUri")
+
+    @property
     def fields(self) -> Manifest:
         """Fields of its status beside phase, message and conditions."""
-        metadata = Metadata.model_validate(self.observed.object["metadata"])
-        folder = run_uri(self.storage.uri, metadata) if self.storage else self.observed.status.get("storageUri")
         return {
             **status_fields(self.attempts, self.newest_number),
             "failures": self.failures,
             "cluster": self.cluster_name,
-            "storageUri": folder,
-            "storage": _recorded(self.storage) if self.storage and not self.names_storage else None,
+            "storageUri": self.folder,
+            "storage": _recorded(self.spec, self.storage),
             "best": self.best,
         }
 
 
-def _recorded(storage: Storage) -> Manifest:
+def _recorded(spec: ExperimentSpec | None, storage: Storage | None) -> Manifest | None:
+    """The operator's storage as the status keeps it; None where the document names its own."""
+    if storage is None or spec is None or spec.storage is not None:
+        return None
     return storage.model_dump(by_alias=True, exclude_none=True, mode="json")
 
 

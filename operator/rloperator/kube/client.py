@@ -133,22 +133,23 @@ class KubeClient:
 
         Raises ConflictError where none is there: a quota that was written in between answers like that too.
         """
-        path = _path(manifest["apiVersion"], manifest["kind"], manifest["metadata"]["namespace"])
         try:
-            self._request("POST", path, {"fieldManager": MANAGER}, manifest)
+            self._post(manifest)
         except ConflictError:
             if not self._refuse_foreign(manifest):
                 raise
 
     def refusal(self, manifest: Manifest) -> str | None:
         """Why the API server would not take an object; None where it would, or where that is not the object's fault."""
-        path = _path(manifest["apiVersion"], manifest["kind"], manifest["metadata"]["namespace"])
-        query = {"fieldManager": MANAGER, "dryRun": "All", "fieldValidation": "Strict"}
         try:
-            self._request("POST", path, query, manifest)
+            self._post(manifest, dryRun="All", fieldValidation="Strict")
         except ApiError as error:
             return error.message if error.status in (400, 422) else None
         return None
+
+    def _post(self, manifest: Manifest, **query: str) -> None:
+        path = _path(manifest["apiVersion"], manifest["kind"], manifest["metadata"]["namespace"])
+        self._request("POST", path, {"fieldManager": MANAGER, **query}, manifest)
 
     def _refuse_foreign(self, manifest: Manifest) -> bool:
         """Whether the object is there, and ours. Raises NameTakenError where it is another's."""

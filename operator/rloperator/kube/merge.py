@@ -47,7 +47,7 @@ def _merge_lists(base: list[Any], over: list[Any], field: str) -> list[Any]:
 
 
 def malformed(template: dict[str, Any]) -> str | None:
-    """What in a pod template cannot be merged, by its path, and what it must be; None where all can be."""
+    """Say which part of a pod template cannot be merged, by its path, and what it must be; None where all can be."""
     return next(_malformed(template, "podTemplate"), None)
 
 

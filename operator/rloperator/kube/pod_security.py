@@ -1,4 +1,4 @@
-"""What a document's pod template may ask for; pure. Who may write one could otherwise do what only pods' owners may."""
+"""How much a pod template may ask for; pure. Who may write one could otherwise do what only pods' owners may."""
 
 from collections.abc import Iterator
 from itertools import chain
@@ -38,7 +38,7 @@ _SELINUX_TYPES = {"", "container_t", "container_init_t", "container_kvm_t", "con
 
 
 def forbidden(template: Manifest, container: str, allowed: PodTemplates, has_account: bool) -> str | None:
-    """What in a pod template is not allowed, and why; None where all of it is.
+    """Say which part of a pod template is not allowed, and why; None where all of it is.
 
     It is merged over our `container` first: what that has already need not be said again. `has_account` says whether
     the pod has the run's own service account. The template is not malformed.
@@ -109,7 +109,7 @@ def _containers(spec: Manifest) -> Iterator[str]:
 
 
 def _context(context: dict[str, Any], place: str) -> Iterator[str]:
-    """What is wrong in the security context of a pod or of a container alike."""
+    """Faults of a security context, of a pod and of a container alike."""
     if context.get("runAsNonRoot") is False:
         yield f"{place}.runAsNonRoot is false"
     if context.get("runAsUser") == 0:

@@ -76,7 +76,7 @@ class Outcome:
     """
 
     tried: tuple[Manifest, ...] = ()
-    """What the API server must be willing to take before any of this is done: a bad edit ends nothing."""
+    """Manifests that the API server must be willing to take before any of this is done: a bad edit ends nothing."""
     apply: tuple[Manifest, ...] = ()
     create: tuple[Manifest, ...] = ()
     patch: tuple[Patch, ...] = ()

@@ -146,3 +146,19 @@ def test_a_fault_of_the_operator_is_told_on_the_object_once(monkeypatch: pytest.
     status = world.objects["RLExperiment", "cartpole"]["status"]
     assert status["message"].endswith("which is a fault of the operator: KeyError('jobs')")
     assert list(world.events.values()) == [("OperatorFailed", status["message"])]
+
+
+class Unreachable(FakeCluster):
+    """Gives no answer to whether it would take a manifest."""
+
+    def refusal(self, manifest: Manifest) -> str | None:
+        raise TimeoutError("read timed out")
+
+
+def test_an_api_server_that_does_not_answer_is_no_fault_of_the_operator() -> None:
+    world = Unreachable()
+    world.put(b.experiment())
+    with pytest.raises(TimeoutError):
+        Converger(world, b.SETTINGS, world.clock).reconcile_key(KEY)
+    assert not world.events
+    assert not world.objects["RLExperiment", "cartpole"]["status"]
