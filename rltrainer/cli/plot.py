@@ -74,7 +74,8 @@ def import_extra(name: str) -> ModuleType:
 def read_runs(arguments: argparse.Namespace) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Yield the name and rows of each run. Raises UsageError for a path without runs, or that cannot be read."""
     from rltrainer.cli.terminal import log_to_terminal  # noqa: PLC0415 - boto3 comes with it
-    from rltrainer.storage.store import open_store, retry  # noqa: PLC0415
+    from rltrainer.storage.open import open_store  # noqa: PLC0415
+    from rltrainer.storage.store import retry  # noqa: PLC0415
 
     with log_to_terminal():
         for path in arguments.runs:

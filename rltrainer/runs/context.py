@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from rltrainer.api.documents import Experiment
 from rltrainer.api.experiment import Checkpoint, Storage
@@ -17,13 +17,16 @@ from rltrainer.runs.folder import RunFolder
 from rltrainer.runs.interrupt import Interrupt
 from rltrainer.storage.checkpoint import Manifest
 from rltrainer.storage.claim import Claim, NotOwnerError, OwnedStore, claimed
+from rltrainer.storage.open import open_store
 from rltrainer.storage.paths import LOG, run_uri
 from rltrainer.storage.restore import EXPECTED_CHECKPOINT
-from rltrainer.storage.store import StorageError, Store, open_store, retry
+from rltrainer.storage.store import StorageError, Store, retry
 from rltrainer.storage.sync import Uploader
 from rltrainer.waiting import LOG_INTERVAL_S
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 STORAGE_PATIENCE = 30 * 60.0
 """Seconds that a run waits for the last uploads at its end."""
@@ -99,16 +102,18 @@ class RunContext:
         except StorageError as error:
             log.warning("storage does not know that this process has ended: %s", error)
 
-    def await_storage(self, action: Callable[[], object]) -> None:
-        """Run `action` until storage answers; say in the log and in the report what is waited for.
+    def await_storage(self, action: Callable[[], T]) -> T:
+        """Run `action` until storage answers, and return what it returns; say in the log and in the report what is
+        waited for.
 
         Raises RunError where `retry` gives up, and Interrupted.
         """
         try:
-            retry(action, self.interrupt.sleep, self._report_storage)
+            result = retry(action, self.interrupt.sleep, self._report_storage)
         except StorageError as error:
             raise RunError(error.reason, str(error), error.permanent) from error
         self.update(sync=None)
+        return result
 
     def _report_storage(self, error: StorageError) -> None:
         self.update(sync={"pending": 0, "error": error.problem()})

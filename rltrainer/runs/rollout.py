@@ -32,7 +32,8 @@ from rltrainer.runs.lock import output_folder
 from rltrainer.runs.policy import Policy
 from rltrainer.storage import claim, locate
 from rltrainer.storage.claim import OwnedStore
-from rltrainer.storage.store import FolderStore, Store, open_store, retry
+from rltrainer.storage.open import open_store
+from rltrainer.storage.store import FolderStore, Store, retry
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,6 @@ import os
 import re
 import secrets
 import socket
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rltrainer.errors import RunError
 from rltrainer.storage.checkpoint import MANIFEST
-from rltrainer.storage.store import StorageError, Store
+from rltrainer.storage.store import AwaitStorage, StorageError, Store
 
 log = logging.getLogger(__name__)
 
@@ -172,21 +171,20 @@ def acquire(store: Store, folder: str, attempt: int) -> Claim:
             return Claim(store, number, claimant)
 
 
-def claimed(store: Store, folder: str, attempt: int, await_storage: Callable[[Callable[[], object]], object]) -> Claim:
+def claimed(store: Store, folder: str, attempt: int, await_storage: AwaitStorage) -> Claim:
     """Claim the run in `store` as `acquire` does, once storage answers.
 
     Raises RunError where another process has it.
     """
-    results: list[Claim | NotOwnerError] = []
 
-    def try_once() -> None:
+    def try_once() -> Claim | NotOwnerError:
         try:
-            results.append(acquire(store, folder, attempt))
-        except NotOwnerError as error:
-            results.append(error)
+            return acquire(store, folder, attempt)
+        except NotOwnerError as error:  # to wait for storage would not mend it
+            return error
 
-    await_storage(try_once)
-    if isinstance(result := results[0], NotOwnerError):
+    result = await_storage(try_once)
+    if isinstance(result, NotOwnerError):
         raise RunError(result.reason, result.message)
     return result
 

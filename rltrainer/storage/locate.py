@@ -8,8 +8,9 @@ from rltrainer.api.experiment import Checkpoint, Storage
 from rltrainer.errors import RunError
 from rltrainer.storage import restore
 from rltrainer.storage.checkpoint import MANIFEST, CorruptCheckpointError
+from rltrainer.storage.open import open_store
 from rltrainer.storage.paths import PARAMS, SEARCH, is_file_name
-from rltrainer.storage.store import Store, open_store, retry
+from rltrainer.storage.store import Store, retry
 
 WHICH = ("best", "latest")
 

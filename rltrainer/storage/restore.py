@@ -2,8 +2,8 @@
 
 import logging
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from rltrainer.api.experiment import ExperimentSpec
@@ -13,13 +13,11 @@ from rltrainer.storage import checkpoint as ckpt
 from rltrainer.storage import sync
 from rltrainer.storage.checkpoint import CorruptCheckpointError, Manifest
 from rltrainer.storage.files import write_whole
+from rltrainer.storage.open import open_store
 from rltrainer.storage.paths import CHECKPOINTED, CHECKPOINTS, LOG, RESULTS, checkpoint_key
-from rltrainer.storage.store import StorageError, Store, open_store
+from rltrainer.storage.store import AwaitStorage, StorageError, Store
 
 log = logging.getLogger(__name__)
-
-AwaitStorage = Callable[[Callable[[], object]], None]
-"""Runs what needs storage, until storage answers."""
 
 RANKING = {"latest": "training_iteration"}
 """What `which` ranks a run's checkpoints by, where it is not the run's own attribute."""
@@ -63,9 +61,7 @@ def own_checkpoints(folder: Path, store: Store | None, await_storage: AwaitStora
     remote: dict[int, Manifest] = {}
     remote_broken: list[str] = []
     if store is not None:
-        surveyed: list[tuple[list[Manifest], list[str]]] = []
-        await_storage(lambda: surveyed.append(sync.survey(store)))
-        manifests, remote_broken = surveyed[0]
+        manifests, remote_broken = await_storage(lambda: sync.survey(store))
         remote = {manifest.iteration: manifest for manifest in manifests}
     newest: Restored | None = None
     for iteration in sorted({*local, *remote}, reverse=True):
@@ -85,8 +81,8 @@ def own_checkpoints(folder: Path, store: Store | None, await_storage: AwaitStora
         raise lost(f"none of the checkpoints of {store.uri if store else folder} can be read: {names}")
     for path in broken:
         ckpt.set_aside(path)
-    for name in remote_broken:
-        _set_aside(store, name, await_storage)
+    if store is not None:
+        _set_aside(store, remote_broken, await_storage)
     return OwnCheckpoints(newest, list(local.values()), list(remote.values()))
 
 
@@ -150,11 +146,10 @@ def _fetch(store: Store, path: Path, broken: list[Path], await_storage: AwaitSto
     return _read(path, origin)
 
 
-def _set_aside(store: Store | None, name: str, await_storage: AwaitStorage) -> None:
-    """Rename a broken checkpoint in storage, where that is allowed; where it is not, it is passed over each time."""
+def _set_aside(store: Store, names: list[str], await_storage: AwaitStorage) -> None:
+    """Rename broken checkpoints in storage, where that is allowed; where it is not, they are passed over each time."""
 
-    def rename() -> None:
-        assert store is not None  # noqa: S101 - for the type checker: it named the checkpoint
+    def rename(name: str) -> None:
         try:
             sync.set_aside(store, name)
         except StorageError as error:
@@ -162,7 +157,8 @@ def _set_aside(store: Store | None, name: str, await_storage: AwaitStorage) -> N
                 raise
             log.warning("%s stays in %s: %s", name, store.uri, error)
 
-    await_storage(rename)
+    for name in names:
+        await_storage(partial(rename, name))
 
 
 def restore_uri(spec: ExperimentSpec, path: str | None) -> str | None:

@@ -29,9 +29,10 @@ from rltrainer.runs.interrupt import Interrupt
 from rltrainer.runs.params import write_params
 from rltrainer.storage import checkpoint as ckpt
 from rltrainer.storage import sync
+from rltrainer.storage.open import open_store
 from rltrainer.storage.paths import CHECKPOINTS, LOG, RESULTS, SEARCH
 from rltrainer.storage.restore import lost
-from rltrainer.storage.store import Store, open_store
+from rltrainer.storage.store import Store
 from rltrainer.tune.driver_only import DriverOnly
 from rltrainer.tune.journal import Journal, TrialEntry, read, trial_name
 from rltrainer.tune.schedulers import scheduler
@@ -266,8 +267,8 @@ class SearchDriver:
         folder = self.context.folder / best.name
         place, manifests = str(folder), ckpt.manifests_in(folder / CHECKPOINTS)
         if self.plan.uri is not None:
-            store, manifests = open_store(f"{self.plan.uri}/{best.name}", self.spec.storage), []
-            self.context.await_storage(lambda: manifests.extend(sync.remote_manifests(store)))
+            store = open_store(f"{self.plan.uri}/{best.name}", self.spec.storage)
+            manifests = self.context.await_storage(lambda: sync.remote_manifests(store))
             place = store.uri
         if manifests:
             references = sync.references(place, manifests, self.spec.checkpoint.score_attribute)

@@ -27,9 +27,9 @@ from rltrainer.storage import checkpoint as ckpt
 from rltrainer.storage import sync
 from rltrainer.storage.checkpoint import CorruptCheckpointError
 from rltrainer.storage.claim import Claim
+from rltrainer.storage.open import open_store
 from rltrainer.storage.paths import CHECKPOINTS
 from rltrainer.storage.restore import Restored, fetch_first
-from rltrainer.storage.store import open_store
 from rltrainer.tune.journal import COUNTERS
 from rltrainer.tune.space import trial_spec
 

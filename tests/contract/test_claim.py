@@ -9,7 +9,8 @@ import pytest
 
 from rltrainer.storage import claim
 from rltrainer.storage.claim import Claim, NotOwnerError
-from rltrainer.storage.store import FolderStore, S3Store, StorageError, Store
+from rltrainer.storage.s3 import S3Store
+from rltrainer.storage.store import FolderStore, StorageError, Store
 from tests.contract.minio import Minio
 
 NUMBER = itertools.count()

@@ -10,7 +10,7 @@ import pytest
 
 from rltrainer.storage import store as store_module
 from rltrainer.storage import sync
-from rltrainer.storage.store import S3Store
+from rltrainer.storage.s3 import S3Store
 from tests.contract.minio import PASSWORD, USER, Minio
 from tests.unit.api_server import EXPERIMENTS, api_server
 from tests.unit.command import Command

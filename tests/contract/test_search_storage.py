@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from rltrainer.storage import sync
-from rltrainer.storage.store import S3Store
+from rltrainer.storage.s3 import S3Store
 from rltrainer.tune.journal import Journal
 from tests.contract.minio import PASSWORD, USER, Minio
 from tests.unit.trainer.test_cli import QUICK

@@ -15,8 +15,10 @@ from rltrainer.api.experiment import Storage
 from rltrainer.storage import checkpoint as ckpt
 from rltrainer.storage import sync
 from rltrainer.storage.checkpoint import CorruptCheckpointError
+from rltrainer.storage.open import open_store
 from rltrainer.storage.paths import run_uri
-from rltrainer.storage.store import FolderStore, S3Store, StorageError, Store, open_store
+from rltrainer.storage.s3 import S3Store
+from rltrainer.storage.store import FolderStore, StorageError, Store
 from tests.contract.minio import PASSWORD, Minio, free_port, running
 
 NUMBER = itertools.count()

@@ -19,7 +19,7 @@ from rltrainer.runs.context import RunContext, storage_uri
 from rltrainer.runs.interrupt import Interrupt
 from rltrainer.runs.run import Run
 from rltrainer.storage import sync
-from rltrainer.storage.store import S3Store
+from rltrainer.storage.s3 import S3Store
 from tests.contract.minio import Minio, running
 from tests.unit.trainer.helpers import experiment, quick
 

@@ -123,7 +123,7 @@ def training(spec: Spec) -> Any:
 
 def store(spec: Spec) -> Any:
     """How the trainer reaches S3."""
-    from rltrainer.storage.store import open_store
+    from rltrainer.storage.open import open_store
 
     storage = Storage.model_validate(spec["storage"])
     opened: Any = open_store(storage.uri, storage)

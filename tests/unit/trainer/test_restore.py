@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -44,9 +44,12 @@ def damage(checkpoint: Path, how: str) -> None:
             (checkpoint / "manifest.json").write_text(json.dumps({**manifest, "iteration": 999_999}))
 
 
+T = TypeVar("T")
+
+
 def own(folder: Path, store: Store | None = None) -> OwnCheckpoints:
-    def at_once(action: Callable[[], object]) -> None:
-        action()
+    def at_once(action: Callable[[], T], /) -> T:
+        return action()
 
     return restore.own_checkpoints(folder, store, at_once)
 
