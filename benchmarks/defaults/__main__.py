@@ -11,14 +11,14 @@ environment of its own.
 import argparse
 import fnmatch
 import hashlib
-import json
-import subprocess
 import sys
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from benchmarks import results
 from benchmarks.defaults.table import ROWS, Row
+from benchmarks.results import Results, outcome_of, store
 from benchmarks.speed import peers
 from rltrainer.api.options import OPTIONS, options_for_task
 from rltrainer.envs.source import EnvSource
@@ -29,7 +29,6 @@ RESULTS = HERE / "results"
 SEEDS, EPISODES = 3, 100
 STATES = 1_000_000
 """Seed of the states that a policy is evaluated in; each seed's policy has its own."""
-Means = dict[str, float]
 HEAD = """# Defaults
 
 Written by `python -m benchmarks.defaults`, from the results in benchmarks/defaults/results: `--run X --env Y` and
@@ -56,21 +55,18 @@ def complete(row: Row, seeds: int) -> None:
     """Run the missing seeds of a row, of each contender."""
     for seed in range(seeds):
         for contender in row.contenders:
-            means = stored(row, contender)
-            if str(seed) not in means:
-                means[str(seed)] = trained(row, contender, seed)
-                store(row, contender, means)
-                print(f"{row.name:28} {contender:5} seed {seed}  {means[str(seed)]:8.1f}", flush=True)
+            finished = stored(row, contender)
+            if str(seed) not in finished["seeds"]:
+                outcome = trained(row, contender, seed)
+                store(path(row, contender), finished, seed, outcome)
+                print(f"{row.name:28} {contender:5} seed {seed}  {outcome['mean']:8.1f}", flush=True)
 
 
-def trained(row: Row, contender: str, seed: int) -> float:
-    """Train one seed in a process of its own; return its mean return. Raises SystemExit."""
+def trained(row: Row, contender: str, seed: int) -> dict[str, Any]:
+    """Train one seed in a process of its own; return its outcome. Raises SystemExit."""
     command = [peers.python(contender), "-m", f"benchmarks.defaults.{contender}", row.run, row.env]
     command += [str(number) for number in (row.steps, seed, EPISODES, STATES + seed)]
-    process = subprocess.run(command, capture_output=True, text=True, check=False)
-    if process.returncode:
-        raise SystemExit(f"{row.name}, {contender}, seed {seed}, failed:\n{process.stderr[-4000:]}")
-    return float(json.loads(process.stdout.splitlines()[-1])["mean"])
+    return outcome_of(command, f"{row.name}, {contender}, seed {seed}")
 
 
 def path(row: Row, contender: str) -> Path:
@@ -78,19 +74,9 @@ def path(row: Row, contender: str) -> Path:
     return RESULTS / f"{row.name}.{contender}.json"
 
 
-def stored(row: Row, contender: str) -> Means:
-    """Return the mean returns by seed; none where the defaults that they are of have changed."""
-    file = path(row, contender)
-    result: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
-    return result["means"] if result.get("of") == fingerprint(row, contender) else {}
-
-
-def store(row: Row, contender: str, means: Means) -> None:
-    """Write the mean returns by seed, whole or not at all."""
-    RESULTS.mkdir(exist_ok=True)
-    part = path(row, contender).with_suffix(".part")
-    part.write_text(json.dumps({"of": fingerprint(row, contender), "means": means}) + "\n")
-    part.rename(path(row, contender))
+def stored(row: Row, contender: str) -> Results:
+    """Return the results of a contender; none where the defaults that they are of have changed."""
+    return results.stored(path(row, contender), fingerprint(row, contender))
 
 
 def fingerprint(row: Row, contender: str) -> str:
@@ -113,7 +99,8 @@ def report_row(row: Row) -> str:
     """Return one line of the table."""
     cells = [row.run, row.env.rpartition(":")[2], f"{row.steps:,}"]
     for contender in ("ours", "sb3"):
-        means = list(stored(row, contender).values()) if contender in row.contenders else []
+        seeds = stored(row, contender)["seeds"].values() if contender in row.contenders else ()
+        means = [outcome["mean"] for outcome in seeds]
         absent = "not run" if contender in row.contenders else "has none"
         cells += [f"{fmean(means):.0f}" if means else absent, ", ".join(f"{mean:.0f}" for mean in means)]
     return "| " + " | ".join(cells) + " |"

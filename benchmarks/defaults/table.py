@@ -1,4 +1,4 @@
-"""What is compared: algorithms with nothing but their defaults, on small tasks, for so many environment steps."""
+"""The rows: algorithms with nothing but their defaults, on small tasks, for so many environment steps."""
 
 from dataclasses import dataclass
 

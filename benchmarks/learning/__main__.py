@@ -12,7 +12,6 @@ import fnmatch
 import hashlib
 import json
 import os
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -21,8 +20,10 @@ from typing import Any
 
 import yaml
 
+from benchmarks import results
 from benchmarks.learning.report import write_report
 from benchmarks.learning.table import TASKS, TUNED, Task
+from benchmarks.results import Results, outcome_of, store
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -59,9 +60,7 @@ def complete(tasks: list[tuple[Task, int]], jobs: int) -> None:
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-            results = stored(task)
-            results["seeds"] = dict(sorted({**results["seeds"], str(seed): outcome}.items()))
-            store(task, results)
+            store(path(task), stored(task), seed, outcome)
             print(f"{task.name:24} seed {seed}  {summary(outcome)}", flush=True)
 
 
@@ -77,13 +76,9 @@ def one(name: str, seed: int, shares: Queue[set[int]]) -> dict[str, Any]:
     try:
         command = ["taskset", "--cpu-list", ",".join(map(str, share))]
         command += [sys.executable, "-m", "benchmarks.learning.one", name, str(seed)]
-        process = subprocess.run(command, capture_output=True, text=True, check=False)
+        return outcome_of(command, f"{name}, seed {seed}")
     finally:
         shares.put(share)
-    if process.returncode:
-        raise SystemExit(f"{name}, seed {seed}, failed:\n{process.stderr[-4000:]}")
-    outcome: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
-    return outcome
 
 
 def summary(outcome: dict[str, Any]) -> str:
@@ -92,18 +87,13 @@ def summary(outcome: dict[str, Any]) -> str:
     )
 
 
-def stored(task: Task) -> dict[str, Any]:
+def path(task: Task) -> Path:
+    return RESULTS / f"{task.name}.json"
+
+
+def stored(task: Task) -> Results:
     """Return the results of `task`, empty where its document has changed since."""
-    path, document = RESULTS / f"{task.name}.json", fingerprint(task)
-    results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    return results if results.get("document") == document else {"document": document, "seeds": {}}
-
-
-def store(task: Task, results: dict[str, Any]) -> None:
-    RESULTS.mkdir(exist_ok=True)
-    part = RESULTS / f".{task.name}.part"
-    part.write_text(json.dumps(results) + "\n")
-    part.rename(RESULTS / f"{task.name}.json")
+    return results.stored(path(task), fingerprint(task))
 
 
 def fingerprint(task: Task) -> str:

@@ -27,7 +27,7 @@ RECORDED_ACTIONS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.Mu
 
 
 class History:
-    """What an episode of `env` began with, and what was done since."""
+    """The beginning of an episode of `env`, and the actions since."""
 
     def __init__(self, env: Env[Any, Any]) -> None:
         self.env = env

@@ -1,4 +1,4 @@
-"""What environments give, checked on its way in: nothing is cast to what it is not, or repeated until it fits."""
+"""Observations, rewards and flags, checked on their way in: nothing is cast to what it is not, or repeated to fit."""
 
 import logging
 import reprlib
@@ -50,7 +50,7 @@ def observation_faults(space: Space[Any], obs: Any, batch: Batch = (), path: str
                 yield f"{path} has {has}, where its space says {sorted(space.spaces)}"
                 return
             if more := sorted(str(name) for name in obs.keys() - space.spaces.keys()):
-                _warn_once(f"{path} has parts that its space does not name, and they are left out: {', '.join(more)}")
+                warn_once(f"{path} has parts that its space does not name, and they are left out: {', '.join(more)}")
             for name, part in space.spaces.items():
                 yield from observation_faults(part, obs[name], batch, f"{path}.{name}")
         case spaces.Tuple():
@@ -131,7 +131,8 @@ def unpacked(returned: Any, call: str, names: str) -> tuple[Any, ...]:
 _warned: set[str] = set()
 
 
-def _warn_once(message: str) -> None:
+def warn_once(message: str) -> None:
+    """Log a warning, unless it has been logged in this process."""
     if message not in _warned:
         _warned.add(message)
         log.warning("%s", message)

@@ -71,7 +71,7 @@ class Peers:
         return sums
 
     def exchange(self, content: Any) -> list[Any]:
-        """What all learners give, in their order: slow, for what is seldom needed."""
+        """The contents of all learners, in their order: slow, for what is seldom needed."""
         gathered: list[Any] = [None] * self.size
         with lost(self.rank):
             dist.all_gather_object(gathered, content)

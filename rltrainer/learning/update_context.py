@@ -59,7 +59,7 @@ class UpdateContext:
         """Of this learner's gradients beside its peers'."""
         self.measured = 0.0
         self.rule: Callable[[float], None] | None = None
-        """What `adapt` is to be called with and to call, once all peers are done with an update."""
+        """Left by an update for `adapt`, which calls it once all peers are done."""
 
     def run_update(self, batch: Any) -> Any:
         """Run the algorithm's update on a batch, in the options' precision."""
@@ -150,7 +150,7 @@ class UpdateContext:
             rule(measured)
 
     def decided(self) -> dict[str, Any]:
-        """What updates have decided beside the parameters, the same for all learners of a group: counters, targets."""
+        """Decisions of updates beside the parameters, the same for all learners of a group: counters, targets."""
         return {"counters": dict(self.counters), "targets": self.groups.state()["targets"]}
 
     def catch_up(self, decided: Sequence[dict[str, Any] | None]) -> None:

@@ -28,7 +28,7 @@ MARK = "run.json"
 
 @dataclass(frozen=True)
 class Start:
-    """What is made of a run that the folder holds already."""
+    """Ways to start where the folder holds a run already."""
 
     overwrite: bool = False
     """Begin anew; what the folder holds moves aside."""

@@ -24,7 +24,7 @@ def write_params(folder: Path, spec: ExperimentSpec, name: str, options: Options
     """Write params.json of a run that goes on from iteration `start`. Raises OSError."""
     config = {**options.model_dump(by_alias=True, mode="json"), "seed": seed}
     document = finite({**spec.model_dump(by_alias=True, mode="json", exclude_none=True), "config": config})
-    now = {"iteration": start, **_trained(document), "given": sorted(_given(spec))}
+    now = {"iteration": start, **_trained(document), "given": sorted(_set_options(spec))}
     before = [each for each in (read_params(folder) or {}).get(HISTORY, []) if each["iteration"] < start]
     if before and {**before[-1], "iteration": start} == now:
         now = before.pop()
@@ -50,7 +50,7 @@ def differences(before: Row, spec: ExperimentSpec) -> list[str]:
     """
     options = spec.options().model_dump(by_alias=True, mode="json")
     now = finite({**spec.model_dump(by_alias=True, mode="json"), "config": options})
-    names = _given(spec) | set((before.get(HISTORY) or [{}])[-1].get("given", ()))
+    names = _set_options(spec) | set((before.get(HISTORY) or [{}])[-1].get("given", ()))
     if spec.options().seed is None:
         names.discard("seed")
     found = [
@@ -69,7 +69,7 @@ def _trained(document: Row) -> Row:
     return {name: document[name] for name in ("run", "env", "envConfig", "config", "tune") if name in document}
 
 
-def _given(spec: ExperimentSpec) -> set[str]:
+def _set_options(spec: ExperimentSpec) -> set[str]:
     """Return the names of the options that the document gives."""
     fields = type(spec.options()).model_fields
     return {fields[name].alias or name for name in spec.options().model_fields_set if name in fields}

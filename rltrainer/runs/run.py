@@ -89,7 +89,7 @@ class Run:
         if origin is not None:
             self.checkpoints.restore(self.backend, own, origin)
         self.context.update(restored_from=origin.origin if origin else None, **self.progress.report())
-        self._open_results(options)
+        self._open_results()
         if (evaluation := self.spec.evaluation) is not None:
             apart = replace(config, source=config.source.for_evaluation())
             evaluator = Evaluator(apart, evaluation.episodes, evaluation.deterministic)
@@ -105,11 +105,11 @@ class Run:
         iterations.begun = begun
         return iterations
 
-    def _open_results(self, options: Options) -> None:
+    def _open_results(self) -> None:
         iteration = self.progress.training_iteration
         self.results = Results(self.context.folder, iteration, self.spec.stop, self.terminal)
         self._closing.callback(self._close_results)
-        self.results.hyperparameters(options.model_dump(by_alias=True, mode="json"))
+        self.results.hyperparameters(self.checkpoints.options)
 
     def step(self) -> Row:
         """Run one iteration, and what is due after it; return its row. Sets `stopped_by`."""

@@ -1,6 +1,5 @@
 """Checks of what environments give: numbers that are numbers, and what is odd and yet no fault."""
 
-import logging
 from typing import Any
 
 import numpy as np
@@ -9,9 +8,8 @@ from gymnasium import Space, spaces
 
 from rltrainer.core.fragment import Fragment
 from rltrainer.core.types import Array
+from rltrainer.envs.observations import warn_once
 from rltrainer.foreign import Failure
-
-log = logging.getLogger(__name__)
 
 ENDLESS = 10_000
 """Steps of each environment after which it is odd that no episode has ended."""
@@ -49,18 +47,8 @@ def _is_storable(value: Any) -> bool:
     return value is None or isinstance(value, bool | int | float | str | torch.Tensor)
 
 
-_told: set[str] = set()
-
-
-def tell_once(message: str) -> None:
-    """Log a warning, unless it has been logged in this process."""
-    if message not in _told:
-        _told.add(message)
-        log.warning("%s", message)
-
-
 class Oddities:
-    """What of an environment is worth one warning: observations out of their bounds, episodes that never end."""
+    """Oddities of an environment that are worth one warning: observations out of bounds, episodes that never end."""
 
     def __init__(self, env: str, space: Space[Any]) -> None:
         self.env, self.space, self.bounds, self.any_ended = env, space, bounds_of(space), False
@@ -74,7 +62,7 @@ class Oddities:
         self.any_ended = bool((fragment.terminated | fragment.truncated).any())
         if not self.any_ended and lengths.min() >= ENDLESS:
             self.any_ended = True  # told
-            tell_once(
+            warn_once(
                 f"environment {self.env}: no episode has ended in {ENDLESS:,} steps of each environment. If none ever "
                 "does, there are no returns to see: give it a limit, as gymnasium.wrappers.TimeLimit does, or "
                 "max_episode_steps in the env_config of a registered one"
@@ -87,7 +75,7 @@ class Oddities:
         where = tuple(np.argwhere(outside)[0])
         element = "".join(f"[{i}]" for i in where[2:])
         least, greatest = (np.broadcast_to(bound, obs.shape)[where] for bound in (self.space.low, self.space.high))  # type: ignore[attr-defined]
-        tell_once(
+        warn_once(
             f"environment {self.env}: observation{element} is out of the bounds of its space: {obs[where]:g}, where "
             f"that says {least:g} to {greatest:g}. It is learned from as it is; bounds that hold help to scale it"
         )

@@ -190,7 +190,7 @@ class Uploader:
 
     @property
     def error(self) -> StorageError | None:
-        """What the last try failed with, if it failed."""
+        """Failure of the last try, if it failed."""
         with self._changed:
             return self._error
 

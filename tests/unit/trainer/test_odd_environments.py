@@ -13,6 +13,7 @@ from gymnasium import spaces
 from rltrainer import algorithms
 from rltrainer.backend.base import make_learner, start_worker
 from rltrainer.backend.serial import SerialBackend
+from rltrainer.envs import observations
 from rltrainer.envs.env_worker import EnvWorker
 from rltrainer.envs.source import EnvSource
 from rltrainer.errors import CtrlC, RunError
@@ -182,7 +183,7 @@ def command(capsys: pytest.CaptureFixture[str]) -> Command:
 def warnings_of(
     case: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, **config: Any
 ) -> list[str]:
-    monkeypatch.setattr(checks, "_told", set())
+    monkeypatch.setattr(observations, "_warned", set())
     with caplog.at_level(logging.WARNING):
         assert not outcome(ODD + "make", env_config={"case": case}, **config)
     return [record.getMessage() for record in caplog.records]
