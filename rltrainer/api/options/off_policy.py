@@ -28,7 +28,7 @@ Q_LEARNING = {
     "target_update_freq": 250,
 }
 """Where DQN and its kin differ from the groups."""
-OFTEN = {"lr": 1e-3, "updates_per_step": 0.5, "target_update_freq": 128}
+OFTEN = {**Q_LEARNING, "lr": 1e-3, "updates_per_step": 0.5, "target_update_freq": 128}
 """Targets that follow within 256 steps, and twice the updates: with 1,000 steps CartPole's returns went up and down."""
 BEFORE = {"lr": 5e-4, "updates_per_step": 0.25, "target_update_freq": 250}
 ATARI: dict[str, Any] = {
@@ -42,7 +42,7 @@ ATARI: dict[str, Any] = {
 }
 """Where Q-learning from images differs: Hessel et al. 2018, table 1, in steps of 4 frames; the network is that of Mnih
 et al. 2015. One update in 4 steps, so the targets move every 8,000 steps."""
-ATARI_EPSILON = [[0, 1.0], [250_000, 0.1], [1_000_000, 0.01]]
+ATARI_DQN: dict[str, Any] = {**ATARI, "epsilon_schedule": [[0, 1.0], [250_000, 0.1], [1_000_000, 0.01]]}
 """Mnih et al. 2015 go to 0.1 within a million frames, 250,000 steps; what comes after is Hessel et al.'s end."""
 ATARI_RAINBOW = {
     "lr": 6.25e-5,
@@ -77,9 +77,9 @@ class DQNOptions(
     ReplayBuffer,
     TargetNetwork,
     CudaGraphs,
-    defaults={**Q_LEARNING, **OFTEN},
+    defaults=OFTEN,
     former=BEFORE,
-    by_task={"images": {**ATARI, "epsilon_schedule": ATARI_EPSILON}},
+    by_task={"images": ATARI_DQN},
 ):
     """Deep Q-learning and its six extensions: Mnih et al. 2015, doi 10.1038/nature14236; arXiv 1710.02298."""
 
@@ -106,9 +106,9 @@ class ParametricDQNOptions(
     ReplayBuffer,
     TargetNetwork,
     CudaGraphs,
-    defaults={**Q_LEARNING, **OFTEN},
+    defaults=OFTEN,
     former=BEFORE,
-    by_task={"images": {**ATARI, "epsilon_schedule": ATARI_EPSILON}},
+    by_task={"images": ATARI_DQN},
 ):
     """DQN over actions that the observation describes: `action_mask` and `avail_actions`."""
 
@@ -120,9 +120,9 @@ class QRDQNOptions(
     ReplayBuffer,
     TargetNetwork,
     CudaGraphs,
-    defaults={**Q_LEARNING, **OFTEN},
+    defaults=OFTEN,
     former=BEFORE,
-    by_task={"images": {**ATARI, "lr": 5e-5, "adam_eps": 3.125e-4, "epsilon_schedule": ATARI_EPSILON}},
+    by_task={"images": {**ATARI_DQN, "lr": 5e-5, "adam_eps": 3.125e-4}},
 ):
     """Quantile regression DQN: Dabney et al. 2017, arXiv 1710.10044."""
 
