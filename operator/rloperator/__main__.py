@@ -120,15 +120,15 @@ def wait_for_kinds(client: KubeClient, every: float = 10.0) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run until stopped."""
     args = parser().parse_args(argv)
-    log_to_stderr(args.log_level)
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # its retries are logged once they are used up
-    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
-    logging.getLogger("kopf").setLevel(max(logging.getLogger().level, logging.WARNING))
     try:
         settings = settings_of(args)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    log_to_stderr(args.log_level)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # its retries are logged once they are used up
+    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+    logging.getLogger("kopf").setLevel(max(logging.getLogger().level, logging.WARNING))
     wait_for_kinds(KubeClient(connect(1)))
     log.info("serving %s", f"namespace {settings.namespace}" if settings.namespace else "all namespaces")
     from rloperator.controller import handlers  # noqa: F401, PLC0415 - importing it registers the handlers

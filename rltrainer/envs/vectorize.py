@@ -226,6 +226,7 @@ def _serve_env(index: int, env_fn: MakeEnv, pipe: Any, parent_pipe: Any, memory:
     What it raises outside of that loop, in making the environment and in closing it, is reported too.
     """
     os.setsid()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # where the program had begun a fork server before us
     signal.signal(signal.SIGINT, lambda *_: None)  # so that a KeyboardInterrupt can be the environment's own alone
     faulthandler.enable()  # native code may crash the process: it says where
     logging.getLogger("rltrainer").setLevel(logging.ERROR)  # the trainer itself has met what there is to warn of

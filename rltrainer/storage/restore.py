@@ -14,7 +14,7 @@ from rltrainer.storage import sync
 from rltrainer.storage.checkpoint import CorruptCheckpointError, Manifest
 from rltrainer.storage.files import write_whole
 from rltrainer.storage.open import open_store
-from rltrainer.storage.paths import CHECKPOINTED, CHECKPOINTS, LOG, RESULTS, checkpoint_key
+from rltrainer.storage.paths import CHECKPOINTED, CHECKPOINTS, LOG, PARAMS, RESULTS, checkpoint_key
 from rltrainer.storage.store import AwaitStorage, StorageError, Store
 
 log = logging.getLogger(__name__)
@@ -227,9 +227,13 @@ def fetch_first(store: Store, target: Path, candidates: list[Manifest]) -> str:
 
 
 def continue_files(store: Store, folder: Path) -> None:
-    """Fetch what earlier attempts wrote to files that go on: result.json and train.log. Raises StorageError."""
-    if not (folder / RESULTS).exists():
-        store.download(RESULTS, folder / RESULTS)
+    """Fetch what earlier attempts wrote to files that go on: result.json, params.json and train.log.
+
+    Raises StorageError.
+    """
+    for name in (RESULTS, PARAMS):
+        if not (folder / name).exists():
+            store.download(name, folder / name)
     earlier, marker = store.read(LOG), folder / ".log-continued"
     if earlier and not marker.exists():
         so_far = (folder / LOG).read_bytes() if (folder / LOG).exists() else b""

@@ -30,7 +30,7 @@ from rltrainer.runs.params import write_params
 from rltrainer.storage import checkpoint as ckpt
 from rltrainer.storage import sync
 from rltrainer.storage.open import open_store
-from rltrainer.storage.paths import CHECKPOINTS, LOG, RESULTS, SEARCH
+from rltrainer.storage.paths import CHECKPOINTS, LOG, PARAMS, RESULTS, SEARCH
 from rltrainer.storage.restore import lost
 from rltrainer.storage.store import Store
 from rltrainer.tune.driver_only import DriverOnly
@@ -144,10 +144,11 @@ class SearchDriver:
         self._record(at_once=True)
 
     def _fetch(self, store: Store) -> None:
-        """Fetch the journal, and for schedulers the rows of trials that are done. Raises StorageError."""
+        """Fetch the journal, params.json, and for schedulers the rows of trials that are done. Raises StorageError."""
         folder = self.context.folder
-        if not (folder / SEARCH).exists():
-            store.download(SEARCH, folder / SEARCH)
+        for name in (SEARCH, PARAMS):
+            if not (folder / name).exists():
+                store.download(name, folder / name)
         earlier = read(folder / SEARCH)
         for entry in earlier.trials if earlier else ():
             if entry.done and not (folder / entry.name / RESULTS).exists():
@@ -234,7 +235,7 @@ class SearchDriver:
         path = self.journal.write(context.folder)
         if at_once and store is not None:
             context.await_storage(lambda: store.upload(path, SEARCH))
-        context.touch(path, context.folder / LOG)
+        context.touch(path, context.folder / PARAMS, context.folder / LOG)
         trials, best = self.journal.trials, self.journal.best()
         context.update(
             iteration=sum(entry.training_iteration for entry in trials),

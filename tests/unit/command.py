@@ -20,5 +20,5 @@ class Command:
         printed = self.capsys.readouterr()
         self.said = printed.err
         assert ended.value.code == code, printed.err
-        assert "Traceback" not in printed.err
+        assert "Traceback" not in printed.err, printed.err
         return printed.err if code else printed.out
