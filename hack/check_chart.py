@@ -16,6 +16,7 @@ import yaml
 from jsonschema import Draft7Validator
 
 from hack.kubectl import ROOT, environment
+from rltrainer.api.crd import crds
 
 Schema = dict[str, Any]
 
@@ -53,6 +54,16 @@ def strict(schema: Any) -> Any:
     return out
 
 
+def closed(schema: Any) -> Any:
+    """Return one of our schemas with only those fields that it names: what else it keeps, a policy refuses."""
+    if isinstance(schema, list):
+        return [closed(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    dropped = "x-kubernetes-preserve-unknown-fields" if "properties" in schema else None
+    return {key: closed(value) for key, value in schema.items() if key != dropped}
+
+
 @cache
 def kubernetes() -> tuple[Schema, dict[tuple[str, str], str]]:
     """Return Kubernetes' definitions, and the name of the one for each (apiVersion, kind)."""
@@ -77,8 +88,9 @@ def custom() -> dict[tuple[str, str], Schema]:
     """Return the schemas of KubeRay's and our CRDs, by (apiVersion, kind)."""
     kuberay = module("kuberay", "github.com/ray-project/kuberay/ray-operator") / "config" / "crd" / "bases"
     schemas = {}
-    for path in [*kuberay.glob("*.yaml"), *(ROOT / "crds").glob("*.yaml")]:
-        spec = yaml.safe_load(path.read_text())["spec"]
+    theirs = [yaml.safe_load(path.read_text()) for path in kuberay.glob("*.yaml")]
+    ours = [crd | {"spec": closed(crd["spec"])} for crd in crds().values()]
+    for spec in (crd["spec"] for crd in theirs + ours):
         for version in spec["versions"]:
             schema = version["schema"]["openAPIV3Schema"] | {"x-kubernetes-preserve-unknown-fields": True}
             schemas[f"{spec['group']}/{version['name']}", spec["names"]["kind"]] = strict(schema)

@@ -1,5 +1,5 @@
-"""Write what is generated: from rltrainer/api the CRDs, the chart's copy of them and docs/reference.md, and from
-the command line's own parsers docs/cli.md.
+"""Write what is generated: from rltrainer/api the CRDs and their policies, the chart's copy of both and
+docs/reference.md, and from the command line's own parsers docs/cli.md.
 
 `--check` writes nothing and fails where one of them is stale.
 """
@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from rltrainer.api.admission import policies
 from rltrainer.api.crd import crds
 from rltrainer.cli import parser as command_line
 from rltrainer.cli.completion import commands_of
@@ -30,15 +31,19 @@ class Dumper(yaml.SafeDumper):
         return True
 
 
-def dump(manifest: Schema) -> str:
-    """Write YAML that is the same for the same manifest."""
-    return HEADER + yaml.dump(manifest, Dumper=Dumper, sort_keys=False, width=120, allow_unicode=True)
+def dump(*manifests: Schema) -> str:
+    """Write YAML that is the same for the same manifests."""
+    return HEADER + yaml.dump_all(manifests, Dumper=Dumper, sort_keys=False, width=120, allow_unicode=True)
 
 
-def chart_template(manifest: Schema) -> str:
-    """A CRD as a template of the chart, which a person may switch off, and which uninstalling leaves."""
-    annotated = manifest | {"metadata": manifest["metadata"] | {"annotations": KEEP}}
-    return f"{{{{- if .Values.crds.install }}}}\n{dump(annotated)}{{{{- end }}}}\n"
+def kept(crd: Schema) -> Schema:
+    """Return a CRD that uninstalling the chart leaves."""
+    return crd | {"metadata": crd["metadata"] | {"annotations": KEEP}}
+
+
+def chart_template(*manifests: Schema) -> str:
+    """Return manifests as a template of the chart, which a person may switch off."""
+    return f"{{{{- if .Values.crds.install }}}}\n{dump(*manifests)}{{{{- end }}}}\n"
 
 
 def fields(schema: Schema, path: str) -> Iterator[tuple[str, Schema, bool]]:
@@ -67,7 +72,7 @@ def kind_of(field: Schema) -> str:
     if "maximum" in field:
         bounds.append(f"{'<' if field.get('exclusiveMaximum') else '≤'} {field['maximum']}")
     name: str = field.get("type", "any value")
-    if name == "object" and field.get("x-kubernetes-preserve-unknown-fields"):
+    if name == "object" and "properties" not in field and field.get("x-kubernetes-preserve-unknown-fields"):
         name = "any object"
     return name + (f", {', '.join(bounds)}" if bounds else "")
 
@@ -162,10 +167,13 @@ def argument_row(action: argparse.Action, sub: argparse.ArgumentParser) -> str:
 
 def generated() -> dict[Path, str]:
     """Return the content of every generated file."""
+    templates = ROOT / "charts" / "rl-operator" / "templates" / "crds"
     files = {ROOT / "docs" / "reference.md": reference(), ROOT / "docs" / "cli.md": command_reference()}
     for name, crd in crds().items():
         files[ROOT / "crds" / name] = dump(crd)
-        files[ROOT / "charts" / "rl-operator" / "templates" / "crds" / name] = chart_template(crd)
+        files[templates / name] = chart_template(kept(crd))
+    files[ROOT / "crds" / "policies.yaml"] = dump(*policies())
+    files[templates / "policies.yaml"] = chart_template(*policies())
     return files
 
 

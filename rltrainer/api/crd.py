@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from rltrainer.api.base import EVALUATED, GROUP, INT64_MAX, MAX_NAME, PLURAL, VERSION
+from rltrainer.api.base import EVALUATED, GROUP, INT64_MAX, MAX_NAME, OPEN, PLURAL, VERSION
 from rltrainer.api.experiment import ExperimentSpec
 from rltrainer.api.options import OPTIONS, TASKS, option_names
 from rltrainer.api.rollout import RolloutSpec
@@ -269,6 +269,19 @@ def _crd(kind: str, short: str, schema: Schema, columns: list[Schema]) -> Schema
     }
 
 
+def _keeping_unknown(schema: Schema) -> Schema:
+    """Mark each object in a spec so that the API server keeps what is no field of it: it is refused, and not left out
+    without a word. See admission.py."""
+    result = dict(schema)
+    if "properties" in schema:
+        result["properties"] = {name: _keeping_unknown(field) for name, field in schema["properties"].items()}
+        result |= OPEN
+    for key in ("items", "additionalProperties"):
+        if isinstance(schema.get(key), dict):
+            result[key] = _keeping_unknown(schema[key])
+    return result
+
+
 def _root(description: str, spec: Schema, status: Schema, rules: list[dict[str, str]]) -> Schema:
     return {
         "type": "object",
@@ -278,7 +291,7 @@ def _root(description: str, spec: Schema, status: Schema, rules: list[dict[str, 
             "apiVersion": {"type": "string"},
             "kind": {"type": "string"},
             "metadata": {"type": "object"},
-            "spec": spec,
+            "spec": _keeping_unknown(spec),
             "status": status,
         },
         "x-kubernetes-validations": rules,

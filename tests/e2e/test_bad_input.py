@@ -1,5 +1,6 @@
 """Bad input is refused where it is written, or a condition says what to correct, and correcting it goes on."""
 
+import contextlib
 import json
 import uuid
 from collections.abc import Callable
@@ -8,8 +9,8 @@ from typing import Any
 import pytest
 
 from hack.deploy import STORAGE
-from hack.kubectl import KubectlError, apply, get, kubectl
-from tests.e2e.experiments import Experiment, document
+from hack.kubectl import KubectlError, apply, get, kubectl, wait_until
+from tests.e2e.experiments import PATIENCE, Experiment, document
 
 REFUSED = [
     ({"run": "PPOO"}, "unknown algorithm"),
@@ -28,6 +29,46 @@ def test_apply_refuses_and_names_the_field(namespace: str, spec: dict[str, Any],
     with pytest.raises(KubectlError, match=message):
         apply(document("refused", **spec), namespace)
     assert get("rlexperiment", "refused", namespace) is None
+
+
+UNKNOWN: list[tuple[dict[str, Any], str]] = [
+    ({"stpo": {}}, "spec has no field stpo"),
+    ({"config": {"num_wrokers": 2}}, "spec.config has no field num_wrokers"),
+    ({"cluster": {"head": {"cpus": 2}}}, "spec.cluster.head has no field cpus"),
+    ({"cluster": {"workers": [{"name": "one"}, {"name": "two", "gpu": 1}]}}, "spec.cluster.workers has no field gpu"),
+    ({"tune": {"space": {"lr": {"choise": [1]}}}}, "spec.tune.space has no field choise"),
+]
+
+
+def applied_unchecked(name: str, namespace: str, **spec: Any) -> None:
+    """Applies a document as a client does that does not ask to be told of unknown fields."""
+    kubectl("apply", "--validate=ignore", "-f", "-", stdin=json.dumps(document(name, **spec)), namespace=namespace)
+
+
+@pytest.mark.parametrize(("spec", "message"), UNKNOWN, ids=[message for _, message in UNKNOWN])
+def test_a_field_that_there_is_not_is_refused_for_every_client(
+    namespace: str, spec: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(KubectlError, match=message):
+        applied_unchecked("unchecked", namespace, **spec)
+
+
+def test_without_the_policy_the_operator_names_the_field_and_the_nearest(namespace: str) -> None:
+    binding = ("patch", "validatingadmissionpolicybinding", "rlexperiments.rltrainer.io", "--type=merge", "-p")
+
+    def is_taken() -> bool:
+        with contextlib.suppress(KubectlError):
+            applied_unchecked("unchecked", namespace, config={"num_wrokers": 2})
+        return get("rlexperiment", "unchecked", namespace) is not None
+
+    kubectl(*binding, '{"spec":{"validationActions":["Audit"]}}')
+    try:
+        wait_until("the policy to let it through", is_taken, PATIENCE)
+    finally:
+        kubectl(*binding, '{"spec":{"validationActions":["Deny"]}}')
+    accepted = Experiment("unchecked", namespace).until_condition("Accepted", "False", "InvalidOption")
+    assert 'no option "num_wrokers"' in accepted["message"]
+    assert 'Did you mean "num_workers"?' in accepted["message"]
 
 
 def test_apply_refuses_a_name_too_long_for_kuberay(namespace: str) -> None:

@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, Field
 
 from rltrainer.api import crd as crd_module
+from rltrainer.api.admission import policies
 from rltrainer.api.base import OPEN
 from rltrainer.api.crd import crds, experiment_crd, model_schema, options_schema
 from rltrainer.api.experiment import ExperimentSpec
@@ -20,6 +21,7 @@ from rltrainer.api.status import ExperimentStatus
 from rltrainer.api.tune import KINDS
 
 ROOT = Path(__file__).parents[2]
+KEPT = "x-kubernetes-preserve-unknown-fields"
 
 
 def nodes(schema: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -59,6 +61,17 @@ def test_every_field_of_spec_and_status_is_described(name: str) -> None:
 def test_it_fits_an_annotation(name: str) -> None:
     """Client-side apply keeps a copy in an annotation, and all annotations together have 256 KiB."""
     assert len(json.dumps(crds()[name])) < 100 * 1024
+
+
+def test_what_is_no_field_of_a_spec_is_kept_and_refused_by_a_policy() -> None:
+    for crd, policy in zip(crds().values(), policies()[::2], strict=True):
+        known = {path: node for path, node in nodes(root(crd)["properties"]["spec"], "spec") if "properties" in node}
+        assert all(node[KEPT] is True for node in known.values())
+        variables = {each["name"]: each["expression"] for each in policy["spec"]["variables"]}
+        assert variables.keys() == {path.removesuffix("[]").replace(".", "_") for path in known}
+        for path, node in known.items():
+            expression = variables[path.removesuffix("[]").replace(".", "_")]
+            assert all(f"'{name}'" in expression for name in node["properties"]), path
 
 
 def test_every_default_is_one_that_the_model_has() -> None:
@@ -164,3 +177,4 @@ def test_the_generated_files_are_fresh() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     for name, crd in crds().items():
         assert yaml.safe_load((ROOT / "crds" / name).read_text()) == crd
+    assert list(yaml.safe_load_all((ROOT / "crds" / "policies.yaml").read_text())) == policies()
