@@ -25,6 +25,19 @@ MODULES = ROOT / "hack" / "cluster" / "go"
 VALUES: tuple[tuple[str, ...], ...] = (
     (),
     ("scope.namespaced=true",),
+    (
+        "image.digest=sha256:" + 64 * "0",
+        "aggregatedRoles=false",
+        "labels.team=rl",
+        "annotations.about=operator",
+        "podLabels.tier=control",
+        "extraEnv[0].name=HTTPS_PROXY",
+        "extraEnv[0].value=http://proxy:3128",
+        "podDisruptionBudget.maxUnavailable=1",
+        "topologySpreadConstraints[0].maxSkew=1",
+        "topologySpreadConstraints[0].topologyKey=zone",
+        "topologySpreadConstraints[0].whenUnsatisfiable=ScheduleAnyway",
+    ),
     ("storage.uri=s3://bucket/prefix", "storage.endpoint=http://s3:9000", "storage.credentialsSecret=s3-credentials"),
 )
 

@@ -1,5 +1,6 @@
 """Two experiments of one name in two namespaces do not touch; a run's token opens nothing but its own status."""
 
+import contextlib
 import json
 import subprocess
 import time
@@ -8,8 +9,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from hack.kubectl import KubectlError, environment, items, kubectl, make_namespace
-from tests.e2e.experiments import LONG, Experiment
+from hack.kubectl import KubectlError, environment, items, kubectl, make_namespace, wait_until
+from tests.e2e.experiments import LONG, PATIENCE, Experiment
 
 STATUS = json.dumps({"status": {"training": {"attempt": 1, "iteration": 9999, "timestepsTotal": 9999}}})
 
@@ -97,3 +98,17 @@ def test_pods_run_restricted_and_without_the_operators_rights(submit: Callable[.
     ]
     assert not secrets, "a secret stands in the pod's own text"
     kubectl("delete", "rlx", "restricted", namespace=experiment.namespace)
+
+
+def test_who_may_edit_or_view_a_namespace_may_do_so_with_our_kinds(namespace: str) -> None:
+    def may(user: str, verb: str) -> bool:
+        with contextlib.suppress(KubectlError):  # kubectl ends with 1 where the answer is no
+            return "yes" in kubectl("auth", "can-i", verb, "rlexperiments", f"--as={user}", namespace=namespace)
+        return False
+
+    for role in ("edit", "view"):
+        kubectl("create", "rolebinding", role, f"--clusterrole={role}", f"--user={role}or", namespace=namespace)
+    wait_until("the rights to be aggregated", lambda: may("editor", "create") and may("viewor", "list"), PATIENCE)
+    assert all(may("editor", verb) for verb in ("get", "watch", "patch", "delete"))
+    assert not any(may("viewor", verb) for verb in ("create", "patch", "delete"))
+    assert not may("nobody", "get")
