@@ -101,6 +101,14 @@ class TrainingStatus(Status):
         None, description="The newest evaluation of a run whose document asks for any."
     )
     time_total_s: Annotated[float, Field(ge=0)] = Field(0, description="Seconds of training, over all attempts.")
+    progress_percentage: Annotated[int, Field(ge=0, le=100)] | None = Field(
+        None,
+        description="How far the run has come, by the limit in stop that it is nearest to; of a search, trials done. "
+        "Unset where only returns stop it.",
+    )
+    estimated_remaining_seconds: Natural | None = Field(
+        None, description="Seconds of training until the first of these limits, at the speed of the last iterations."
+    )
     timesteps_per_second: float | None = Field(None, description="Environment steps per second in the last iteration.")
     restored_from: Text | None = Field(None, description="Checkpoint that this attempt started from.")
     checkpoint: CheckpointRef | None = Field(None, description="Newest complete checkpoint in storage.")

@@ -206,7 +206,7 @@ def supervise(subject: Supervised, work: Callable[[], str]) -> str:
             context.check_owner()
             log.critical("error: %s", context.not_uploaded())
             raise context.not_uploaded()
-        context.update(stopped_by=stopped_by)
+        context.update(stopped_by=stopped_by, progress_percentage=100, estimated_remaining_seconds=0)
         return stopped_by
 
 

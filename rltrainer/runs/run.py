@@ -19,6 +19,7 @@ from rltrainer.core.algorithm import Algorithm
 from rltrainer.core.execution import Iteration, Iterations, as_iterations
 from rltrainer.errors import Interrupted, RunError
 from rltrainer.learning.threads import set_threads
+from rltrainer.reporting.estimate import Estimate
 from rltrainer.reporting.progress import Progress
 from rltrainer.reporting.results import Results
 from rltrainer.reporting.rows import Row
@@ -88,7 +89,9 @@ class Run:
         self.context.interrupt.install()
         if origin is not None:
             self.checkpoints.restore(self.backend, own, origin)
-        self.context.update(restored_from=origin.origin if origin else None, **self.progress.report())
+        self.estimate = Estimate(self.spec.stop, self.progress)
+        done = {**self.progress.report(), **self.estimate.report()}
+        self.context.update(restored_from=origin.origin if origin else None, **done)
         self._open_results()
         if (evaluation := self.spec.evaluation) is not None:
             apart = replace(config, source=config.source.for_evaluation())
@@ -209,7 +212,9 @@ class Run:
             self.row["config"] = self.searched
         self.results.write(self.row, last)
         self.context.touch(*self.results.files())
-        self.context.update(timesteps_per_second=self.row["timesteps_per_second"], **self.progress.report())
+        self.estimate.add(self.progress)
+        done = {**self.progress.report(), **self.estimate.report()}
+        self.context.update(timesteps_per_second=self.row["timesteps_per_second"], **done)
 
     def _export(self) -> None:
         """Write the policy in the formats asked for. Raises RunError where there is no checkpoint to write it from."""

@@ -244,6 +244,7 @@ class SearchDriver:
             time_total_s=round(sum(entry.time_total_s for entry in trials), 3),
             trials=self.journal.counts(self.expected),
             best=self.journal.best_trial(),
+            progress_percentage=min(100 * sum(entry.done for entry in trials) // self.expected, 100),
             **(report_of(best) if best is not None else {}),
         )
 

@@ -19,6 +19,8 @@ def test_demo_then_a_rollout_with_trajectories_and_video(s3: Any) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     for shown in ("Succeeded", "manifest.json", "returns:", EXPERIMENT, ROLLOUT):
         assert shown in done.stdout
+    training = (get("rlexperiment", EXPERIMENT, NAMESPACE) or {})["status"]["training"]
+    assert (training["progressPercentage"], training["estimatedRemainingSeconds"]) == (100, 0)
 
     spec = {"experiment": EXPERIMENT, "episodes": 3, "out": True, "video": True, "deterministic": False}
     name = "with-video"

@@ -156,8 +156,8 @@ def columns(crd: dict[str, Any]) -> tuple[list[str], list[str]]:
 
 def test_columns() -> None:
     assert columns(experiment_crd()) == (
-        ["ALGORITHM", "ENV", "PHASE", "ITERATION", "TIMESTEPS", "REWARD", "ATTEMPT", "AGE"],
-        ["BEST", "EVALUATION", "TRIALS", "BEST TRIAL", "CHECKPOINT", "CLUSTER", "MESSAGE"],
+        ["ALGORITHM", "ENV", "PHASE", "ITERATION", "TIMESTEPS", "PERCENT", "REWARD", "ATTEMPT", "AGE"],
+        ["BEST", "EVALUATION", "SECONDS LEFT", "TRIALS", "BEST TRIAL", "CHECKPOINT", "CLUSTER", "MESSAGE"],
     )
     assert columns(crd_module.rollout_crd()) == (
         ["EXPERIMENT", "PHASE", "EPISODES", "REWARD", "AGE"], ["CHECKPOINT", "MESSAGE"]

@@ -15,6 +15,7 @@ from rltrainer.core.execution import Iteration
 from rltrainer.core.types import EpisodeReport
 from rltrainer.machine import allowed_cpus, cpus
 from rltrainer.reporting import results
+from rltrainer.reporting.estimate import WINDOW, Estimate
 from rltrainer.reporting.progress import Progress
 from rltrainer.reporting.results import Results, keep_until, summary_of
 from rltrainer.storage.paths import run_uri
@@ -182,3 +183,48 @@ def test_a_quota_of_the_older_kind_counts_and_what_an_actor_has_reserved_does_no
     (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000")
     assert allowed_cpus(tmp_path) == (expected or len(os.sched_getaffinity(0)))
     assert cpus(tmp_path) == 1
+
+
+def done(stop: dict[str, Any], *iterations: tuple[int, float], progress: Progress | None = None) -> tuple[Any, Any]:
+    """Percent and seconds left after iterations of so many steps and seconds each."""
+    progress = progress or Progress()
+    estimate = Estimate(Stop.model_validate(stop), progress)
+    for steps, seconds in iterations:
+        progress.add(iteration([], steps), seconds)
+        estimate.add(progress)
+    report = estimate.report()
+    return report["progress_percentage"], report["estimated_remaining_seconds"]
+
+
+@pytest.mark.parametrize(
+    ("stop", "expected"),
+    [
+        ({"timesteps_total": 100}, (30, 14)),  # 30 in 6 s, so 70 in 14 s
+        ({"training_iteration": 4}, (75, 2)),  # 3 in 6 s
+        ({"time_total_s": 60.5}, (9, 55)),
+        ({"timesteps_total": 100, "training_iteration": 4}, (75, 2)),  # what is reached first
+        ({"timesteps_total": 100, "time_total_s": 12}, (50, 6)),
+        ({"episodes_total": 7}, (0, None)),  # no episode has ended: nobody knows
+        ({"episode_reward_mean": 475}, (None, None)),
+        ({}, (None, None)),
+        ({"timesteps_total": 30}, (100, 0)),
+        ({"timesteps_total": 20}, (100, 0)),
+        ({"timesteps_total": 0}, (100, 0)),
+    ],
+    ids=str,
+)
+def test_how_near_a_run_is_to_its_end(stop: dict[str, Any], expected: tuple[Any, Any]) -> None:
+    assert done(stop, (10, 2.0), (10, 2.0), (10, 2.0)) == expected
+
+
+def test_the_time_left_is_by_the_speed_of_this_attempt_and_of_late() -> None:
+    progress = Progress()
+    progress.add(iteration([], 500), 5000.0)  # an earlier attempt, without GPU workers
+    assert done({"timesteps_total": 1000}, progress=progress) == (50, None)
+    assert done({"timesteps_total": 1000}, (100, 1.0), progress=progress) == (60, 4)
+    slow, fast = [(1, 10.0)] * WINDOW, [(1, 1.0)] * WINDOW
+    assert done({"timesteps_total": 400}, *slow, *fast) == (50, 200)
+
+
+def test_whole_percent_are_100_only_once_it_is_there() -> None:
+    assert done({"timesteps_total": 1000}, (999, 1.0))[0] == 99
