@@ -28,6 +28,9 @@ VALUES: tuple[tuple[str, ...], ...] = (
     (
         "image.digest=sha256:" + 64 * "0",
         "aggregatedRoles=false",
+        "trainer.imagePullSecrets={registry}",
+        "trainer.serviceAccount.annotations.role=arn",
+        "trainer.serviceAccount.allowed={ml}",
         "labels.team=rl",
         "annotations.about=operator",
         "podLabels.tier=control",

@@ -1,6 +1,7 @@
 """`rloperator`: settings from flags or the environment, a wait for the CRDs, and kopf."""
 
 import argparse
+import json
 import logging
 import os
 import sys
@@ -48,6 +49,9 @@ def parser() -> argparse.ArgumentParser:
         "restricted",
         choices=("allowed", "restricted", "refused"),
     )
+    flag("image-pull-secrets", "Secrets for the registry of documents that name none, separated by commas", "")
+    flag("account-annotations", "annotations of each run's ServiceAccount, as a JSON object", "{}")
+    flag("accounts", "ServiceAccounts that documents may name, separated by commas", "")
     flag("namespace", "the one namespace to serve; unset, all")
     flag("sweep-seconds", "time between two looks at everything that is not finished", "15", type=float)
     flag("workers", "objects reconciled at the same time", "16", type=int)
@@ -68,10 +72,27 @@ def settings_of(args: argparse.Namespace) -> Settings:
         trainer_image=args.trainer_image,
         storage=_storage(args),
         pod_templates=args.pod_templates,
+        image_pull_secrets=_listed(args.image_pull_secrets),
+        account_annotations=_annotations(args.account_annotations),
+        accounts=_listed(args.accounts),
         namespace=args.namespace or None,
         sweep_seconds=args.sweep_seconds,
         workers=args.workers,
     )
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _annotations(text: str) -> dict[str, str]:
+    try:
+        given = json.loads(text)
+    except ValueError:
+        given = None
+    if not isinstance(given, dict) or not all(isinstance(value, str) for value in given.values()):
+        raise ValueError(f"--account-annotations must be a JSON object of texts, not {text!r}")
+    return given
 
 
 def _storage(args: argparse.Namespace) -> Storage | None:

@@ -1,6 +1,7 @@
 """What the operator is started with."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from rltrainer.api.experiment import Storage
@@ -19,6 +20,12 @@ class Settings:
     """Storage of experiments that name none."""
     pod_templates: PodTemplates = "restricted"
     """How much a document's podTemplate may ask for."""
+    image_pull_secrets: tuple[str, ...] = ()
+    """Secrets for the registry of documents that name none."""
+    account_annotations: Mapping[str, str] = field(default_factory=dict)
+    """Annotations of each ServiceAccount that is made for a run."""
+    accounts: tuple[str, ...] = ()
+    """ServiceAccounts that documents may name."""
     namespace: str | None = None
     """The one namespace to serve; None serves all."""
     sweep_seconds: float = 15.0

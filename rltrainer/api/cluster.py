@@ -84,6 +84,36 @@ class Head(Pods):
     memory: Quantity = Field("4Gi", description="Memory requested, and the limit.")
 
 
+class ServiceAccount(Model):
+    """The identity of the pods that report and reach storage."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "!has(self.name) || !has(self.annotations) || size(self.annotations) == 0",
+                "serviceAccount takes either name or annotations: one that is named is not the operator's to annotate",
+            )
+        )
+    )
+
+    name: Annotated[str, Field(min_length=1, max_length=253)] | None = Field(
+        None,
+        description="One that is there already, and that the operator's Helm value trainer.serviceAccount.allowed "
+        "lists. It is given the right to report. Unset, one is made for the run.",
+    )
+    annotations: dict[str, str] = Field(
+        default_factory=dict,
+        description="Annotations of the one that is made, such as eks.amazonaws.com/role-arn for IRSA or "
+        "iam.gke.io/gcp-service-account; over those of the operator's Helm values.",
+    )
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Self:
+        if self.name is not None and self.annotations:
+            raise ValueError("takes either name or annotations: one that is named is not the operator's to annotate")
+        return self
+
+
 class Autoscaling(Model):
     """Ray's in-tree autoscaler."""
 
@@ -102,7 +132,13 @@ class Cluster(Model):
         None, description="Trainer image. Unset, the one of the operator's Helm values."
     )
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field("IfNotPresent", description="As in a Pod.")
-    image_pull_secrets: list[str] = Field(default_factory=list, description="Names of Secrets for the registry.")
+    image_pull_secrets: list[str] = Field(
+        default_factory=list,
+        description="Names of Secrets for the registry. Unset, those of the operator's Helm values.",
+    )
+    service_account: ServiceAccount = Field(
+        default_factory=ServiceAccount, description="Who the head is, and in a search the workers too."
+    )
     head: Head = Field(default_factory=Head, description="The head pod.")
     workers: Annotated[list[Workers], Field(max_length=16)] = Field(
         default_factory=list,

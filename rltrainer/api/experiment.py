@@ -74,6 +74,27 @@ def _without_credentials(url: Any) -> Any:
     return url
 
 
+SecretKey = Annotated[str, Field(pattern=r"^[-._a-zA-Z0-9]+$", max_length=253)]
+
+
+class CredentialsKeys(Model):
+    """What the keys of a Secret with credentials are called."""
+
+    access_key_id: SecretKey = Field("AWS_ACCESS_KEY_ID", description="Key of the access key's id.")
+    secret_access_key: SecretKey = Field("AWS_SECRET_ACCESS_KEY", description="Key of the secret access key.")
+    session_token: SecretKey = Field(
+        "AWS_SESSION_TOKEN", description="Key of the token of temporary credentials, which others have not."
+    )
+
+    def variables(self) -> dict[str, str]:
+        """Return the key in the Secret by the environment variable that it is handed on as."""
+        return {
+            "AWS_ACCESS_KEY_ID": self.access_key_id,
+            "AWS_SECRET_ACCESS_KEY": self.secret_access_key,
+            "AWS_SESSION_TOKEN": self.session_token,
+        }
+
+
 class Storage(Model):
     """An S3 bucket or a compatible one."""
 
@@ -86,8 +107,11 @@ class Storage(Model):
     region: Annotated[str, Field(max_length=64)] | None = Field(None, description="Region of the bucket.")
     credentials_secret: Annotated[str, Field(min_length=1, max_length=253)] | None = Field(
         None,
-        description="Secret of the same namespace with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. "
-        "Unset, the pods' own identity (IRSA, workload identity).",
+        description="Secret of the same namespace with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and with "
+        "AWS_SESSION_TOKEN where they are temporary. Unset, the pods' own identity (IRSA, workload identity).",
+    )
+    credentials_keys: CredentialsKeys = Field(
+        default_factory=CredentialsKeys, description="What these are called in that Secret, where otherwise."
     )
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from rltrainer.api.base import Model, Name, S3Uri, rules
-from rltrainer.api.cluster import Pods
+from rltrainer.api.cluster import Pods, ServiceAccount
 from rltrainer.api.experiment import Storage
 from rltrainer.api.options import Count
 
@@ -38,6 +38,9 @@ class RolloutSpec(Model):
     video: bool = Field(False, description="Record the first episode to storage.")
     image: Annotated[str, Field(min_length=1, max_length=512)] | None = Field(
         None, description="Trainer image. Unset, the experiment's or the operator's."
+    )
+    service_account: ServiceAccount | None = Field(
+        None, description="Who its pod is. Unset, as the experiment's document says."
     )
     pods: Pods = Field(default_factory=Pods, description="The pod that runs it.")
     backoff_limit: Annotated[int, Field(ge=0, le=100)] = Field(

@@ -17,7 +17,6 @@ log = logging.getLogger(__name__)
 
 TIMEOUT = 10
 """Seconds to wait for an answer of the API server."""
-CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 Body = dict[str, Any]
 
@@ -49,7 +48,7 @@ class ClusterClient:
             raise UsageError(f"RLExperiment {experiment} {self._where} has no checkpoint in storage yet; it is {phase}")
         storage = self._storage(experiment, body)
         if storage is not None and storage.credentials_secret:
-            self._set_credentials(storage.credentials_secret)
+            self._set_credentials(storage.credentials_secret, storage.credentials_keys.variables())
         log.info("%s of RLExperiment %s is %s", which, experiment, uri)
         return uri, storage
 
@@ -86,17 +85,18 @@ class ClusterClient:
                 log.warning("the operator's storage is not known: %s. Give --endpoint and --region if need be", error)
         return None if storage is None else Storage.model_validate(storage)
 
-    def _set_credentials(self, name: str) -> None:
-        """Put the credentials of a Secret into the environment; a warning says that it cannot be read."""
+    def _set_credentials(self, name: str, keys: dict[str, str]) -> None:
+        """Put the credentials of a Secret into the environment variables that `keys` of it are for; a warning says
+        that it cannot be read."""
         read = self.core.read_namespaced_secret
         try:
             secret = self._read(f"Secret {name}", lambda: read(name, self.namespace, _request_timeout=TIMEOUT))
         except UsageError as error:
             log.warning("%s: credentials are taken from the environment", error)
             return
-        for key in CREDENTIALS:
+        for variable, key in keys.items():
             if key in (secret.data or {}):
-                os.environ[key] = base64.b64decode(secret.data[key]).decode()
+                os.environ[variable] = base64.b64decode(secret.data[key]).decode()
 
 
 def connect(namespace: str | None) -> ClusterClient:

@@ -3,9 +3,13 @@
 import itertools
 import re
 import subprocess
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 from pydantic import ValidationError
@@ -343,3 +347,52 @@ def test_a_role_that_may_not_delete_writes_and_replaces(
         sync.remove_replaced(store, manifest)
     sync.fetch(store, "checkpoint_000010", tmp_path / "back" / "checkpoint_000010")
     assert ckpt.read(tmp_path / "back" / "checkpoint_000010")[1] == {"run": {"again": True}}
+
+
+class TokenService(BaseHTTPRequestHandler):
+    """A token service as AWS has it: temporary credentials for whoever shows the token of a pod."""
+
+    def do_POST(self) -> None:
+        asked = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+        self.server.asked.append(asked)  # type: ignore[attr-defined]
+        given = self.server.credentials  # type: ignore[attr-defined]
+        tags = "".join(f"<{name}>{value}</{name}>" for name, value in given.items())
+        body = (
+            '<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">'
+            f"<AssumeRoleWithWebIdentityResult><Credentials>{tags}</Credentials></AssumeRoleWithWebIdentityResult>"
+            "</AssumeRoleWithWebIdentityResponse>"
+        ).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "text/xml")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *given: Any) -> None:
+        """Says nothing."""
+
+
+def test_the_identity_of_a_pod_is_enough(minio: Minio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As IRSA gives it: a token in a file and the name of a role, which the token service takes for credentials."""
+    service = ThreadingHTTPServer(("127.0.0.1", 0), TokenService)
+    given = minio.restricted(POLICY)
+    credentials = {name: given[name] for name in ("AccessKeyId", "SecretAccessKey", "SessionToken")}
+    service.credentials = {**credentials, "Expiration": "2099-01-01T00:00:00Z"}  # type: ignore[attr-defined]
+    asked: list[dict[str, list[str]]] = []
+    service.asked = asked  # type: ignore[attr-defined]
+    threading.Thread(target=service.serve_forever, daemon=True).start()
+    (tmp_path / "token").write_text("of-this-pod")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
+    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::1:role/trainer")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", f"http://127.0.0.1:{service.server_port}")
+    try:
+        store = S3Store("s3://experiments/identity", minio.endpoint)
+        sync.put(store, checkpoint(tmp_path / "first"))
+        assert [manifest.name for manifest in sync.remote_manifests(store)] == ["checkpoint_000010"]
+    finally:
+        service.shutdown()
+        service.server_close()
+    [request] = asked
+    assert (request["WebIdentityToken"], request["RoleArn"]) == (["of-this-pod"], ["arn:aws:iam::1:role/trainer"])

@@ -190,6 +190,8 @@ TINY: Spec = {**SHORT, "envConfig": {"max_episode_steps": 1}}
 EVALUATED: Spec = {**SHORT, "evaluation": {"interval": 2, "episodes": 2}}
 OFTEN: Spec = {**SHORT, "checkpoint": {"frequency": 1, "keep": 1}}
 STORED: Spec = {"storage": {"uri": "s3://bucket/a", "region": "eu-west-1"}}
+WITH_SECRET: Spec = {"storage": {"uri": "s3://bucket/a", "credentialsSecret": "secret"}}
+KEYS = ("accessKeyId", "secretAccessKey", "sessionToken")
 POOL: Spec = {"cluster": {"workers": [{"name": "cpu", "maxReplicas": 2}]}}
 GPUS: Spec = {"cluster": {"workers": [{"name": "cpu", "gpus": 1}]}}
 SEARCHED: Spec = {"tune": {"space": {"lr": {"uniform": [0.1, 0.2]}}}}
@@ -249,6 +251,7 @@ EXPERIMENT_ROWS = {
     "storage.endpoint": Row("http://s3:9000", store, STORED),
     "storage.region": Row("eu-west-2", store, STORED),
     "storage.credentialsSecret": Row("secret", operator, STORED),
+    **{f"storage.credentialsKeys.{key}": Row("mine", operator, WITH_SECRET) for key in KEYS},
     "tune.numSamples": Row(2, trials, SEARCHED),
     **{f"tune.space.*.{kind}": Row(value, trials, {"tune": {}}) for kind, value in DOMAINS.items()},
     "tune.metric": Row("episode_len_mean", scheduler, scheduled("HyperBand")),
@@ -274,6 +277,8 @@ EXPERIMENT_ROWS = {
     "cluster.image": Row("mine:2", operator),
     "cluster.imagePullPolicy": Row("Always", operator),
     "cluster.imagePullSecrets": Row(["registry"], operator),
+    "cluster.serviceAccount.name": Row("ml", operator),
+    "cluster.serviceAccount.annotations": Row({"role": "arn"}, operator),
     **pods("cluster.head", operator, {}),
     **pods("cluster.workers.0", operator, POOL),
     "cluster.workers.0.name": Row("more", operator, POOL),
@@ -310,6 +315,7 @@ ROLLOUT_ROWS = {
     "storage.endpoint": Row("http://s3:9000", request),
     "storage.region": Row("eu-west-2", request),
     "storage.credentialsSecret": Row("secret", job),
+    **{f"storage.credentialsKeys.{key}": Row("mine", job, WITH_SECRET) for key in KEYS},
     "episodes": Row(3, request),
     "steps": Row(3, request),
     "deterministic": Row(False, request),
@@ -317,6 +323,8 @@ ROLLOUT_ROWS = {
     "out": Row(True, request),
     "video": Row(True, request),
     "image": Row("mine:2", job),
+    "serviceAccount.name": Row("ml", job),
+    "serviceAccount.annotations": Row({"role": "arn"}, job),
     **pods("pods", job, {}),
     "backoffLimit": Row(7, job),
 }
@@ -367,7 +375,14 @@ def test_the_tables_have_every_field() -> None:
     assert DOMAINS.keys() == set(KINDS)
 
 
-APART = ("restoreFrom.uri", "stop.evaluation/", "tune.space.", "tune.scheduler.", "tune.search.")
+APART = (
+    "cluster.serviceAccount.name",
+    "restoreFrom.uri",
+    "stop.evaluation/",
+    "tune.space.",
+    "tune.scheduler.",
+    "tune.search.",
+)
 """Beginnings of fields that exclude each other, or need what is set elsewhere: of these a document has one."""
 
 

@@ -10,11 +10,13 @@ from rloperator.kube.pods import (
     RESTRICTED,
     TMP_MOUNT,
     TMP_VOLUME,
+    Account,
     container,
     credentials,
     document_volume,
     environment,
     pod_spec,
+    pull_secrets,
     support,
     variables,
     with_template,
@@ -45,7 +47,7 @@ AWAIT_TRIALS = (
 
 def support_of(view: ExperimentView) -> tuple[Manifest, ...]:
     """The objects that the attempts share."""
-    return tuple(support(view.owner, view.storage))
+    return tuple(support(view.owner, view.storage, _account(view)))
 
 
 def rayjob(view: ExperimentView, number: int) -> Manifest:
@@ -131,7 +133,7 @@ def _head(view: ExperimentView, number: int) -> Manifest:
     return _template(
         view, cluster.head, number, main,
         volumes=[TMP_VOLUME, document_volume(view.owner)],
-        serviceAccountName=view.owner.support,
+        serviceAccountName=_account(view).name,
         terminationGracePeriodSeconds=cluster.grace_period_seconds,
     )  # fmt: skip
 
@@ -169,7 +171,7 @@ def _with_trials(view: ExperimentView, main: Manifest) -> tuple[Manifest, Manife
     await_trials = {"preStop": {"exec": {"command": ["/bin/bash", "-c", AWAIT_TRIALS]}}}
     env = [*main["env"], *variables({"RLTRAINER_TRIALS": "1"} | _restore(view)), *credentials(view.storage)]
     grace = view.document.cluster.grace_period_seconds
-    fields = {"serviceAccountName": view.owner.support, "terminationGracePeriodSeconds": grace}
+    fields = {"serviceAccountName": _account(view).name, "terminationGracePeriodSeconds": grace}
     return main | {"env": env, "lifecycle": await_trials}, fields
 
 
@@ -179,13 +181,16 @@ def _template(view: ExperimentView, pods: Head | Workers, number: int, main: Man
     # The first process of a container ignores SIGTERM unless it handles it. KubeRay's autoscaler, submitter and init
     # containers do not, and would stay for the whole grace period. In a shared namespace none of them is the first.
     fields["shareProcessNamespace"] = True
-    if cluster.image_pull_secrets:
-        fields["imagePullSecrets"] = [{"name": name} for name in cluster.image_pull_secrets]
+    fields |= pull_secrets(cluster.image_pull_secrets, view.settings)
     if cluster.priority_class_name:
         fields["priorityClassName"] = cluster.priority_class_name
     labels = names.labels(view.owner.object) | {names.ATTEMPT_LABEL: str(number)}
     template = {"metadata": {"labels": labels}, "spec": pod_spec(pods, main, **fields)}
     return with_template(template, pods)
+
+
+def _account(view: ExperimentView) -> Account:
+    return Account.of(view.owner, view.document.cluster.service_account, view.settings)
 
 
 def _image(view: ExperimentView) -> str:

@@ -33,6 +33,8 @@ class ValidationInput:
     """The experiment that restoreFrom names, where there is one."""
     pod_templates: PodTemplates = "restricted"
     """How much a podTemplate may ask for."""
+    account_refusal: str | None = None
+    """Why the document may not run as the ServiceAccount that it names, where it may not."""
     has_checkpoint: bool = False
     """Whether the run has a checkpoint of its own, from which it goes on whatever becomes of the source."""
 
@@ -80,6 +82,12 @@ def pod_template_forbidden(document: ValidationInput) -> Rejection | None:
         if problem := forbidden(pods.pod_template, name, document.pod_templates, has_account):
             return Rejection("PodTemplateForbidden", f"{place}.{problem}")
     return None
+
+
+def account_forbidden(document: ValidationInput) -> Rejection | None:
+    """A ServiceAccount that the operator's settings do not let documents run as."""
+    problem = document.account_refusal
+    return Rejection("ServiceAccountForbidden", f"spec.cluster.{problem}") if problem else None
 
 
 def _places(cluster: Cluster) -> dict[str, Head | Workers]:
@@ -173,6 +181,7 @@ RULES: tuple[Callable[[ValidationInput], Rejection | None], ...] = (
     storage_missing,
     pod_template_malformed,
     pod_template_forbidden,
+    account_forbidden,
     cpus_insufficient,
     gpus_insufficient,
     trial_too_large,

@@ -8,6 +8,7 @@ from rloperator.decisions import Rejection, View, parse, refused
 from rloperator.experiment.attempts import attempts_of, failures_of, is_over, spec_hash, status_fields
 from rloperator.experiment.validation import ValidationInput, validate
 from rloperator.kube import names
+from rloperator.kube.pods import account_refusal
 from rloperator.kube.types import Manifest, Observed, is_terminating, reference
 from rltrainer.api.base import Metadata
 from rltrainer.api.experiment import ExperimentSpec, Storage
@@ -188,7 +189,12 @@ def _validated(
 ) -> Rejection | None:
     name, training = observed.object["metadata"]["name"], observed.status.get("training") or {}
     has_checkpoint = bool(training.get("checkpoint"))
-    facts = ValidationInput(name, spec, storage, observed.source, settings.pod_templates, has_checkpoint)
+    facts = ValidationInput(
+        name, spec, storage, observed.source,
+        pod_templates=settings.pod_templates,
+        account_refusal=account_refusal(spec.cluster.service_account, settings),
+        has_checkpoint=has_checkpoint,
+    )  # fmt: skip
     return validate(facts) or refused(observed)
 
 

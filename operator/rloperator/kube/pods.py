@@ -1,17 +1,20 @@
 """What pods of both kinds need: identity, rights, the document's ConfigMap, restricted containers; pure."""
 
-import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
+from pydantic import BaseModel
 
+from rloperator.config import Settings
 from rloperator.kube import names
 from rloperator.kube.merge import merge
 from rloperator.kube.types import Manifest
 from rltrainer.api.base import API_VERSION, GROUP, PLURAL
-from rltrainer.api.cluster import Pods
-from rltrainer.api.experiment import Storage
+from rltrainer.api.cluster import Pods, ServiceAccount
+from rltrainer.api.experiment import ExperimentSpec, Storage
+from rltrainer.api.rollout import RolloutSpec
 
 RAY_VERSION = "2.60.0"
 """The Ray of the trainer image: KubeRay chooses its probes by it."""
@@ -28,6 +31,10 @@ RESTRICTED: Manifest = {
 TMP_MOUNT: Manifest = {"name": "tmp", "mountPath": "/tmp"}  # noqa: S108 - an emptyDir of the pod, the only place to write
 TMP_VOLUME: Manifest = {"name": "tmp", "emptyDir": {}}
 DOCUMENT_MOUNT: Manifest = {"name": "document", "mountPath": names.DOCUMENT_FOLDER, "readOnly": True}
+
+
+_SPECS: dict[str, type[BaseModel]] = {"RLExperiment": ExperimentSpec, "RLRollout": RolloutSpec}
+_WITHOUT_DEFAULTS: Any = {"by_alias": True, "exclude_defaults": True, "mode": "json"}
 
 
 @dataclass(frozen=True)
@@ -71,18 +78,60 @@ class Owner:
         }
 
 
-def support(owner: Owner, storage: Storage | None) -> list[Manifest]:
+@dataclass(frozen=True)
+class Account:
+    """The ServiceAccount that pods run as."""
+
+    name: str
+    annotations: Manifest | None = None
+    """Those of one that is made for its owner; None where it is somebody's own."""
+
+    @classmethod
+    def of(cls, owner: Owner, given: ServiceAccount, settings: Settings) -> "Account":
+        """The one that a document names, else the owner's own."""
+        if given.name is not None:
+            return cls(given.name)
+        return cls(owner.support, {**settings.account_annotations, **given.annotations})
+
+    @property
+    def made(self) -> bool:
+        """Whether it is made for its owner."""
+        return self.annotations is not None
+
+
+def account_refusal(given: ServiceAccount, settings: Settings) -> str | None:
+    """Say why a document may not run as the ServiceAccount that it names; None where it may."""
+    if given.name is None or given.name in settings.accounts or settings.pod_templates == "allowed":
+        return None
+    return (
+        f'serviceAccount.name: the operator lets nobody run as "{given.name}", for its rights would be anybody\'s who '
+        "writes documents here: add it to the Helm value trainer.serviceAccount.allowed"
+    )
+
+
+def pull_secrets(names_of_secrets: Sequence[str], settings: Settings) -> Manifest:
+    """The field of a pod with the Secrets for its registry, where there are any."""
+    secrets = names_of_secrets or settings.image_pull_secrets
+    return {"imagePullSecrets": [{"name": name} for name in secrets]} if secrets else {}
+
+
+def support(owner: Owner, storage: Storage | None, account: Account) -> list[Manifest]:
     """ServiceAccount, Role, RoleBinding and ConfigMap: what the pod of `owner` needs beside itself."""
     metadata = owner.metadata(owner.support)
-    subject = {"kind": "ServiceAccount", "name": owner.support, "namespace": owner.namespace}
+    subject = {"kind": "ServiceAccount", "name": account.name, "namespace": owner.namespace}
     role_ref = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": owner.support}
     rbac = "rbac.authorization.k8s.io/v1"
     return [
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
+        *([_account(account, metadata)] if account.made else []),
         {"apiVersion": rbac, "kind": "Role", "metadata": metadata, "rules": [_report_rule(owner)]},
         {"apiVersion": rbac, "kind": "RoleBinding", "metadata": metadata, "roleRef": role_ref, "subjects": [subject]},
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": _document(owner, storage)},
     ]
+
+
+def _account(account: Account, metadata: Manifest) -> Manifest:
+    annotations = {"annotations": account.annotations} if account.annotations else {}
+    return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata | annotations}
 
 
 def _report_rule(owner: Owner) -> Manifest:
@@ -92,10 +141,14 @@ def _report_rule(owner: Owner) -> Manifest:
 
 
 def _document(owner: Owner, storage: Storage | None) -> dict[str, str]:
-    """The whole document as the trainer reads it, with the storage that holds for it."""
-    spec = copy.deepcopy(owner.object["spec"])
+    """The whole document as the trainer reads it, with the storage that holds for it.
+
+    Defaults, which the API server has filled in, are left out: a trainer image that is older than the operator does
+    not know the fields that came later.
+    """
+    spec = _SPECS[owner.kind].model_validate(owner.object["spec"]).model_dump(**_WITHOUT_DEFAULTS)
     if storage is not None:
-        spec["storage"] = storage.model_dump(by_alias=True, exclude_none=True, mode="json")
+        spec["storage"] = storage.model_dump(**_WITHOUT_DEFAULTS)
     metadata = {"name": owner.name, "namespace": owner.namespace, "uid": owner.uid}
     document = {"apiVersion": API_VERSION, "kind": owner.kind, "metadata": metadata, "spec": spec}
     return {names.DOCUMENT_KEY[owner.kind]: yaml.safe_dump(document, sort_keys=False)}
@@ -122,9 +175,12 @@ def credentials(storage: Storage | None) -> list[Manifest]:
     """The environment variables that S3 is reached with, by reference."""
     if storage is None or not storage.credentials_secret:
         return []
-    secret = storage.credentials_secret
-    keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-    return [{"name": key, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}} for key in keys]
+    references: dict[str, Manifest] = {
+        variable: {"name": storage.credentials_secret, "key": key}
+        for variable, key in storage.credentials_keys.variables().items()
+    }
+    references["AWS_SESSION_TOKEN"]["optional"] = True
+    return [{"name": variable, "valueFrom": {"secretKeyRef": each}} for variable, each in references.items()]
 
 
 def container(name: str, image: str, pull_policy: str, pods: Pods, **fields: Any) -> Manifest:

@@ -5,10 +5,12 @@ from rloperator.kube.pods import (
     DOCUMENT_MOUNT,
     TMP_MOUNT,
     TMP_VOLUME,
+    Account,
     container,
     document_volume,
     environment,
     pod_spec,
+    pull_secrets,
     support,
     with_template,
 )
@@ -21,7 +23,7 @@ _NO_RETRY_HELPS = 2
 
 def support_of(view: RolloutView) -> tuple[Manifest, ...]:
     """The objects that the Job needs beside itself."""
-    return tuple(support(view.owner, view.storage))
+    return tuple(support(view.owner, view.storage, _account(view)))
 
 
 def job(view: RolloutView) -> Manifest:
@@ -48,6 +50,10 @@ def job(view: RolloutView) -> Manifest:
     }
 
 
+def _account(view: RolloutView) -> Account:
+    return Account.of(view.owner, view.account, view.settings)
+
+
 def _template(view: RolloutView) -> Manifest:
     owner, spec, cluster = view.owner, view.document, view.source_cluster
     main = container(
@@ -59,9 +65,8 @@ def _template(view: RolloutView) -> Manifest:
         env=environment(owner, view.storage, RLTRAINER_CHECKPOINT_URI=view.checkpoint or ""),
         volumeMounts=[TMP_MOUNT, DOCUMENT_MOUNT],
     )
-    fields: Manifest = {"serviceAccountName": owner.support}
-    if secrets := cluster.get("imagePullSecrets"):
-        fields["imagePullSecrets"] = [{"name": name} for name in secrets]
+    secrets = pull_secrets(cluster.get("imagePullSecrets") or (), view.settings)
+    fields: Manifest = {"serviceAccountName": _account(view).name, **secrets}
     volumes = [TMP_VOLUME, document_volume(owner)]
     pod = {"metadata": {"labels": names.labels(owner.object)}, "spec": pod_spec(spec.pods, main, volumes, **fields)}
     return with_template(pod, spec.pods)

@@ -10,7 +10,9 @@ from rloperator.decisions import Rejection, View, parse, refused
 from rloperator.kube import names
 from rloperator.kube.merge import malformed
 from rloperator.kube.pod_security import forbidden
+from rloperator.kube.pods import account_refusal
 from rloperator.kube.types import Manifest, Observed
+from rltrainer.api.cluster import ServiceAccount
 from rltrainer.api.experiment import Storage
 from rltrainer.api.rollout import RolloutSpec
 
@@ -60,6 +62,11 @@ class RolloutView(View[RolloutSpec]):
         return dict(((self.observed.source or {}).get("spec") or {}).get("cluster") or {})
 
     @property
+    def account(self) -> ServiceAccount:
+        """Who its pod is: as the rollout says, or else its experiment."""
+        return _account(self.document, self.observed)
+
+    @property
     def job_failure(self) -> Manifest | None:
         """The condition by which the Job has failed for good."""
         conditions = (self.job or {}).get("status", {}).get("conditions", [])
@@ -87,7 +94,14 @@ def _validated(spec: RolloutSpec, storage: Storage | None, observed: Observed, s
         return Rejection("InvalidPodTemplate", f"spec.pods.{problem}")
     if problem := forbidden(spec.pods.pod_template, names.ROLLOUT_CONTAINER, settings.pod_templates, has_account=True):
         return Rejection("PodTemplateForbidden", f"spec.pods.{problem}")
+    if problem := account_refusal(_account(spec, observed), settings):
+        return Rejection("ServiceAccountForbidden", f"spec.{problem}")
     return refused(observed)
+
+
+def _account(spec: RolloutSpec, observed: Observed) -> ServiceAccount:
+    source = (((observed.source or {}).get("spec") or {}).get("cluster") or {}).get("serviceAccount")
+    return spec.service_account or ServiceAccount.model_validate(source or {})
 
 
 def _spec_hash(spec: RolloutSpec) -> str:

@@ -13,7 +13,11 @@ def test_flags_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RLOPERATOR_TRAINER_IMAGE", "from-env:1")
     monkeypatch.setenv("RLOPERATOR_STORAGE_URI", "s3://bucket/p")
     monkeypatch.setenv("RLOPERATOR_SWEEP_SECONDS", "7")
-    settings = settings_of(parser().parse_args(["--namespace", "team", "--workers", "3"]))
+    monkeypatch.setenv("RLOPERATOR_ACCOUNT_ANNOTATIONS", '{"role": "arn"}')
+    monkeypatch.setenv("RLOPERATOR_ACCOUNTS", "ml, other")
+    settings = settings_of(parser().parse_args(["--namespace", "team", "--workers", "3", "--image-pull-secrets", "a"]))
+    assert (settings.account_annotations, settings.accounts) == ({"role": "arn"}, ("ml", "other"))
+    assert settings.image_pull_secrets == ("a",)
     assert settings.trainer_image == "from-env:1"
     assert settings.storage == Storage(uri="s3://bucket/p")
     assert (settings.namespace, settings.sweep_seconds, settings.workers) == ("team", 7.0, 3)
@@ -26,6 +30,8 @@ def test_flags_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--trainer-image=x", "--storage-endpoint=http://s3"], "--storage-uri is needed beside endpoint"),
         (["--trainer-image=x", "--storage-uri=bucket"], "--storage.uri"),
         (["--trainer-image=x", "--workers=0"], "--workers at least 1"),
+        (["--trainer-image=x", "--account-annotations=[1]"], "--account-annotations must be a JSON object"),
+        (["--trainer-image=x", "--account-annotations={"], "--account-annotations must be a JSON object"),
     ],
     ids=str,
 )

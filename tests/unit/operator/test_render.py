@@ -19,6 +19,7 @@ from rloperator.kube.types import Manifest, Observed
 from rloperator.rollout.reconcile import reconcile as reconcile_rollout
 
 from rltrainer.api.base import MAX_NAME
+from rltrainer.api.experiment import ExperimentSpec
 from tests.unit.operator import builders as b
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -195,6 +196,76 @@ def test_a_worker_of_a_search_stays_while_a_trial_lives_and_the_head_is_there(
     once = AWAIT_TRIALS.replace("/proc", str(tmp_path)).replace("sleep 0.5", "echo waits; break")
     done = subprocess.run(["/bin/bash", "-c", once], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("waits\n" if waits else "", "")
+
+
+def test_a_run_is_somebody_of_its_own_whom_document_and_operator_annotate() -> None:
+    settings = replace(b.SETTINGS, account_annotations={"role": "default", "team": "rl"}, image_pull_secrets=("all",))
+    document = b.experiment(cluster={"serviceAccount": {"annotations": {"role": "mine"}}})
+    found = ExperimentView.of(Observed(document), settings, b.NOW)
+    account, _, binding, _ = support_of(found)
+    assert account["metadata"]["annotations"] == {"role": "mine", "team": "rl"}
+    assert [subject["name"] for subject in binding["subjects"]] == ["rlx-cartpole"]
+    head = rayjob(found, 1)["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+    assert (head["serviceAccountName"], head["imagePullSecrets"]) == ("rlx-cartpole", [{"name": "all"}])
+
+
+def test_a_run_is_whom_its_document_names_where_the_operator_lets_it() -> None:
+    document = b.experiment(cluster={"serviceAccount": {"name": "ml"}, "imagePullSecrets": ["own"]})
+    refusal = ExperimentView.of(Observed(document), b.SETTINGS, b.NOW).rejection
+    assert refusal is not None
+    assert refusal.reason == "ServiceAccountForbidden"
+    assert 'nobody run as "ml"' in refusal.message
+    for settings in (replace(b.SETTINGS, accounts=("ml",)), replace(b.SETTINGS, pod_templates="allowed")):
+        found = ExperimentView.of(Observed(document), replace(settings, image_pull_secrets=("all",)), b.NOW)
+        assert found.rejection is None
+        assert [manifest["kind"] for manifest in support_of(found)[:3]] == ["Role", "RoleBinding", "ConfigMap"]
+        assert [subject["name"] for subject in support_of(found)[1]["subjects"]] == ["ml"]
+        head = rayjob(found, 1)["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+        assert (head["serviceAccountName"], head["imagePullSecrets"]) == ("ml", [{"name": "own"}])
+
+
+@pytest.mark.parametrize(
+    ("own", "source", "expected"),
+    [
+        (None, {"name": "ml"}, "ml"),
+        ({"name": "own"}, {"name": "ml"}, "own"),
+        ({}, {"name": "ml"}, "rlr-cartpole-rollout"),
+        (None, None, "rlr-cartpole-rollout"),
+    ],
+)
+def test_a_rollout_is_whom_it_names_or_else_its_experiment(own: Any, source: Any, expected: str) -> None:
+    training = {"checkpoint": {"uri": f"{b.FOLDER}/checkpoints/checkpoint_000040"}}
+    experiment = b.experiment({"training": training}, cluster={"serviceAccount": source} if source else {})
+    document = rollout(**({} if own is None else {"serviceAccount": own}))
+    settings = replace(b.SETTINGS, accounts=("ml", "own"))
+    [job] = reconcile_rollout(Observed(document, source=experiment), settings, b.NOW).create
+    assert job["spec"]["template"]["spec"]["serviceAccountName"] == expected
+    forbidden = reconcile_rollout(Observed(document, source=experiment), b.SETTINGS, b.NOW)
+    assert bool(forbidden.create) == (expected == "rlr-cartpole-rollout")
+
+
+def test_credentials_are_handed_on_under_the_keys_that_they_have() -> None:
+    keys = {"accessKeyId": "id", "secretAccessKey": "key", "sessionToken": "token"}
+    found = view(storage={"uri": "s3://bucket/b", "credentialsSecret": "mine", "credentialsKeys": keys})
+    [head] = rayjob(found, 1)["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"]
+    references = {each["name"]: each["valueFrom"]["secretKeyRef"] for each in head["env"] if "valueFrom" in each}
+    assert references == {
+        "AWS_ACCESS_KEY_ID": {"name": "mine", "key": "id"},
+        "AWS_SECRET_ACCESS_KEY": {"name": "mine", "key": "key"},
+        "AWS_SESSION_TOKEN": {"name": "mine", "key": "token", "optional": True},
+    }
+
+
+def test_the_document_for_the_trainer_holds_no_defaults() -> None:
+    """An older trainer image refuses fields that it does not know, and the API server fills in all that there are."""
+    stated = {"run": "PPO", "env": "CartPole-v1", "stop": {"timesteps_total": 5}, "evaluation": {}}
+    whole = ExperimentSpec.model_validate(stated).model_dump(by_alias=True, exclude_none=True, mode="json")
+    document = b.experiment(**whole)
+    support = support_of(ExperimentView.of(Observed(document), b.SETTINGS, b.NOW))
+    config_map = next(manifest for manifest in support if manifest["kind"] == "ConfigMap")
+    spec = yaml.safe_load(config_map["data"]["experiment.yaml"])["spec"]
+    assert {key: value for key, value in spec.items() if key != "storage"} == stated
+    assert spec["storage"].keys() == {"uri", "endpoint", "credentialsSecret"}
 
 
 def test_the_role_is_the_status_of_this_one_experiment() -> None:
