@@ -41,6 +41,8 @@ VALUES: tuple[tuple[str, ...], ...] = (
         "topologySpreadConstraints[0].topologyKey=zone",
         "topologySpreadConstraints[0].whenUnsatisfiable=ScheduleAnyway",
     ),
+    ("networkPolicies.enabled=false",),
+    ("networkPolicies.kuberayNamespace=kuberay", "networkPolicies.ingress[0].ports[0].port=8080"),
     ("storage.uri=s3://bucket/prefix", "storage.endpoint=http://s3:9000", "storage.credentialsSecret=s3-credentials"),
 )
 

@@ -24,7 +24,13 @@ def images() -> dict[str, str]:
 def helm_command() -> list[str]:
     """`helm upgrade --install` with everything that the local cluster needs."""
     operator, tag = images()["OPERATOR_IMAGE"].rsplit(":", 1)
-    values = {"image.repository": operator, "image.tag": tag, "trainerImage": images()["TRAINER_IMAGE"], **STORAGE}
+    values = {
+        "image.repository": operator,
+        "image.tag": tag,
+        "trainerImage": images()["TRAINER_IMAGE"],
+        "networkPolicies.kuberayNamespace": "kuberay-system",
+        **STORAGE,
+    }
     chart = str(ROOT / "charts" / "rl-operator")
     settings = [argument for key, value in values.items() for argument in ("--set-string", f"{key}={value}")]
     place = ["--namespace", NAMESPACE, "--create-namespace"]

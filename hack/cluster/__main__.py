@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from hack.cluster import clusters, fake_gpus, images, programs
+from hack.cluster import clusters, fake_gpus, images, network_policies, programs
 from hack.cluster.console import Failure, alone, say
 from hack.cluster.paths import BUILD, CACHE
 
@@ -16,6 +16,10 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("status", help="say which cluster there is and how it is")
     commands.add_parser("images", help="build the operator's and the trainer's image and bring them to the cluster")
     commands.add_parser("tools", help="build kubectl, helm and minio into .build/bin")
+    policies = commands.add_parser(
+        "network-policies", help="enforce NetworkPolicies on the cluster from source, or not"
+    )
+    policies.add_argument("state", choices=("on", "off"))
     gpus = commands.add_parser("fake-gpus", help="give the node simulated GPUs, which hold no device")
     gpus.add_argument("count", type=int)
     return parser
@@ -33,12 +37,23 @@ def _change(command: str) -> None:
             programs.link_tools(BUILD)
 
 
+def _enforce_policies(wanted: bool) -> None:
+    if clusters.chosen().name != "source":
+        say("Whether NetworkPolicies are enforced is for this cluster's own network plugin: nothing was changed")
+    elif wanted:
+        network_policies.on()
+    else:
+        network_policies.off()
+
+
 def main() -> int:
     """Run one command; a failure is one message and exit status 1."""
     arguments = _parser().parse_args()
     try:
         if arguments.command == "status":
             clusters.status()
+        elif arguments.command == "network-policies":
+            _enforce_policies(arguments.state == "on")
         elif arguments.command == "fake-gpus":
             fake_gpus.set_count(clusters.chosen().kubectl(), arguments.count)
         else:

@@ -42,6 +42,9 @@ REGISTRY = Program("registry", "github.com/distribution/distribution/v3/cmd/regi
 COREDNS = Program("coredns", "github.com/coredns/coredns", version="v1.14.7", minutes=3)
 MINIO = Program("minio", "github.com/minio/minio", version="v0.0.0-20260212201848-7aac2a2c5b7c", minutes=3)
 KWOK = Program("kwok", "sigs.k8s.io/kwok/cmd/kwok", version="v0.8.0", minutes=2)
+KUBE_ROUTER = Program(
+    "kube-router", "github.com/cloudnativelabs/kube-router/v2/cmd/kube-router", version="v2.1.0", minutes=2
+)
 
 TOOLS = (KUBECTL, HELM, MINIO, KWOK)
 NODE = (KUBE, ETCD, REGISTRY, COREDNS)

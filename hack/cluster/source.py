@@ -14,6 +14,7 @@ from hack.cluster import (
     debian,
     leftovers,
     network,
+    network_policies,
     node,
     oci,
     processes,
@@ -111,6 +112,8 @@ def down() -> None:
     with step("stopping the cluster from source"):
         if processes.alive("apiserver") and processes.alive("kubelet") and control_plane.api_ready():
             _stop_pods()
+        if processes.alive(network_policies.NAME):
+            network_policies.off()
         processes.stop("kubelet", "proxy", "dns", "controller-manager", "scheduler", "registry")
         processes.stop_all()
         leftovers.unmount()

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import kopf
 from pydantic import ValidationError
@@ -52,6 +53,9 @@ def parser() -> argparse.ArgumentParser:
     flag("image-pull-secrets", "Secrets for the registry of documents that name none, separated by commas", "")
     flag("account-annotations", "annotations of each run's ServiceAccount, as a JSON object", "{}")
     flag("accounts", "ServiceAccounts that documents may name, separated by commas", "")
+    flag("network-policies", "whether each experiment has a NetworkPolicy", "true", choices=("true", "false"))
+    flag("network-ingress", "rules of a NetworkPolicy's ingress that hold for all experiments, as a JSON list", "[]")
+    flag("kuberay-namespace", "namespace of KubeRay's operator; unset, it is known by its label in any")
     flag("namespace", "the one namespace to serve; unset, all")
     flag("sweep-seconds", "time between two looks at everything that is not finished", "15", type=float)
     flag("workers", "objects reconciled at the same time", "16", type=int)
@@ -75,6 +79,9 @@ def settings_of(args: argparse.Namespace) -> Settings:
         image_pull_secrets=_listed(args.image_pull_secrets),
         account_annotations=_annotations(args.account_annotations),
         accounts=_listed(args.accounts),
+        network_policies=args.network_policies == "true",
+        network_ingress=_rules(args.network_ingress),
+        kuberay_namespace=args.kuberay_namespace or None,
         namespace=args.namespace or None,
         sweep_seconds=args.sweep_seconds,
         workers=args.workers,
@@ -86,13 +93,25 @@ def _listed(text: str) -> tuple[str, ...]:
 
 
 def _annotations(text: str) -> dict[str, str]:
-    try:
-        given = json.loads(text)
-    except ValueError:
-        given = None
+    given = _parsed(text)
     if not isinstance(given, dict) or not all(isinstance(value, str) for value in given.values()):
         raise ValueError(f"--account-annotations must be a JSON object of texts, not {text!r}")
     return given
+
+
+def _rules(text: str) -> tuple[dict[str, Any], ...]:
+    rules = _parsed(text)
+    if not isinstance(rules, list) or not all(isinstance(rule, dict) for rule in rules):
+        raise ValueError(f"--network-ingress must be a JSON list of objects, not {text!r}")
+    return tuple(rules)
+
+
+def _parsed(text: str) -> Any:
+    """What a JSON text says; None where it is none."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
 
 
 def _storage(args: argparse.Namespace) -> Storage | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from rltrainer.api.experiment import Storage
 
@@ -26,6 +26,12 @@ class Settings:
     """Annotations of each ServiceAccount that is made for a run."""
     accounts: tuple[str, ...] = ()
     """ServiceAccounts that documents may name."""
+    network_policies: bool = True
+    """Whether each experiment has a NetworkPolicy."""
+    network_ingress: tuple[dict[str, Any], ...] = ()
+    """Rules of a NetworkPolicy's ingress that hold for all experiments."""
+    kuberay_namespace: str | None = None
+    """Namespace of KubeRay's operator; None finds it by its label in any."""
     namespace: str | None = None
     """The one namespace to serve; None serves all."""
     sweep_seconds: float = 15.0

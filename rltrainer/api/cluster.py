@@ -162,6 +162,11 @@ class Cluster(Model):
     stall_timeout_seconds: Deadline | None = Field(
         None, description="Seconds without progress after which an attempt that trains fails. Unset, it is let be."
     )
+    ingress: Annotated[list[dict[str, Any]], AfterValidator(_fits_a_pod), Field(max_length=64)] = Field(
+        default_factory=list,
+        description="Who else may connect to the pods: rules as in a NetworkPolicy's ingress.",
+        json_schema_extra={"items": {"type": "object", **OPEN}},
+    )
     queue_name: Annotated[str, Field(max_length=63)] | None = Field(
         None, description="Kueue LocalQueue that admits the attempts."
     )

@@ -293,6 +293,7 @@ EXPERIMENT_ROWS = {
     "cluster.startDeadlineSeconds": Row(7, operator),
     "cluster.activeDeadlineSeconds": Row(7, operator),
     "cluster.stallTimeoutSeconds": Row(7, silent),
+    "cluster.ingress": Row([{"ports": [{"port": 8080}]}], operator),
     "cluster.queueName": Row("queue", operator),
     "cluster.priorityClassName": Row("high", operator),
 }

@@ -91,6 +91,9 @@ class Converger:
             jobs=children(names.RAY_API, "RayJob") if is_experiment else children(names.BATCH_API, "Job"),
             clusters=children(names.RAY_API, "RayCluster") if is_experiment else (),
             pods=children("v1", "Pod"),
+            policies=children(names.NETWORK_API, "NetworkPolicy")
+            if is_experiment and not self.settings.network_policies
+            else (),
             source=self._source(manifest),
         )
 

@@ -31,7 +31,8 @@ def spec_hash(spec: ExperimentSpec) -> str:
     for live in ("suspend", "maxFailures"):
         document.pop(live, None)
     cluster = document.get("cluster", {})
-    cluster.pop("keepSecondsAfterFinished", None)
+    for live in ("keepSecondsAfterFinished", "ingress"):
+        cluster.pop(live, None)
     for group in cluster.get("workers", []):
         group.pop("minReplicas", None)
         group.pop("maxReplicas", None)

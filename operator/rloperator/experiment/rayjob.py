@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from rloperator.experiment.network import PORTS, policies
 from rloperator.experiment.view import ExperimentView
 from rloperator.kube import names
 from rloperator.kube.pods import (
@@ -24,7 +25,8 @@ from rloperator.kube.pods import (
 from rloperator.kube.types import Manifest
 from rltrainer.api.cluster import Cluster, Head, Workers
 
-_PORTS = {"gcs": 6379, "dashboard": 8265, "client": 10001}
+_AUTHENTICATION = {"mode": "token"}
+"""KubeRay makes a token for each cluster, in a Secret that goes with it. Without it Ray runs what anybody sends it."""
 _AUTOSCALER_RESOURCES = {
     "requests": {"cpu": "100m", "memory": "256Mi"},
     "limits": {"cpu": "500m", "memory": "512Mi"},
@@ -39,7 +41,7 @@ _RAY_ENVIRONMENT = {
 _RAY_PROCESSES = "IDLE|DashboardAgent|RuntimeEnvAgent|SPILL|RESTORE|DELETE"
 AWAIT_TRIALS = (
     f"while grep -qsaP '^ray::(?!{_RAY_PROCESSES})' /proc/[0-9]*/cmdline "
-    f"&& grep -qs ':{_PORTS['gcs']:04X} 01' /proc/net/tcp /proc/net/tcp6; do sleep 0.5; done"
+    f"&& grep -qs ':{PORTS['gcs']:04X} 01' /proc/net/tcp /proc/net/tcp6; do sleep 0.5; done"
 )
 """Wait while an actor lives in this pod and the head is connected. An actor's process is titled ray:: and its class;
 01 is an established connection."""
@@ -47,7 +49,7 @@ AWAIT_TRIALS = (
 
 def support_of(view: ExperimentView) -> tuple[Manifest, ...]:
     """The objects that the attempts share."""
-    return tuple(support(view.owner, view.storage, _account(view)))
+    return (*support(view.owner, view.storage, _account(view)), *policies(view))
 
 
 def rayjob(view: ExperimentView, number: int) -> Manifest:
@@ -85,15 +87,15 @@ def _deadlines(cluster: Cluster) -> Manifest:
 def _ray_cluster(view: ExperimentView, number: int) -> Manifest:
     cluster = view.document.cluster
     head = {"rayStartParams": {"dashboard-host": "0.0.0.0"}, "template": _head(view, number)}  # noqa: S104 - in its pod
+    spec = {"rayVersion": RAY_VERSION, "authOptions": _AUTHENTICATION, "headGroupSpec": head}
     if not cluster.workers:
-        return {"rayVersion": RAY_VERSION, "headGroupSpec": head}
+        return spec
     # With workers the head takes no Ray work: its CPUs are the trainer's.
     head["rayStartParams"]["num-cpus"] = "0"
     return {
-        "rayVersion": RAY_VERSION,
+        **spec,
         "enableInTreeAutoscaling": True,
         "autoscalerOptions": _autoscaler(cluster),
-        "headGroupSpec": head,
         "workerGroupSpecs": [_group(view, group, number) for group in cluster.workers],
     }
 
@@ -125,7 +127,7 @@ def _head(view: ExperimentView, number: int) -> Manifest:
         cluster.image_pull_policy,
         cluster.head,
         env=environment(view.owner, view.storage, **values),
-        ports=[{"name": name, "containerPort": port} for name, port in _PORTS.items()],
+        ports=[{"name": name, "containerPort": port} for name, port in PORTS.items()],
         volumeMounts=[TMP_MOUNT, DOCUMENT_MOUNT],
         # SIGTERM reaches `ray start`, not the trainer: this tells the trainer, and waits for its checkpoint.
         lifecycle={"preStop": {"exec": {"command": ["rltrainer", "terminate"]}}},

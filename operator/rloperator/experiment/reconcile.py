@@ -9,6 +9,7 @@ from rloperator.decisions import SOON, Decision, first_decision, outcome_of, sou
 from rloperator.experiment.attempts import FAILURES, begun, describe_end, ended, status_fields
 from rloperator.experiment.conditions import HEAD_READY, default_conditions, training
 from rloperator.experiment.events import events
+from rloperator.experiment.network import policies, unproven, unwanted
 from rloperator.experiment.patches import kept_cluster, live_patches
 from rloperator.experiment.rayjob import rayjob, support_of
 from rloperator.experiment.view import ExperimentView
@@ -36,9 +37,14 @@ def run_succeeded(view: ExperimentView) -> Decision | None:
         message += ". The document was changed after that, and is not run again: for more, write a new experiment with "
         message += f"restoreFrom.experiment {view.owner.name}"
     decision = Decision("Succeeded", reason, message).with_condition("Succeeded", "True")
-    # A cluster that is kept to be looked at goes earlier where the document says so by now.
+    # A cluster that is kept to be looked at goes earlier, or lets others look, where the document says so by now.
+    is_open = view.job is not None and not view.rejection
     return replace(
-        decision, patch=kept_cluster(view), delete=view.jobs_to_delete if view.suspend_requested else view.unnoticed
+        decision,
+        tried=unproven(view) if is_open else (),
+        apply=policies(view) if is_open else (),
+        patch=kept_cluster(view),
+        delete=view.jobs_to_delete if view.suspend_requested else view.unnoticed,
     )
 
 
@@ -65,7 +71,7 @@ def spec_changed(view: ExperimentView) -> Decision | None:
         return None
     why = f"The document changed, and attempt {live.number + 1} runs it as it is now"
     ending = _ending(view, live, "Provisioning", "Replaced", "DocumentChanged", why)
-    return replace(ending, tried=(rayjob(view, live.number + 1),))
+    return replace(ending, tried=(*unproven(view), rayjob(view, live.number + 1)))
 
 
 def attempt_under_way(view: ExperimentView) -> Decision | None:
@@ -76,8 +82,10 @@ def attempt_under_way(view: ExperimentView) -> Decision | None:
     is_fresh = view.live.started_at is not None and view.now - view.live.started_at < _FRESH
     return replace(
         progress,
+        tried=() if view.rejection else unproven(view),
         apply=() if view.rejection else support_of(view),
         patch=live_patches(view),
+        delete=unwanted(view),
         requeue_after=SOON if progress.phase != "Running" and is_fresh else None,
     )
 
@@ -157,8 +165,10 @@ def no_attempt(view: ExperimentView) -> Decision:
         "Provisioning",
         f"Attempt {number} is waiting for its cluster",
         fields=status_fields((*view.attempts, attempt), number),
+        tried=unproven(view),
         apply=support_of(view),
         create=(rayjob(view, number),),
+        delete=unwanted(view),
         requeue_after=SOON,
     )
 

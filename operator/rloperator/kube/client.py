@@ -25,6 +25,7 @@ _PLURALS = PLURAL | {
     "ConfigMap": "configmaps",
     "Event": "events",
     "Job": "jobs",
+    "NetworkPolicy": "networkpolicies",
     "Pod": "pods",
     "RayCluster": "rayclusters",
     "RayJob": "rayjobs",

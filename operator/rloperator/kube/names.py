@@ -10,6 +10,7 @@ MANAGER = "rloperator"
 
 RAY_API = "ray.io/v1"
 BATCH_API = "batch/v1"
+NETWORK_API = "networking.k8s.io/v1"
 
 EXPERIMENT_LABEL = f"{GROUP}/experiment"
 ROLLOUT_LABEL = f"{GROUP}/rollout"
@@ -45,11 +46,12 @@ def rayjob(experiment: str, attempt: int) -> str:
 
 def labels(owner: Manifest) -> dict[str, str]:
     """Labels that every child of `owner` carries."""
-    return {
-        "app.kubernetes.io/managed-by": MANAGER,
-        OWNER_LABEL[owner["kind"]]: owner["metadata"]["name"],
-        OWNER_UID_LABEL: owner["metadata"]["uid"],
-    }
+    return {"app.kubernetes.io/managed-by": MANAGER, **identity(owner)}
+
+
+def identity(owner: Manifest) -> dict[str, str]:
+    """Labels that the children of `owner` carry, and those of no other object, an earlier one of its name included."""
+    return {OWNER_LABEL[owner["kind"]]: owner["metadata"]["name"], OWNER_UID_LABEL: owner["metadata"]["uid"]}
 
 
 def selector(kind: str, name: str) -> str:

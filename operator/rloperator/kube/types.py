@@ -26,6 +26,8 @@ class Observed:
     """The experiment that the object names, where it names one and there is one."""
     refusal: str | None = None
     """Why the API server does not take what its document asks for, where it was asked and does not."""
+    policies: tuple[Manifest, ...] = ()
+    """NetworkPolicies of an experiment, looked for only where the operator is to make none."""
 
     @property
     def status(self) -> Manifest:

@@ -15,12 +15,18 @@ def test_flags_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RLOPERATOR_SWEEP_SECONDS", "7")
     monkeypatch.setenv("RLOPERATOR_ACCOUNT_ANNOTATIONS", '{"role": "arn"}')
     monkeypatch.setenv("RLOPERATOR_ACCOUNTS", "ml, other")
+    monkeypatch.setenv("RLOPERATOR_NETWORK_INGRESS", '[{"ports": [{"port": 8080}]}]')
+    monkeypatch.setenv("RLOPERATOR_KUBERAY_NAMESPACE", "")
     settings = settings_of(parser().parse_args(["--namespace", "team", "--workers", "3", "--image-pull-secrets", "a"]))
     assert (settings.account_annotations, settings.accounts) == ({"role": "arn"}, ("ml", "other"))
     assert settings.image_pull_secrets == ("a",)
     assert settings.trainer_image == "from-env:1"
     assert settings.storage == Storage(uri="s3://bucket/p")
     assert (settings.namespace, settings.sweep_seconds, settings.workers) == ("team", 7.0, 3)
+    assert settings.network_ingress == ({"ports": [{"port": 8080}]},)
+    assert (settings.network_policies, settings.kuberay_namespace) == (True, None)
+    settings = settings_of(parser().parse_args(["--network-policies", "false", "--kuberay-namespace", "ray"]))
+    assert (settings.network_policies, settings.kuberay_namespace) == (False, "ray")
 
 
 @pytest.mark.parametrize(
@@ -32,6 +38,8 @@ def test_flags_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--trainer-image=x", "--workers=0"], "--workers at least 1"),
         (["--trainer-image=x", "--account-annotations=[1]"], "--account-annotations must be a JSON object"),
         (["--trainer-image=x", "--account-annotations={"], "--account-annotations must be a JSON object"),
+        (["--trainer-image=x", "--network-ingress=[8080]"], "--network-ingress must be a JSON list of objects"),
+        (["--trainer-image=x", "--network-ingress=all"], "--network-ingress must be a JSON list of objects"),
     ],
     ids=str,
 )

@@ -33,7 +33,7 @@ def look(world: FakeCluster) -> Manifest:
     return dict(world.objects["RLExperiment", "cartpole"]["status"])
 
 
-@pytest.mark.parametrize("kind", ["ConfigMap", "Role", "RoleBinding", "ServiceAccount"])
+@pytest.mark.parametrize("kind", ["ConfigMap", "NetworkPolicy", "Role", "RoleBinding", "ServiceAccount"])
 def test_an_object_of_the_name_that_somebody_else_has_made_stays_as_it_is(kind: str) -> None:
     cluster = world()
     api = "rbac.authorization.k8s.io/v1" if kind.startswith("Role") else "v1"

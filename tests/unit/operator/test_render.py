@@ -50,6 +50,7 @@ FULL: Manifest = {
         "keepSecondsAfterFinished": 120,
         "queueName": "rl",
         "priorityClassName": "high",
+        "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "prometheus"}}}], "ports": [{"port": 8080}]}],
     },
 }  # fmt: skip
 
@@ -202,7 +203,7 @@ def test_a_run_is_somebody_of_its_own_whom_document_and_operator_annotate() -> N
     settings = replace(b.SETTINGS, account_annotations={"role": "default", "team": "rl"}, image_pull_secrets=("all",))
     document = b.experiment(cluster={"serviceAccount": {"annotations": {"role": "mine"}}})
     found = ExperimentView.of(Observed(document), settings, b.NOW)
-    account, _, binding, _ = support_of(found)
+    account, _, binding, *_ = support_of(found)
     assert account["metadata"]["annotations"] == {"role": "mine", "team": "rl"}
     assert [subject["name"] for subject in binding["subjects"]] == ["rlx-cartpole"]
     head = rayjob(found, 1)["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
@@ -269,7 +270,7 @@ def test_the_document_for_the_trainer_holds_no_defaults() -> None:
 
 
 def test_the_role_is_the_status_of_this_one_experiment() -> None:
-    _, role, _, _ = support_of(view())
+    [role] = [manifest for manifest in support_of(view()) if manifest["kind"] == "Role"]
     assert role["rules"] == [
         {"apiGroups": ["rltrainer.io"], "resources": ["rlexperiments/status"],
          "resourceNames": ["cartpole"], "verbs": ["get", "patch"]}
@@ -302,6 +303,7 @@ SAME: tuple[Manifest, ...] = (
     {"suspend": True},
     {"maxFailures": 7},
     {"cluster": {"keepSecondsAfterFinished": 9}},
+    {"cluster": {"ingress": [{"ports": [{"port": 8080}]}]}},
     {"checkpoint": {"frequency": 10}},
 )
 OTHER: tuple[Manifest, ...] = (
