@@ -140,6 +140,16 @@ class Condition(Status):
     message: Annotated[str, Field(max_length=32768)] = Field("", description="For people.")
 
 
+class Disruption(Status):
+    """A pod that was taken from an attempt by what is around it: a lost node, an eviction, a preemption."""
+
+    pod: Annotated[str, Field(max_length=253)] = Field(description="Its name.")
+    node: Annotated[str, Field(max_length=253)] | None = Field(None, description="The node that it was on.")
+    reason: Annotated[str, Field(max_length=64)] = Field(description="What took it, in Kubernetes' word.")
+    message: Text = Field(description="What took it, for people.")
+    seen_at: datetime = Field(description="When that was last seen, to half a minute.")
+
+
 class Attempt(Status):
     """One RayJob in the life of an experiment."""
 
@@ -156,6 +166,9 @@ class Attempt(Status):
     )
     checkpoint_iteration: Natural | None = Field(
         None, description="Iteration of the newest complete checkpoint when it ended, if there was one."
+    )
+    disruption: Disruption | None = Field(
+        None, description="The pod that was taken from it. An attempt that ended by that does not count as a failure."
     )
 
 

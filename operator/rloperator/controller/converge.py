@@ -2,10 +2,11 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from rloperator.config import Settings
+from rloperator.controller.witness import Witness
 from rloperator.experiment.reconcile import reconcile as reconcile_experiment
 from rloperator.kube import names
 from rloperator.kube.client import ApiError, ConflictError, KubeClient, NameTakenError
@@ -35,6 +36,7 @@ class Converger:
     client: KubeClient
     settings: Settings
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    witness: Witness = field(default_factory=Witness)
 
     def reconcile_key(self, key: Key) -> float | None:
         """Bring one object to where it should be; seconds until it wants another look, or None.
@@ -86,14 +88,19 @@ class Converger:
             return tuple(child for child in labeled if names.descends(child, key.kind, key.name))
 
         # Children are listed in the order in which they make each other: what was made in between is seen.
+        jobs = children(names.RAY_API, "RayJob") if is_experiment else children(names.BATCH_API, "Job")
+        clusters = children(names.RAY_API, "RayCluster") if is_experiment else ()
+        pods = children("v1", "Pod")
+        looks_for_policies = is_experiment and not self.settings.network_policies
+        policies = children(names.NETWORK_API, "NetworkPolicy") if looks_for_policies else ()
+        gone = self.witness.gone((key.namespace, key.name), pods) if is_experiment else ()
         return Observed(
             object=manifest,
-            jobs=children(names.RAY_API, "RayJob") if is_experiment else children(names.BATCH_API, "Job"),
-            clusters=children(names.RAY_API, "RayCluster") if is_experiment else (),
-            pods=children("v1", "Pod"),
-            policies=children(names.NETWORK_API, "NetworkPolicy")
-            if is_experiment and not self.settings.network_policies
-            else (),
+            jobs=jobs,
+            clusters=clusters,
+            pods=pods,
+            policies=policies,
+            lost=tuple(pod for pod in gone if names.descends(pod, key.kind, key.name)),
             source=self._source(manifest),
         )
 

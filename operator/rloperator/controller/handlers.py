@@ -7,6 +7,7 @@ import asyncio
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any
 
 import kopf
@@ -16,6 +17,8 @@ from rloperator.controller.converge import Converger, Key
 from rloperator.controller.workqueue import WorkQueue
 from rloperator.kube import names
 from rloperator.kube.client import KubeClient, connect
+from rloperator.kube.disruption import disruption
+from rloperator.kube.types import Manifest
 from rltrainer.api.base import GROUP, PLURAL, VERSION
 
 log = logging.getLogger(__name__)
@@ -31,6 +34,7 @@ async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> N
     own: Settings = memo["settings"]
     executor = ThreadPoolExecutor(own.workers + 1, thread_name_prefix="converge")
     converger = Converger(KubeClient(connect(own.workers + 1)), own)
+    memo["witness"] = converger.witness
     memo["queue"] = WorkQueue(converger.reconcile_key, executor)
     memo["swept"] = time.monotonic()
     memo["tasks"] = [
@@ -49,6 +53,7 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.watching.connect_timeout = 10
     settings.watching.chunk_size = 500
     settings.watching.label_selectors["ray.io", "v1", "rayjobs"] = names.EXPERIMENT_LABEL
+    settings.watching.label_selectors["", "v1", "pods"] = names.EXPERIMENT_LABEL
     settings.watching.label_selectors["batch", "v1", "jobs"] = names.ROLLOUT_LABEL
     settings.queueing.worker_limit = 16
     settings.queueing.idle_timeout = 0.05  # a worker keeps its place that long
@@ -105,3 +110,14 @@ async def job_changed(body: kopf.Body, memo: kopf.Memo, **_: Any) -> None:
     """Queue the rollout of a Job, which was made, got on, or is gone."""
     metadata = body["metadata"]
     memo["queue"].add(Key("RLRollout", metadata["namespace"], metadata["labels"][names.ROLLOUT_LABEL]))
+
+
+@kopf.on.event("", "v1", "pods", labels={names.EXPERIMENT_LABEL: kopf.PRESENT})
+async def pod_changed(body: kopf.Body, memo: kopf.Memo, **_: Any) -> None:
+    """Remember a pod of an experiment that is taken away, and queue the experiment. Other changes wait for a look."""
+    pod: Manifest = dict(body)
+    if disruption(pod, datetime.now(UTC)) is None:
+        return
+    namespace, name = pod["metadata"]["namespace"], pod["metadata"]["labels"][names.EXPERIMENT_LABEL]
+    memo["witness"].saw((namespace, name), pod)
+    memo["queue"].add(Key("RLExperiment", namespace, name))

@@ -4,14 +4,16 @@ import hashlib
 import json
 from datetime import datetime
 
+from rloperator.experiment.disruptions import excused, is_excused, noticed
 from rloperator.kube import names
-from rloperator.kube.pod_problems import head_end, out_of_memory
+from rloperator.kube.disruption import own_fault
+from rloperator.kube.pod_problems import head_end
 from rloperator.kube.types import Manifest, Observed, parse_time
 from rltrainer.api.experiment import ExperimentSpec
 from rltrainer.api.status import Attempt
 
 FAILURES = ("Failed", "Lost")
-"""Outcomes that count as a failure."""
+"""Outcomes that count as a failure, unless they are excused."""
 
 _END_VERBS = {"Failed": "failed", "Lost": "was lost", "Suspended": "ends", "Replaced": "ends"}
 _DEADLINES = {
@@ -51,8 +53,10 @@ def attempts_of(observed: Observed, now: datetime, stall_timeout: int | None = N
     newest = recorded[-1].number if recorded else int(observed.status.get("attempt", 0))
     adopted = tuple(_adopted(jobs[number]) for number in sorted(jobs) if number > newest)
     known = (*recorded, *adopted)
-    seen = (_seen(attempt, jobs.get(attempt.number), observed, now) for attempt in known)
-    return tuple(_stalled(attempt, observed, now, stall_timeout) for attempt in seen)
+    return tuple(
+        _seen(attempt, known[:index], jobs.get(attempt.number), observed, now, stall_timeout)
+        for index, attempt in enumerate(known)
+    )
 
 
 def failures_of(observed: Observed, attempts: tuple[Attempt, ...]) -> int:
@@ -63,7 +67,7 @@ def failures_of(observed: Observed, attempts: tuple[Attempt, ...]) -> int:
     before = {item["number"]: item["outcome"] for item in observed.status.get("attempts", [])}
     failures, last = int(observed.status.get("failures", 0)), None
     for attempt in attempts:
-        if attempt.outcome not in FAILURES:
+        if attempt.outcome not in FAILURES or is_excused(attempt):
             continue
         if before.get(attempt.number) not in FAILURES:
             has_progressed = last is not None and (attempt.checkpoint_iteration or 0) > last
@@ -108,13 +112,21 @@ def _adopted(job: Manifest) -> Attempt:
     )
 
 
-def _seen(attempt: Attempt, job: Manifest | None, observed: Observed, now: datetime) -> Attempt:
+def _seen(
+    attempt: Attempt,
+    earlier: tuple[Attempt, ...],
+    job: Manifest | None,
+    observed: Observed,
+    now: datetime,
+    stall_timeout: int | None,
+) -> Attempt:
     """The attempt with its end, and the checkpoint that it then had come to, where it has ended."""
-    after = _with_outcome(attempt, job, observed, now)
+    before = noticed(attempt, observed, now) if attempt.outcome == "Running" else attempt
+    after = _stalled(_with_outcome(before, job, observed, now), observed, now, stall_timeout)
     if after.outcome not in FAILURES or attempt.outcome in FAILURES:
         return after
     checkpoint = (observed.status.get("training") or {}).get("checkpoint") or {}
-    return after.model_copy(update={"checkpoint_iteration": checkpoint.get("iteration")})
+    return excused(after.model_copy(update={"checkpoint_iteration": checkpoint.get("iteration")}), earlier)
 
 
 def _with_outcome(attempt: Attempt, job: Manifest | None, observed: Observed, now: datetime) -> Attempt:
@@ -147,7 +159,7 @@ def _before_kuberay(attempt: Attempt, job: Manifest, observed: Observed, now: da
         return ended(attempt, now, "Succeeded")
     if problem := _reported_problem(attempt, observed.status):
         return ended(attempt, now, "Invalid", problem["reason"], problem["message"])
-    return ended(attempt, now, "Failed", "HeadEnded", out_of_memory(observed.pods) or str(end))
+    return ended(attempt, now, "Failed", "HeadEnded", own_fault(observed.pods) or str(end))
 
 
 def _stalled(attempt: Attempt, observed: Observed, now: datetime, timeout: int | None) -> Attempt:
@@ -182,7 +194,7 @@ def _failed(attempt: Attempt, job: Manifest, observed: Observed, now: datetime) 
     reason = status.get("reason") or "AppFailed"
     if reason in _DEADLINES:
         return ended(attempt, now, "Failed", reason, _DEADLINES[reason])
-    return ended(attempt, now, "Failed", reason, out_of_memory(observed.pods) or _summary(status.get("message", "")))
+    return ended(attempt, now, "Failed", reason, own_fault(observed.pods) or _summary(status.get("message", "")))
 
 
 def _has_succeeded(job: Manifest) -> bool:

@@ -8,6 +8,7 @@ from rloperator.config import Settings
 from rloperator.decisions import SOON, Decision, first_decision, outcome_of, source_state, status_of
 from rloperator.experiment.attempts import FAILURES, begun, describe_end, ended, status_fields
 from rloperator.experiment.conditions import HEAD_READY, default_conditions, training
+from rloperator.experiment.disruptions import is_excused, losses_in_a_row
 from rloperator.experiment.events import events
 from rloperator.experiment.network import policies, unproven, unwanted
 from rloperator.experiment.patches import kept_cluster, live_patches
@@ -21,6 +22,8 @@ _FRESH = timedelta(seconds=90)
 """How long a start is looked at often."""
 _FIRST_DELAY, _LONGEST_DELAY = 10.0, 300.0
 """Seconds between a failure and the next attempt."""
+_DOUBLINGS = 5
+"""From the first delay to the longest."""
 
 
 def run_succeeded(view: ExperimentView) -> Decision | None:
@@ -114,7 +117,7 @@ def trainer_rejected_document(view: ExperimentView) -> Decision | None:
 def retries_exhausted(view: ExperimentView) -> Decision | None:
     """There were more failures than the document allows."""
     newest, allowed = view.newest, view.document.max_failures
-    if newest is None or newest.outcome not in FAILURES or view.failures <= allowed:
+    if newest is None or newest.outcome not in FAILURES or is_excused(newest) or view.failures <= allowed:
         return None
     message = (
         f"{describe_end(newest.number, newest.outcome, newest.message)}. There were {view.failures} failures, and "
@@ -126,11 +129,13 @@ def retries_exhausted(view: ExperimentView) -> Decision | None:
 
 
 def in_backoff(view: ExperimentView) -> Decision | None:
-    """After a failure the next attempt waits, twice as long each time."""
+    """After a failure or a loss the next attempt waits, twice as long each time, and never longer than minutes."""
     newest = view.newest
     if newest is None or newest.outcome not in FAILURES or newest.ended_at is None:
         return None
-    delay = min(_FIRST_DELAY * 2 ** (view.failures - 1), _LONGEST_DELAY)
+    losses = losses_in_a_row(view.attempts, newest.checkpoint_iteration)
+    in_a_row = losses if is_excused(newest) else view.failures
+    delay = min(_FIRST_DELAY * 2.0 ** min(in_a_row - 1, _DOUBLINGS), _LONGEST_DELAY)
     left = min((newest.ended_at + timedelta(seconds=delay) - view.now).total_seconds(), delay)  # clocks go back
     if left <= 0:
         return None
@@ -242,7 +247,8 @@ def _progress(view: ExperimentView, attempt: Attempt) -> Decision:
         message = f"Attempt {number} is waiting for its queue to admit it"
         return Decision("Pending", "WaitingForAdmission", message, head_ready)
     if job.get("jobStatus") == "RUNNING" or view.training.get("attempt") == number:
-        parts = (f"Attempt {number} is training", view.search_progress, problem.message if problem else "")
+        taken = attempt.disruption.message if attempt.disruption else ""
+        parts = (f"Attempt {number} is training", view.search_progress, problem.message if problem else "", taken)
         message = ". ".join(part for part in parts if part)
         return Decision("Running", "Training", message, (HEAD_READY, training(view, attempt)))
     age = view.now - attempt.started_at if attempt.started_at else timedelta()

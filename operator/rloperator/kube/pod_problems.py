@@ -47,7 +47,12 @@ def refused_pods(ray_cluster: Manifest | None, age: timedelta) -> PodProblem | N
 
 def head_pod(pods: tuple[Manifest, ...]) -> Manifest | None:
     """The head pod, where there is one."""
-    return next((pod for pod in pods if pod["metadata"]["labels"].get(NODE_TYPE_LABEL) == "head"), None)
+    return next(filter(is_head, pods), None)
+
+
+def is_head(pod: Manifest) -> bool:
+    """Whether a pod is a cluster's head."""
+    return bool(pod["metadata"]["labels"].get(NODE_TYPE_LABEL) == "head")
 
 
 def has_ready_head(pods: tuple[Manifest, ...]) -> bool:

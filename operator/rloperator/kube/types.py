@@ -28,6 +28,8 @@ class Observed:
     """Why the API server does not take what its document asks for, where it was asked and does not."""
     policies: tuple[Manifest, ...] = ()
     """NetworkPolicies of an experiment, looked for only where the operator is to make none."""
+    lost: tuple[Manifest, ...] = ()
+    """Pods as they were when they were taken away, a moment ago, and are no more."""
 
     @property
     def status(self) -> Manifest:

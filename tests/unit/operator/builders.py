@@ -112,7 +112,8 @@ def ray_cluster(number: int, workers: list[Manifest] | None = None, **sidecar: A
 
 def pod(number: int, kind: str = "head", **state: Any) -> Manifest:
     """A pod of an attempt."""
-    labels = {names.EXPERIMENT_LABEL: "cartpole", names.OWNER_UID_LABEL: UID, "ray.io/node-type": kind}
+    labels = {names.EXPERIMENT_LABEL: "cartpole", names.OWNER_UID_LABEL: UID, names.ATTEMPT_LABEL: str(number),
+              "ray.io/node-type": kind}  # fmt: skip
     return {
         "apiVersion": "v1",
         "kind": "Pod",
