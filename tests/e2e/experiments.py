@@ -69,6 +69,12 @@ class Experiment:
         found: Manifest = self.until("a checkpoint in storage", lambda e: e.training.get("checkpoint"))
         return found
 
+    @property
+    def job_status(self) -> str:
+        """How the newest RayJob stands, as KubeRay heard it from Ray."""
+        jobs = items("rayjobs", self.namespace, f"rltrainer.io/experiment={self.name}")
+        return str(jobs[-1].get("status", {}).get("jobStatus", "")) if jobs else ""
+
     def pods(self, node_type: str) -> list[Manifest]:
         """The live pods of the attempt's cluster: head or worker."""
         cluster = self.status.get("cluster")

@@ -68,7 +68,7 @@ def test_the_operator_killed_ten_times_and_away_at_the_end_changes_nothing(submi
     experiment.until("the end", lambda e: e.training.get("stoppedBy"))
     assert experiment.status["phase"] != "Succeeded"
     (job,) = items("rayjobs", experiment.namespace)
-    wait_until("the RayJob's end", lambda: _job_status(experiment) == "SUCCEEDED", 120)
+    wait_until("the RayJob's end", lambda: experiment.job_status == "SUCCEEDED", 120)
     kubectl("scale", "deployment", RELEASE, "--replicas=1", namespace=NAMESPACE)
 
     status = experiment.until_phase("Succeeded")
@@ -78,10 +78,6 @@ def test_the_operator_killed_ten_times_and_away_at_the_end_changes_nothing(submi
     story = kubectl("describe", "rlx", "killed", namespace=experiment.namespace)
     assert story.count("AttemptStarted") == 1
     assert "Succeeded" in story
-
-
-def _job_status(experiment: Experiment) -> str:
-    return str(items("rayjobs", experiment.namespace)[0].get("status", {}).get("jobStatus", ""))
 
 
 @pytest.fixture
@@ -164,9 +160,11 @@ def test_deleting_removes_everything_in_the_cluster_and_leaves_s3(submit: Callab
     kubectl("delete", "rlx", "deleted", namespace=experiment.namespace)
 
     def left() -> list[str]:
-        kinds = "rayjobs,rayclusters,pods,serviceaccounts,roles,rolebindings,configmaps,jobs,services"
+        rights = "serviceaccounts,roles,rolebindings,networkpolicies,secrets"
+        kinds = f"rayjobs,rayclusters,pods,configmaps,jobs,services,{rights}"
         names = kubectl("get", kinds, "-o", "name", namespace=experiment.namespace).split()
-        return [name for name in names if name not in ("serviceaccount/default", "configmap/kube-root-ca.crt")]
+        kept = ("serviceaccount/default", "configmap/kube-root-ca.crt", "secret/s3-credentials")
+        return [name for name in names if name not in kept]
 
     wait_until("everything to be gone", lambda: not left(), 180)
     assert any(key.endswith("manifest.json") for key in listed(s3, uri))

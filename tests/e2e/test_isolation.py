@@ -1,15 +1,17 @@
 """Two experiments of one name in two namespaces do not touch; a run's token opens nothing but its own status."""
 
+import base64
 import contextlib
 import json
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from hack.kubectl import KubectlError, environment, items, kubectl, make_namespace, wait_until
+from hack.kubectl import ROOT, KubectlError, environment, get, items, kubectl, make_namespace, wait_until
 from tests.e2e.experiments import LONG, PATIENCE, Experiment
 
 STATUS = json.dumps({"status": {"training": {"attempt": 1, "iteration": 9999, "timestepsTotal": 9999}}})
@@ -57,8 +59,79 @@ def patch_status(run: Experiment, target: Experiment) -> str:
                   "-p", STATUS)  # fmt: skip
 
 
+@pytest.fixture
+def policies() -> Iterator[None]:
+    """NetworkPolicies are enforced."""
+    command = [sys.executable, "-m", "hack.cluster", "network-policies"]
+    subprocess.run([*command, "on"], check=True, env=environment(), cwd=ROOT)
+    yield
+    subprocess.run([*command, "off"], check=True, env=environment(), cwd=ROOT)
+
+
+CALL_RAY = """
+import json, sys, urllib.error, urllib.request
+import grpc
+
+head, *token = sys.argv[1:]
+bearer = {"authorization": f"Bearer {word}" for word in token}
+
+def dashboard():
+    try:
+        urllib.request.urlopen(urllib.request.Request(f"http://{head}:8265/api/jobs/", headers=bearer), timeout=10)
+    except urllib.error.HTTPError as error:
+        return "refused" if error.code in (401, 403) else f"answers with {error.code}"
+    except OSError:
+        return "unreachable"
+    return "answers"
+
+def method(port, name):
+    call = grpc.insecure_channel(f"{head}:{port}").unary_unary(f"/ray.rpc.{name}")
+    try:
+        call(b"", timeout=10, metadata=list(bearer.items()))
+    except grpc.RpcError as error:
+        silent = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+        if error.code() in silent:
+            return "unreachable"
+        return "refused" if error.code() == grpc.StatusCode.UNAUTHENTICATED else "answers"
+    return "answers"
+
+print(json.dumps([dashboard(), method(6379, "NodeInfoGcsService/GetAllNodeInfo"),
+                  method(10001, "RayletDriver/ClusterInfo")]))
+"""
+
+
+def called(caller: Experiment, run: Experiment, *token: str) -> set[str]:
+    """What the ports 8265, 6379 and 10001 of a run's head say to a process in another's, with or without a token."""
+    (here,), (there,) = caller.pods("head"), run.pods("head")
+    output = kubectl("exec", "-i", here["metadata"]["name"], "-c", "ray-head", "--", "python", "-",
+                     there["status"]["podIP"], *token, namespace=caller.namespace, stdin=CALL_RAY)  # fmt: skip
+    return set(json.loads(output))
+
+
+def token_of(run: Experiment) -> str:
+    secret = get("secret", run.status["cluster"], run.namespace)
+    assert secret is not None
+    return base64.b64decode(secret["data"]["auth_token"]).decode()
+
+
+def refuses_strangers(run: Experiment, stranger: Experiment) -> None:
+    """Without the run's token nobody is answered; with it whom the document names, and nobody else."""
+    token = token_of(run)
+    assert called(run, run, token) == {"answers"}
+    assert called(stranger, run) == {"refused"}
+    assert called(stranger, run, token_of(stranger)) == {"refused"}
+    assert called(stranger, run, token) == {"answers"}
+    run.patch(cluster={"ingress": []})
+    run.until("a stranger who finds no way", lambda run: called(stranger, run, token) == {"unreachable"})
+    assert called(run, run, token) == {"answers"}
+
+
+@pytest.mark.usefixtures("policies")
 def test_two_namespaces(submit: Callable[..., Experiment], neighbour: str) -> None:
-    short = LONG | {"stop": {"training_iteration": 3}}
+    named = [{"from": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": neighbour}}}]}]
+    # Small heads, as both stay after their end, and one node has to hold them.
+    kept = {"keepSecondsAfterFinished": 600, "ingress": named, "head": {"cpu": "600m"}}
+    short = LONG | {"stop": {"training_iteration": 3}, "cluster": kept}
     first, second = submit("same", **short), submit("same", into=neighbour, **short)
     other = submit("other", suspend=True)
     for target in (second, other):
@@ -76,6 +149,9 @@ def test_two_namespaces(submit: Callable[..., Experiment], neighbour: str) -> No
     ends = [experiment.until_phase("Succeeded") for experiment in (first, second)]
     assert [end["training"]["iteration"] for end in ends] == [3, 3]
     assert ends[0]["storageUri"] != ends[1]["storageUri"]
+    for run in (first, second):
+        run.until("KubeRay to hear of the end", lambda run: run.job_status == "SUCCEEDED")
+    refuses_strangers(first, second)
 
     kubectl("delete", "rlx", "same", namespace=first.namespace)
     time.sleep(5)
