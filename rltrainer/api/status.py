@@ -124,7 +124,10 @@ class TrainingStatus(Status):
     error: Problem | None = Field(
         None, description="What is wrong with the document or its environment; no retry helps."
     )
-    updated_at: datetime | None = Field(None, description="When this was reported.")
+    updated_at: datetime | None = Field(None, description="When this was reported, other than it was before.")
+    heartbeat_at: datetime | None = Field(
+        None, description="When the trainer was last heard of: every 20 s, whether there is something new or not."
+    )
 
 
 class Condition(Status):

@@ -22,6 +22,11 @@ FINAL_PATIENCE = 60.0
 """Seconds that the last report is tried for."""
 RETRY_INTERVAL_S = 2.0
 """Seconds between tries of the last report."""
+HEARTBEAT_S = 20.0
+"""Seconds after which a trainer that has nothing new to report says that it is there."""
+
+_REFUSALS = (400, 401, 403, 404, 410, 422)
+"""Answers that another try does not change: the resource, or the right to report on it, is gone."""
 
 Body = dict[str, Any]
 
@@ -113,55 +118,75 @@ def earlier(target: Target, client: Client | None = None) -> TrainingStatus:
         resource = (client or KubernetesClient()).read(target)
         if target.uid in (None, resource["metadata"]["uid"]):
             report = TrainingStatus.model_validate(resource.get("status", {}).get("training") or {})
-            return report.model_copy(update={"error": None, "sync": None, "stopped_by": None, "updated_at": None})
+            unsaid = dict.fromkeys(("error", "sync", "stopped_by", "updated_at", "heartbeat_at"))
+            return report.model_copy(update=unsaid)
     except Exception as error:
         log.warning("earlier status of %s not read: %s", target.name, brief(error))
     return TrainingStatus()
 
 
 class Reporter:
-    """A thread that sends what `snapshot` returns, when it has changed and not more often than every few seconds."""
+    """A thread that sends what `snapshot` returns, when it has changed and not more often than every few seconds.
+
+    A trainer that has nothing new says every HEARTBEAT_S that it is there.
+    """
 
     def __init__(
         self, target: Target, snapshot: Callable[[], TrainingStatus | RolloutResults], client: Client | None = None
     ) -> None:
         self.target, self.snapshot, self.client = target, snapshot, client or KubernetesClient()
+        self.error: Exception | None = None
+        """Why the last try failed; None where it did not."""
         self._sent: str | None = None
-        self._warned = False
+        self._sent_at = 0.0
+        self._changed_at = ""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="status", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         while not self._stop.wait(REPORT_INTERVAL_S):
-            self._send()
+            self._send(has_heartbeat=self.target.field == "training")
 
-    def _send(self) -> bool:
-        """Send the present report if it has changed; return whether the API server has it now."""
-        report = self.snapshot().model_dump(by_alias=True, exclude_none=True, mode="json", exclude={"updated_at"})
+    def _send(self, has_heartbeat: bool = False) -> bool:
+        """Send the present report where it has changed, or a heartbeat is due; return whether the server has it now."""
+        times = {"updated_at", "heartbeat_at"}
+        report = self.snapshot().model_dump(by_alias=True, exclude_none=True, mode="json", exclude=times)
         content = json.dumps(report, sort_keys=True)
-        if content == self._sent:
+        if content == self._sent and not (has_heartbeat and monotonic() - self._sent_at >= HEARTBEAT_S):
             return True
-        if self.target.field == "training":
-            report["updatedAt"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         try:
-            self.client.apply(self.target, self.target.body(report))
+            self.client.apply(self.target, self.target.body(report | self._times(content)))
         except Exception as error:
-            if not self._warned:
+            if self.error is None:
                 log.warning("status of %s not reported, and is tried again: %s", self.target.name, brief(error))
-            self._warned = True
+            self.error = error
             return False
-        self._sent, self._warned = content, False
+        self._sent, self._sent_at, self.error = content, monotonic(), None
         return True
 
+    def _times(self, content: str) -> Body:
+        """Return when the report changed last and when it is sent; a rollout's has no times."""
+        if self.target.field != "training":
+            return {}
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        self._changed_at = now if content != self._sent else self._changed_at
+        return {"updatedAt": self._changed_at, "heartbeatAt": now}
+
     def close(self) -> bool:
-        """Send the last report, for up to FINAL_PATIENCE; return whether it arrived."""
+        """Send the last report, for up to FINAL_PATIENCE or until it is refused for good; return whether it arrived."""
         self._stop.set()
         self._thread.join()
         end = monotonic() + FINAL_PATIENCE
-        while not (arrived := self._send()) and monotonic() < end:
+        while not (arrived := self._send()) and not is_refusal(self.error) and monotonic() < end:
             sleep(RETRY_INTERVAL_S)
         return arrived
+
+
+def is_refusal(error: Exception | None) -> bool:
+    """Whether an API server has judged a report, and would judge it alike another time."""
+    status = getattr(error, "status", None)
+    return status in _REFUSALS or (status == 409 and error is not None and "uid" in brief(error).lower())
 
 
 def brief(error: Exception) -> str:

@@ -12,7 +12,7 @@ from rltrainer.api.documents import Experiment
 from rltrainer.api.experiment import Checkpoint, Storage
 from rltrainer.api.status import Problem, TrainingStatus
 from rltrainer.errors import Interrupted, RunError, disk_problem
-from rltrainer.reporting.status import EXPERIMENT, Reporter, Target, earlier
+from rltrainer.reporting.status import EXPERIMENT, Reporter, Target, brief, earlier
 from rltrainer.runs.folder import RunFolder
 from rltrainer.runs.interrupt import Interrupt
 from rltrainer.storage.checkpoint import Manifest
@@ -174,7 +174,8 @@ class Supervised(Protocol):
 def supervise(subject: Supervised, work: Callable[[], str]) -> str:
     """Do `work`, which returns what ended it; report to Kubernetes, and bring all that is left to storage.
 
-    Raises what ended it otherwise, and RunError where the last files do not reach storage.
+    Raises what ended it otherwise, and RunError where the last files do not reach storage, or the last report does not
+    reach Kubernetes: a run whose end nobody knows of is not done.
     """
     context = subject.context
     with _reporting(subject), closing_claim(context):
@@ -231,8 +232,22 @@ def _reporting(subject: Supervised) -> Iterator[None]:
     reporter = Reporter(target, subject.status)
     try:
         yield
-    finally:
+    except BaseException:
         reporter.close()
+        raise
+    if not reporter.close():
+        log.critical("error: %s", missing := _not_reported(target, reporter.error))
+        raise missing
+
+
+def _not_reported(target: Target, error: Exception | None) -> RunError:
+    """Say that nobody knows of the end of a run that is done, and why."""
+    why = brief(error) if error else "no answer"
+    return RunError(
+        "ReportMissing",
+        f"the run is done and in storage, but its last report did not reach the {target.kind} {target.name} ({why}). "
+        "The next attempt finds it done, and reports it",
+    )
 
 
 def storage_uri(experiment: Experiment, uid: str) -> str | None:

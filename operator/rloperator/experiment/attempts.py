@@ -131,19 +131,25 @@ def _seen(
 
 def _with_outcome(attempt: Attempt, job: Manifest | None, observed: Observed, now: datetime) -> Attempt:
     """The attempt with its end, where it has ended."""
-    if attempt.outcome in ("Suspended", "Replaced") and job and _has_succeeded(job):
+    is_finished = _has_reported_end(attempt, observed.status)
+    if attempt.outcome in ("Suspended", "Replaced") and job and _has_succeeded(job) and is_finished:
         return ended(attempt, now, "Succeeded")  # it reached its end before it was ended
     if attempt.outcome != "Running":
         return attempt
-    is_finished = _has_reported_end(attempt, observed.status)
     if job is None:
         gone = "Its RayJob was deleted, or its namespace lost it"
         return ended(attempt, now, "Succeeded") if is_finished else ended(attempt, now, "Lost", "RayJobGone", gone)
-    if _has_succeeded(job):
-        return ended(attempt, now, "Succeeded")
     if not is_over(job):
         return _before_kuberay(attempt, job, observed, now)
-    return ended(attempt, now, "Succeeded") if is_finished else _failed(attempt, job, observed, now)
+    if is_finished:
+        return ended(attempt, now, "Succeeded")
+    return _unreported(attempt, now) if _has_succeeded(job) else _failed(attempt, job, observed, now)
+
+
+def _unreported(attempt: Attempt, now: datetime) -> Attempt:
+    """The attempt, whose trainer ended as it should without that being known here: what is known is from before."""
+    message = "Its trainer ended with exit code 0, but its last report is missing: the next attempt finds how it ended"
+    return ended(attempt, now, "Failed", "ReportMissing", message)
 
 
 def _before_kuberay(attempt: Attempt, job: Manifest, observed: Observed, now: datetime) -> Attempt:
@@ -155,8 +161,10 @@ def _before_kuberay(attempt: Attempt, job: Manifest, observed: Observed, now: da
     end = head_end(observed.pods)
     if end is None or job.get("status", {}).get("jobDeploymentStatus", "") not in ("", "Initializing", "Waiting"):
         return attempt
-    if end.is_success or _has_reported_end(attempt, observed.status):
+    if _has_reported_end(attempt, observed.status):
         return ended(attempt, now, "Succeeded")
+    if end.is_success:
+        return _unreported(attempt, now)
     if problem := _reported_problem(attempt, observed.status):
         return ended(attempt, now, "Invalid", problem["reason"], problem["message"])
     return ended(attempt, now, "Failed", "HeadEnded", own_fault(observed.pods) or str(end))

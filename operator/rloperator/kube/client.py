@@ -15,6 +15,7 @@ from urllib.parse import quote
 from kubernetes.client import ApiClient, Configuration
 from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
 
+from rloperator.kube.merge import covers
 from rloperator.kube.names import MANAGER, controller
 from rloperator.kube.types import Event, Manifest, format_time
 from rltrainer.api.base import PLURAL
@@ -36,8 +37,8 @@ _PLURALS = PLURAL | {
 _JSON, _APPLY, _JSON_PATCH = "application/json", "application/apply-patch+yaml", "application/json-patch+json"
 _TIMEOUT = 30.0
 _PAGE = 500
-_REAPPLY_AFTER = 300.0
-"""Seconds after which an unchanged manifest is applied again, in case somebody has changed what it made."""
+_LOOK_AFTER = 10.0
+"""Seconds after which an unchanged manifest is looked for, in case somebody has changed or deleted what it made."""
 _REMEMBERED = 50_000
 _MAX_EVENT_MESSAGE = 1024
 """What the API server allows."""
@@ -117,14 +118,16 @@ class KubeClient:
         return any(resource["kind"] == kind for resource in resources)
 
     def apply(self, manifest: Manifest, always: bool = False) -> None:
-        """Server-side apply. What was applied a moment ago is not applied again, unless `always`."""
+        """Server-side apply. What was applied a moment ago, or stands as it was, is left alone, unless `always`."""
         path = _path_of(manifest)
         digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
         before, at = self._applied.get(path, ("", 0.0))
-        if not always and before == digest and time.monotonic() - at < _REAPPLY_AFTER:
+        is_applied = before == digest and not always
+        if is_applied and time.monotonic() - at < _LOOK_AFTER:
             return
-        self._refuse_foreign(manifest)
-        self._request("PATCH", path, _force(), json.dumps(manifest), _APPLY)
+        existing = self._owned(manifest)
+        if not (is_applied and existing and covers(existing, manifest)):
+            self._request("PATCH", path, _force(), json.dumps(manifest), _APPLY)
         while len(self._applied) >= _REMEMBERED:
             self._applied.pop(next(iter(self._applied)), None)
         self._applied[path] = (digest, time.monotonic())
@@ -137,7 +140,7 @@ class KubeClient:
         try:
             self._post(manifest)
         except ConflictError:
-            if not self._refuse_foreign(manifest):
+            if self._owned(manifest) is None:
                 raise
 
     def refusal(self, manifest: Manifest) -> str | None:
@@ -152,15 +155,15 @@ class KubeClient:
         path = _path(manifest["apiVersion"], manifest["kind"], manifest["metadata"]["namespace"])
         self._request("POST", path, {"fieldManager": MANAGER, **query}, manifest)
 
-    def _refuse_foreign(self, manifest: Manifest) -> bool:
-        """Whether the object is there, and ours. Raises NameTakenError where it is another's."""
+    def _owned(self, manifest: Manifest) -> Manifest | None:
+        """The object as it is, where it is there. Raises NameTakenError where it is another's."""
         kind, metadata = manifest["kind"], manifest["metadata"]
         existing = self.get(manifest["apiVersion"], kind, metadata["namespace"], metadata["name"])
         if existing is None:
-            return False
+            return None
         owner, ours = controller(existing), controller(manifest)
         if owner.get("uid") == ours["uid"]:
-            return True
+            return existing
         if (owner.get("kind"), owner.get("name")) == (ours["kind"], ours["name"]):
             raise ConflictError(409, f"{kind} {metadata['name']} goes with an earlier {ours['kind']} of the same name")
         raise NameTakenError(

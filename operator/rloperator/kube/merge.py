@@ -1,4 +1,4 @@
-"""Merging of pod templates, as strategic merge patches do it, as far as our documents need it."""
+"""Merging of pod templates, as strategic merge patches do it, as far as our documents need it; and comparing."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -44,6 +44,15 @@ def _merge_lists(base: list[Any], over: list[Any], field: str) -> list[Any]:
     changes = {item[key]: item for item in over}
     merged = [merge(item, changes.pop(item[key]), field) if item.get(key) in changes else item for item in base]
     return merged + list(changes.values())
+
+
+def covers(there: Any, wanted: Any) -> bool:
+    """Whether an object has all that is wanted of it; fields that others have added are no matter."""
+    if isinstance(there, dict) and isinstance(wanted, dict):
+        return all(covers(there.get(key), value) for key, value in wanted.items())
+    if isinstance(there, list) and isinstance(wanted, list):
+        return len(there) == len(wanted) and all(map(covers, there, wanted))
+    return bool(there == wanted)
 
 
 def malformed(template: dict[str, Any]) -> str | None:

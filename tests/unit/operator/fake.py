@@ -58,7 +58,7 @@ class FakeCluster(KubeClient):
         return None
 
     def apply(self, manifest: Manifest, always: bool = False) -> None:
-        self._refuse_foreign(manifest)
+        self._owned(manifest)
         old = self.objects.get((manifest["kind"], manifest["metadata"]["name"]), {"metadata": {}})
         kept = {key: old["metadata"][key] for key in ("uid", "creationTimestamp") if key in old["metadata"]}
         version = {"resourceVersion": old["metadata"].get("resourceVersion")}

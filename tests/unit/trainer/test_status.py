@@ -5,14 +5,20 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from kubernetes import client
 
 from rltrainer.api.status import Problem, TrainingStatus
+from rltrainer.errors import RunError
 from rltrainer.reporting import status
 from rltrainer.reporting.status import EXPERIMENT, KubernetesClient, Reporter, Target
+from rltrainer.runs import train
+from tests.unit.trainer.helpers import experiment
+from tests.unit.trainer.helpers import quick as quick_config
 
 TARGET = Target(*EXPERIMENT, "team", "cartpole", "uid-1")
 WHERE = "/apis/rltrainer.io/v1alpha1/namespaces/team/rlexperiments/cartpole/status"
@@ -100,6 +106,80 @@ def test_the_last_report_has_an_end_to_its_patience(monkeypatch: pytest.MonkeyPa
     api = Recorded()
     api.failing = True
     assert not Reporter(TARGET, TrainingStatus, api).close()
+
+
+class Answered(Exception):
+    """What the API server answered, as Kubernetes' client raises it."""
+
+    def __init__(self, code: int, message: str = "no") -> None:
+        super().__init__(message)
+        self.status, self.body = code, json.dumps({"message": message})
+
+
+@pytest.mark.parametrize(
+    ("answer", "tries"),
+    [
+        *((Answered(code), 1) for code in (401, 403, 404, 410, 422)),
+        (Answered(409, "Precondition failed: UID in precondition: uid-1, UID in object meta: uid-2"), 1),
+        *((Answered(code), 3) for code in (409, 429, 500, 503)),
+        (ConnectionError("refused"), 3),
+    ],
+    ids=repr,
+)
+def test_the_last_report_that_is_refused_for_good_is_not_sent_again(
+    answer: Exception, tries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status, "RETRY_INTERVAL_S", 0.0)
+    monkeypatch.setattr(status, "REPORT_INTERVAL_S", 3600.0)
+    seen = []
+
+    class Server(Recorded):
+        def apply(self, target: Target, body: dict[str, Any]) -> None:
+            seen.append(body)
+            if len(seen) < 3:
+                raise answer
+
+    assert Reporter(TARGET, TrainingStatus, Server()).close() is (tries == 3)
+    assert len(seen) == tries
+
+
+def test_a_trainer_with_nothing_new_says_that_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter(f"2030-01-01T12:00:{second:02}Z" for second in range(60))
+    monkeypatch.setattr(status, "HEARTBEAT_S", 0.0)
+    clock = SimpleNamespace(now=lambda zone: SimpleNamespace(strftime=lambda _: next(times)))
+    monkeypatch.setattr(status, "datetime", clock)
+    api = Recorded()
+    reporter = Reporter(TARGET, lambda: TrainingStatus(iteration=1), api)
+    wait_for(lambda: len(api.bodies) > 2)
+    assert reporter.close()
+    reports = [body["status"]["training"] for body in api.bodies]
+    assert {report["updatedAt"] for report in reports} == {"2030-01-01T12:00:00Z"}, "nothing has changed since"
+    beats = [report["heartbeatAt"] for report in reports]
+    assert beats == [f"2030-01-01T12:00:{second:02}Z" for second in range(len(beats))]
+
+
+def test_a_run_whose_end_is_not_reported_fails_and_the_next_attempt_reports_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api = Recorded()
+    api.found = {"metadata": {"uid": "uid-1"}, "status": {"training": {"iteration": 1}}}
+    monkeypatch.setattr(status, "KubernetesClient", lambda: api)
+    monkeypatch.setattr(status, "FINAL_PATIENCE", 0.0)
+    for name, value in (("NAME", "cartpole"), ("NAMESPACE", "team"), ("UID", "uid-1")):
+        monkeypatch.setenv(f"RLTRAINER_{name}", value)
+    document = experiment(env="CartPole-v1", config=quick_config(), stop={"training_iteration": 3})
+    api.failing = True
+    with pytest.raises(
+        RunError, match=r"RLExperiment cartpole \(the API server is away\).*next attempt finds it"
+    ) as end:
+        train.run(document, tmp_path, attempt=1)
+    assert (end.value.reason, end.value.exit_code) == ("ReportMissing", 1)
+    assert "did not reach the RLExperiment cartpole" in capsys.readouterr().err
+    api.failing = False
+    result = train.run(document, tmp_path, attempt=2, resume=True)
+    assert result.row == {}, "no iteration was run again"
+    report = api.bodies[-1]["status"]["training"]
+    assert (report["attempt"], report["iteration"], report["stoppedBy"]) == (2, 3, "training_iteration >= 3")
 
 
 def test_the_target_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
