@@ -123,7 +123,11 @@ def kl_from_target(logits: Tensor, p: Tensor) -> Tensor:
 
 
 def step(learner: LearnerAPI, batch: Transitions, cfg: DistributionalOptions) -> tuple[Losses, Tensor]:
-    """Take one step of Q-learning. Returns what to report, and the sizes of the temporal differences [N]."""
+    """Take one step of Q-learning. Returns what to report, and the sizes of the temporal differences [N].
+
+    Of a distribution, `at_v_min` and `at_v_max` are the shares of the target that lie on its ends: much there means
+    that returns are beyond them.
+    """
     nets: QNetwork = learner.nets
     target: QNetwork = learner.targets[""]
     nets.resample(learner.rng)
@@ -133,7 +137,8 @@ def step(learner: LearnerAPI, batch: Transitions, cfg: DistributionalOptions) ->
         logits = q_of_actions(nets.logits(batch.obs), batch.a)
         losses = learner.minimize(distributional_loss, logits, batch, p)
         errors = kl_from_target(logits, p)
-        return {**losses, "td_error": errors.mean()}, errors
+        at_bounds = {"at_v_min": p[:, 0].mean(), "at_v_max": p[:, -1].mean()}
+        return {**losses, "td_error": errors.mean(), **at_bounds}, errors
     q, y = nets(batch.obs), td_target(nets, target, batch, cfg)
     losses = learner.minimize(loss, q, batch, y, grad=loss_grad)
     return losses, (q_of_actions(q.detach(), batch.a) - y).abs()

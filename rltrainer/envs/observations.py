@@ -131,8 +131,8 @@ def unpacked(returned: Any, call: str, names: str) -> tuple[Any, ...]:
 _warned: set[str] = set()
 
 
-def warn_once(message: str) -> None:
-    """Log a warning, unless it has been logged in this process."""
-    if message not in _warned:
-        _warned.add(message)
+def warn_once(message: str, topic: str = "") -> None:
+    """Log a warning, unless it, or another of the same `topic`, has been logged in this process."""
+    if (topic or message) not in _warned:
+        _warned.add(topic or message)
         log.warning("%s", message)

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from gymnasium import Space, spaces
 
+from rltrainer.api.options import Options
 from rltrainer.core.fragment import Fragment
 from rltrainer.core.types import Array
 from rltrainer.envs.observations import warn_once
@@ -80,6 +81,45 @@ class Oddities:
             f"that says {least:g} to {greatest:g}. It is learned from as it is; bounds that hold help to scale it"
         )
         return True
+
+
+class ReturnsBeyond:
+    """Returns beyond the bounds of the distribution that is to hold them, which is worth a warning for each bound.
+
+    What is beyond v_min or v_max counts as that bound, so that all actions which lead there are worth the same.
+    """
+
+    def __init__(self, env: str, options: Options, num_envs: int) -> None:
+        """Without a distribution on atoms there are no bounds."""
+        self.env, self.gamma = env, options.gamma
+        holds_atoms = getattr(options, "num_atoms", 1) > 1
+        self.bounds = {name: getattr(options, name) for name in ("v_min", "v_max")} if holds_atoms else {}
+        self.returns, self.weights = np.zeros(num_envs), np.ones(num_envs)
+
+    def look(self, fragment: Fragment) -> None:
+        """Add a fragment, with rewards as they are learned from, to the discounted returns of the episodes under way,
+        [B]; a run that goes on in the middle of an episode counts from there."""
+        if not self.bounds:
+            return
+        for r, valid, ended in zip(fragment.r, fragment.valid, fragment.terminated | fragment.truncated, strict=True):
+            self.returns += self.weights * r
+            self.weights[valid] *= self.gamma
+            if ended.any():
+                self._compare("v_min", "smallest", self.returns[ended].min())
+                self._compare("v_max", "largest", self.returns[ended].max())
+                self.returns[ended], self.weights[ended] = 0.0, 1.0
+
+    def _compare(self, name: str, farthest: str, value: float) -> None:
+        bound = self.bounds.get(name, value)
+        if value == bound or (value < bound) != (name == "v_min"):
+            return
+        del self.bounds[name]
+        warn_once(
+            f"environment {self.env}: an episode has returned {value:g}, discounted, and the distribution of returns "
+            f"ends at {name}: {bound:g}. What is beyond counts as that, so actions that lead there look alike: set "
+            f"{name} to the {farthest} discounted return that a good policy may reach",
+            topic=f"{self.env} {name}",
+        )
 
 
 def bounds_of(space: Space[Any]) -> tuple[Array, Array] | None:

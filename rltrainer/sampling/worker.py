@@ -22,7 +22,7 @@ from rltrainer.errors import RunError
 from rltrainer.foreign import Failure, caught
 from rltrainer.networks.parameters import FlatParameters, load_weights
 from rltrainer.ops.action_spaces import ActionDistribution
-from rltrainer.sampling.checks import Oddities, checked_state, first_not_finite
+from rltrainer.sampling.checks import Oddities, ReturnsBeyond, checked_state, first_not_finite
 from rltrainer.sampling.episodes import EpisodeTracker
 from rltrainer.seeding import Role, derived_seed
 
@@ -81,6 +81,7 @@ class Worker:
         self._reset_envs([derived_seed(seed, Role.ENVIRONMENT, i, generation) for i in indices])
         self.context.state = self._on_device(self.worker_config.algorithm.initial_state(self.policy, self.num_envs))
         self.episodes = EpisodeTracker(self.num_envs)
+        self.beyond = ReturnsBeyond(self.worker_config.source.name, self.worker_config.options, self.num_envs)
 
     def _reset_envs(self, seeds: list[int]) -> None:
         """Write the first observations of episodes begun with `seeds`, one for each environment, into obs[0]."""
@@ -116,6 +117,7 @@ class Worker:
             report = self.episodes.report(fragment)
             self.oddities.look(fragment, self.episodes.lengths)
             self._prepare_learning(fragment)
+            self.beyond.look(fragment)
         self.steps_done += self.unroll_length
         return fragment, report
 

@@ -86,6 +86,17 @@ def test_distributions_lose_the_cross_entropy_with_the_projected_goal() -> None:
     torch.testing.assert_close(losses.detach()[terminated], expected)
 
 
+@pytest.mark.parametrize(("r", "at_v_min", "at_v_max"), [(-99.0, 1.0, 0.0), (99.0, 0.0, 1.0), (0.0, 0.0, 0.0)])
+def test_returns_beyond_the_bounds_of_a_distribution_are_seen_in_the_metrics(
+    r: float, at_v_min: float, at_v_max: float
+) -> None:
+    """The share of the targets' probability that lies on the first and on the last atom; after the end it is all r."""
+    subject, x = cartpole(num_atoms=11, v_min=-5.0, v_max=5.0)
+    x.r, x.discount = torch.full((32,), r), torch.zeros(32)
+    metrics, _ = subject.algorithm.update(subject, x, subject.options)
+    assert (metrics["at_v_min"].item(), metrics["at_v_max"].item()) == pytest.approx((at_v_min, at_v_max))
+
+
 def context(options: Any, width: int = 8, first: int = 0, total: int = 8, timesteps: int = 0) -> ActContext:
     return ActContext(options, torch.Generator().manual_seed(0), width, first, total, timesteps)
 

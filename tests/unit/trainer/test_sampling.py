@@ -1,6 +1,7 @@
 """What a worker writes down: ends of episodes, steps that do not count, and faults."""
 
 import copy
+import logging
 from typing import Any
 
 import gymnasium
@@ -13,6 +14,7 @@ from rltrainer.api.options import PPOOptions
 from rltrainer.backend.base import make_learner, start_worker
 from rltrainer.core.fragment import Fragment, collate
 from rltrainer.core.types import EpisodeReport
+from rltrainer.envs import observations
 from rltrainer.envs.source import EnvSource
 from rltrainer.envs.vectorize import SubprocessVectorEnv
 from rltrainer.errors import RunError
@@ -50,6 +52,30 @@ def test_a_truncated_episode_keeps_the_observation_it_ended_in() -> None:
     assert fragment.valid[:, 0].tolist() == [True, True, True, False, True, True, True, False]
     assert fragment.r[:, 0].tolist() == [1, 1, 1, 0, 1, 1, 1, 0]
     assert report == EpisodeReport(timesteps=12, returns=[3.0] * 4, lengths=[3] * 4)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "told"),
+    [
+        ({"v_max": 1.7}, ["v_max: 1.7"]),
+        ({"v_max": 1.8}, []),  # 1 + 0.5 + 0.25 = 1.75 is within
+        ({"v_min": 1.8, "v_max": 9}, ["v_min: 1.8"]),
+        ({"v_min": -9}, []),
+        ({"v_max": 1.7, "num_atoms": 1}, []),  # the mean alone has no bounds
+    ],
+)
+def test_returns_that_a_distribution_cannot_hold_are_told_once(
+    bounds: dict[str, Any], told: list[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Episodes lie across fragments, and every worker sees them."""
+    monkeypatch.setattr(observations, "_warned", set())
+    plan = countdown(run="Rainbow", steps=2, gamma=0.5, **{"num_atoms": 11, **bounds})
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            fragments_of(plan, 8)
+    messages = [record.getMessage() for record in caplog.records]
+    assert ["returned 1.75, discounted" in each for each in messages] == [True] * len(told)
+    assert all(words in message for words, message in zip(told, messages, strict=True))
 
 
 def test_a_terminated_episode_is_not_a_truncated_one() -> None:
