@@ -21,6 +21,8 @@ _SCALE = {"": 1.0, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15
     f"{letter}i": 1024.0**power for power, letter in enumerate("KMGTP", start=1)
 }
 
+_RAY_AUTHENTICATION = {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_ENABLE_K8S_TOKEN_AUTH"}
+
 
 @dataclass(frozen=True)
 class ValidationInput:
@@ -88,6 +90,17 @@ def account_forbidden(document: ValidationInput) -> Rejection | None:
     """A ServiceAccount that the operator's settings do not let documents run as."""
     problem = document.account_refusal
     return Rejection("ServiceAccountForbidden", f"spec.cluster.{problem}") if problem else None
+
+
+def ray_authentication_changed(document: ValidationInput) -> Rejection | None:
+    """A pod template that sets how Ray knows who may talk to it: KubeRay leaves a variable that is there as it is."""
+    for place, pods in _places(document.spec.cluster).items():
+        for container in (pods.pod_template.get("spec") or {}).get("containers") or []:
+            names = {variable.get("name") for variable in container.get("env") or []}
+            if changed := names & _RAY_AUTHENTICATION:
+                where = f"{place}.podTemplate.spec.containers: {container['name']}: env: {min(changed)}"
+                return Rejection("PodTemplateForbidden", f"{where}: KubeRay sets it, with a token for each cluster")
+    return None
 
 
 def _places(cluster: Cluster) -> dict[str, Head | Workers]:
@@ -182,6 +195,7 @@ RULES: tuple[Callable[[ValidationInput], Rejection | None], ...] = (
     pod_template_malformed,
     pod_template_forbidden,
     account_forbidden,
+    ray_authentication_changed,
     cpus_insufficient,
     gpus_insufficient,
     trial_too_large,

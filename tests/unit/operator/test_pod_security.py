@@ -106,6 +106,17 @@ def test_refused_refuses_every_template() -> None:
     assert plain.create
 
 
+@pytest.mark.parametrize("name", ["RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"])
+@pytest.mark.parametrize("group", [False, True])
+def test_a_template_turns_rays_own_authentication_neither_off_nor_to_a_token_that_others_read(
+    name: str, group: bool
+) -> None:
+    container = "ray-worker" if group else "ray-head"
+    env = [{"name": "A", "value": "1"}, {"name": name, "value": "disabled"}]
+    message = status({"containers": [{"name": container, "env": env}]}, "allowed", group)["message"]
+    assert f"{container}: env: {name}: KubeRay sets it" in message
+
+
 TOKEN: list[Manifest] = [
     {"automountServiceAccountToken": True},
     {"volumes": [{"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}]},
