@@ -110,6 +110,7 @@ def test_who_is_named_after_the_end_may_look_at_a_cluster_that_is_kept() -> None
     converger = Converger(world, b.SETTINGS, world.clock)
     running(converger, world)
     world.set_job("cartpole-a1", **b.SUCCEEDED)
+    world.report("cartpole", attempt=1, stoppedBy="training_iteration >= 3")
     world.edit("cartpole", cluster={"ingress": [JUMP]})
     converger.reconcile_key(KEY)
     assert world.objects["RLExperiment", "cartpole"]["status"]["phase"] == "Succeeded"
