@@ -5,15 +5,20 @@ import json
 import logging
 import os
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import urlsplit
 
 import kopf
 from pydantic import ValidationError
+from urllib3.exceptions import HTTPError
 
 from rloperator.config import Settings
-from rloperator.kube.client import KubeClient, connect
+from rloperator.kube.client import ApiError, KubeClient, connect
 from rltrainer.api.base import API_VERSION
 from rltrainer.api.experiment import Storage
 from rltrainer.api.options import complaint
@@ -148,13 +153,55 @@ def log_to_stderr(level: str) -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
-def wait_for_kinds(client: KubeClient, every: float = 10.0) -> None:
-    """Return once the API server serves every kind that the operator watches."""
-    while missing := [kind for kind in _NEEDED if not client.serves(*kind)]:
-        for api_version, kind in missing:
-            advice = _NEEDED[api_version, kind]
-            log.warning("waiting: the API server serves no %s of %s: %s", kind, api_version, advice)
+def wait_for_kinds(client: KubeClient, every: float = 5.0) -> None:
+    """Return once the API server answers and serves every kind that the operator watches."""
+    said = ""
+    while waits := "; ".join(_missing(client)):
+        if waits != said:
+            log.warning("waiting, and looking again every %.0f s: %s", every, waits)
+        said = waits
         time.sleep(every)
+    if said:
+        log.info("the API server serves all that is needed")
+
+
+def _missing(client: KubeClient) -> list[str]:
+    """What there has to be before the operator can begin, in words."""
+    try:
+        missing = [kind for kind in _NEEDED if not client.serves(*kind)]
+    except ApiError as error:
+        return [f"the API server does not say what it serves: {error}"]
+    except HTTPError as error:
+        return [f"the API server does not answer: {' '.join(str(error).split())[:300]}"]
+    return [f"the API server serves no {kind} of {api}: {_NEEDED[api, kind]}" for api, kind in missing]
+
+
+@contextmanager
+def serving_health(endpoint: str) -> Iterator[None]:
+    """Answer probes as long as the block lasts, in which kopf does not yet: who waits is healthy."""
+    url = urlsplit(endpoint)
+
+    class Healthy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = b'{"waiting": "for the API server, or for the kinds that it is to serve"}'
+            self.send_response(200 if self.path == url.path else 404)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing: a probe comes every few seconds."""
+
+    server = ThreadingHTTPServer((url.hostname or "localhost", url.port or 80), Healthy)
+    thread = threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -169,7 +216,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # its retries are logged once they are used up
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
     logging.getLogger("kopf").setLevel(max(logging.getLogger().level, logging.WARNING))
-    wait_for_kinds(KubeClient(connect(1)))
+    with serving_health(args.liveness):
+        wait_for_kinds(KubeClient(connect(1)))
     log.info("serving %s", f"namespace {settings.namespace}" if settings.namespace else "all namespaces")
     from rloperator.controller import handlers  # noqa: F401, PLC0415 - importing it registers the handlers
 

@@ -4,8 +4,10 @@ Only low-level event handlers: nothing is written to an object to keep track of 
 """
 
 import asyncio
+import itertools
 import logging
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
@@ -24,7 +26,16 @@ from rltrainer.api.base import GROUP, PLURAL, VERSION
 log = logging.getLogger(__name__)
 
 _SILENT_SWEEPS = 8
-"""Sweeps that may fail in a row before the operator calls itself unhealthy."""
+"""Sweeps that may be missing before the operator calls itself unhealthy."""
+_HUNG_AFTER = 300.0
+"""Seconds after which work on one object is hung: each of its requests has a timeout, and the first failure ends it."""
+
+
+class Backoffs:
+    """Seconds between tries of kopf's requests: it never gives up, and is never far from its next try."""
+
+    def __iter__(self) -> Iterator[float]:
+        return itertools.chain((1.0, 2.0), itertools.repeat(10.0))
 
 
 @kopf.on.startup()
@@ -36,7 +47,7 @@ async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> N
     converger = Converger(KubeClient(connect(own.workers + 1)), own)
     memo["witness"] = converger.witness
     memo["queue"] = WorkQueue(converger.reconcile_key, executor)
-    memo["swept"] = time.monotonic()
+    memo["swept"], memo["away"] = time.monotonic(), ""
     memo["tasks"] = [
         asyncio.create_task(memo["queue"].run(own.workers)),
         asyncio.create_task(sweep(converger, memo, executor)),
@@ -58,6 +69,8 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.queueing.worker_limit = 16
     settings.queueing.idle_timeout = 0.05  # a worker keeps its place that long
     settings.networking.request_timeout = 30
+    settings.networking.connect_timeout = 5
+    settings.networking.error_backoffs = Backoffs()
 
 
 async def sweep(converger: Converger, memo: kopf.Memo, executor: ThreadPoolExecutor) -> None:
@@ -67,9 +80,14 @@ async def sweep(converger: Converger, memo: kopf.Memo, executor: ThreadPoolExecu
         try:
             for key in await loop.run_in_executor(executor, lambda: list(converger.unfinished())):
                 memo["queue"].add(key)
-            memo["swept"] = time.monotonic()
+            if memo["away"]:
+                log.info("the API server answers again")
+            memo["away"] = ""
         except Exception as error:  # whatever it was, the next sweep is the retry
-            log.warning("sweep: %s", error)
+            if not memo["away"]:
+                log.warning("the API server does not answer, and is asked again: %s", error)
+            memo["away"] = str(error) or repr(error)
+        memo["swept"] = time.monotonic()
         await asyncio.sleep(converger.settings.sweep_seconds)
 
 
@@ -82,12 +100,17 @@ async def stop(memo: kopf.Memo, **_: Any) -> None:
 
 @kopf.on.probe(id="sweep", errors=kopf.ErrorsMode.PERMANENT)
 async def health(memo: kopf.Memo, **_: Any) -> str:
-    """Seconds since the last sweep. Fails, and with it the liveness probe, when there was none for long."""
-    age = time.monotonic() - memo["swept"]
+    """How the operator itself does. Fails, and with it the liveness probe, where a restart helps.
+
+    An API server that is away is no fault of the operator's: a restart would not bring it back.
+    """
+    age, longest = time.monotonic() - memo["swept"], memo["queue"].longest()
     ended = [task for task in memo["tasks"] if task.done()]
     if ended or age > _SILENT_SWEEPS * max(memo["settings"].sweep_seconds, 15.0):
         raise kopf.PermanentError(f"no sweep for {age:.0f} s, {len(ended)} tasks have ended")
-    return f"{age:.0f} s ago"
+    if longest > _HUNG_AFTER:
+        raise kopf.PermanentError(f"work on one object hangs since {longest:.0f} s")
+    return f"the API server is away: {memo['away']}" if memo["away"] else f"{age:.0f} s ago"
 
 
 @kopf.on.event(GROUP, VERSION, PLURAL["RLExperiment"])

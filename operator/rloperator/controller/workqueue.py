@@ -24,7 +24,7 @@ class WorkQueue:
         self._executor = executor
         self._ready: asyncio.Queue[Key] = asyncio.Queue()
         self._waiting: set[Key] = set()
-        self._busy: set[Key] = set()
+        self._busy: dict[Key, float] = {}
         self._again: set[Key] = set()
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._failures: dict[Key, int] = {}
@@ -52,6 +52,10 @@ class WorkQueue:
         self._timers.pop(key, None)
         self.add(key)
 
+    def longest(self) -> float:
+        """Seconds that the oldest piece of work under way has taken so far; 0 where none is."""
+        return asyncio.get_running_loop().time() - min(self._busy.values()) if self._busy else 0.0
+
     async def run(self, workers: int) -> None:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as tasks:
@@ -62,11 +66,11 @@ class WorkQueue:
         while True:
             key = await self._ready.get()
             self._waiting.discard(key)
-            self._busy.add(key)
+            self._busy[key] = asyncio.get_running_loop().time()
             try:
                 delay = await self._work_once(key)
             finally:
-                self._busy.discard(key)
+                del self._busy[key]
             if key in self._again:
                 self._again.discard(key)
                 self.add(key)

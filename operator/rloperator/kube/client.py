@@ -35,7 +35,8 @@ _PLURALS = PLURAL | {
     "ServiceAccount": "serviceaccounts",
 }
 _JSON, _APPLY, _JSON_PATCH = "application/json", "application/apply-patch+yaml", "application/json-patch+json"
-_TIMEOUT = 30.0
+_TIMEOUT = (5.0, 30.0)
+"""Seconds for a connection, and for an answer."""
 _PAGE = 500
 _LOOK_AFTER = 10.0
 """Seconds after which an unchanged manifest is looked for, in case somebody has changed or deleted what it made."""
@@ -76,6 +77,7 @@ def connect(pool_size: int) -> ApiClient:
     except ConfigException:
         load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     configuration.connection_pool_maxsize = pool_size
+    configuration.retries = 1  # the queue tries again, and what else is to be done does not wait for it
     return ApiClient(configuration)
 
 

@@ -5,15 +5,16 @@ import json
 from typing import Any
 
 import pytest
+from rloperator.experiment.rayjob import support_of
+from rloperator.experiment.view import ExperimentView
 from rloperator.kube import client as module
 from rloperator.kube.client import ApiError, KubeClient
 from rloperator.kube.merge import covers
-from rloperator.kube.pods import Owner, support
-from rloperator.kube.types import Manifest
+from rloperator.kube.types import Manifest, Observed
 
 from tests.unit.operator import builders as b
 
-SUPPORT = support(Owner(b.experiment()), b.STORAGE)
+SUPPORT = support_of(ExperimentView.of(Observed(b.experiment()), b.SETTINGS, b.NOW))
 
 
 class Server(KubeClient):

@@ -109,6 +109,7 @@ def test_who_is_named_after_the_end_may_look_at_a_cluster_that_is_kept() -> None
     world = Counting()
     converger = Converger(world, b.SETTINGS, world.clock)
     running(converger, world)
+    world.report("cartpole", attempt=1, stoppedBy="timesteps_total >= 1")
     world.set_job("cartpole-a1", **b.SUCCEEDED)
     world.report("cartpole", attempt=1, stoppedBy="training_iteration >= 3")
     world.edit("cartpole", cluster={"ingress": [JUMP]})
