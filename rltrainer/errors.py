@@ -1,7 +1,13 @@
 """What ends a run, in words."""
 
 import errno
+import os
 import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
 
 
 class RunError(Exception):
@@ -59,3 +65,37 @@ def disk_problem(error: BaseException, folder: object) -> str | None:
     if not isinstance(error, OSError) or error.errno not in _DISK_ERRORS:
         return None
     return f"{error.filename or folder}: {error.strerror}. {_DISK_ERRORS[error.errno].capitalize()}"
+
+
+end_process = os._exit
+"""End the process at once, with an exit code: os._exit, whatever stands in its place now."""
+
+
+class Exited(SystemExit):
+    """A call of os._exit() that has not ended the process."""
+
+
+@contextmanager
+def guarded_exit() -> Iterator[None]:
+    """Let os._exit(), called in this process within the block, fail the code that calls it: all exit codes are ours,
+    and 0 would say that everything is done.
+
+    Forks of the process end by it as ever. In a thread beside the main one, where nobody would see it fail, it ends
+    the process with the exit code 1.
+    """
+    guarded, earlier = os.getpid(), os._exit
+
+    def refuse(status: int) -> NoReturn:
+        if os.getpid() != guarded:
+            end_process(status)
+        if threading.current_thread() is not threading.main_thread():
+            sys.stderr.write(f"error: code that is not ours called os._exit({status!r}) in a thread of its own\n")
+            sys.stderr.flush()
+            end_process(1)
+        raise Exited(status)
+
+    os._exit = refuse
+    try:
+        yield
+    finally:
+        os._exit = earlier

@@ -1,7 +1,7 @@
 """Code that is not ours, an environment or a module of one's own: what it raises, in words and with its own frames.
 
 Whatever it raises is its failure, and none of it ends this program: sys.exit() in it, as of an environment whose window
-is closed, is no exit code of ours.
+is closed, is no exit code of ours, nor is os._exit() where `errors.guarded_exit` holds.
 """
 
 import reprlib
@@ -14,11 +14,12 @@ from pathlib import Path
 
 import gymnasium
 
-from rltrainer.errors import CtrlC, Interrupted, RunError
+from rltrainer.errors import CtrlC, Exited, Interrupted, RunError
 
 FRAMES = 8
 """Frames that a failure shows, at most: the last."""
 _GYMNASIUM = Path(gymnasium.__file__).parent
+_ERRORS = str(Path(__file__).with_name("errors.py"))
 BETWEEN = (
     str(Path(__file__).parent) + "/",
     *(str(_GYMNASIUM / path) for path in ("core.py", "envs/registration.py", "vector/", "wrappers/")),
@@ -72,6 +73,8 @@ def is_ours(error: BaseException) -> bool:
 
 def in_words(error: BaseException) -> str:
     """Return the type of `error` and its message, for which it may have no words itself."""
+    if isinstance(error, Exited):
+        return f"it called os._exit({reprlib.repr(error.code)})"
     if isinstance(error, SystemExit):
         return f"it called sys.exit({reprlib.repr(error.code)})"
     try:
@@ -84,5 +87,5 @@ def in_words(error: BaseException) -> str:
 def own_frames(error: BaseException) -> str:
     """Return the last frames of where `error` was raised, as tracebacks show them, from the first that is not ours."""
     frames = dropwhile(lambda frame: frame.filename.startswith(BETWEEN), traceback.extract_tb(error.__traceback__))
-    own = [frame for frame in frames if not frame.filename.startswith("<frozen ")]
+    own = [frame for frame in frames if not frame.filename.startswith(("<frozen ", _ERRORS))]
     return "".join(traceback.format_list(own[-FRAMES:]))

@@ -14,7 +14,7 @@ from rltrainer.api.base import DocumentError
 from rltrainer.api.options import OptionError
 from rltrainer.cli import completion, evaluate, export, inspect, plot, rollout, terminate, train
 from rltrainer.cli.common import Command, UsageError, add_command, complain, no_arguments
-from rltrainer.errors import CtrlC, RunError, disk_problem
+from rltrainer.errors import CtrlC, Exited, RunError, disk_problem, guarded_exit
 
 AddArguments = Callable[[argparse.ArgumentParser], None]
 COMMANDS: tuple[tuple[str, Command, AddArguments, str], ...] = (
@@ -42,7 +42,8 @@ def main(argv: list[str] | None = None) -> NoReturn:
     if earlier is signal.default_int_handler:
         signal.signal(signal.SIGINT, ctrl_c)
     try:
-        code = arguments.command(arguments)
+        with guarded_exit():
+            code = arguments.command(arguments)
     except (UsageError, DocumentError, OptionError) as error:
         code = complain(str(error), 2)
     except RunError as error:
@@ -51,6 +52,8 @@ def main(argv: list[str] | None = None) -> NoReturn:
         if (problem := disk_problem(error, Path.cwd())) is None:
             raise
         code = complain(problem, 1)
+    except Exited as error:
+        code = complain(f"code that is not ours called os._exit({error.code!r})", 1)
     except KeyboardInterrupt:
         code = 130
     finally:

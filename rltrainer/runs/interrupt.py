@@ -3,7 +3,6 @@
 A repeated SIGTERM asks for nothing more: in a cluster Ray's job supervisor and the pod's preStop hook both send one.
 """
 
-import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from contextlib import contextmanager
 from time import monotonic
 from types import FrameType
 
-from rltrainer.errors import Interrupted
+from rltrainer.errors import Interrupted, end_process
 
 GRACE = 2.0
 """Seconds that an iteration under way, or a wait, may take to end by itself."""
@@ -33,7 +32,7 @@ class Interrupt:
         """Handle a signal: the run is to end."""
         if self.signum is not None:
             if signum == signal.SIGINT:
-                os._exit(128 + signum)
+                end_process(128 + signum)
             return
         self.signum, self._since = signum, monotonic()
         self._requested.set()

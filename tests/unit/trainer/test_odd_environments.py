@@ -1,7 +1,10 @@
 """A hundred odd environments: each trains, or is refused in a sentence that names it."""
 
+import contextlib
 import logging
+import os
 import signal
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,13 +13,13 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from rltrainer import algorithms
+from rltrainer import algorithms, errors
 from rltrainer.backend.base import make_learner, start_worker
 from rltrainer.backend.serial import SerialBackend
 from rltrainer.envs import observations
 from rltrainer.envs.env_worker import EnvWorker
 from rltrainer.envs.source import EnvSource
-from rltrainer.errors import CtrlC, RunError
+from rltrainer.errors import CtrlC, RunError, end_process, guarded_exit
 from rltrainer.ops.action_spaces import squashed_action_distribution
 from rltrainer.runs import build
 from rltrainer.sampling import checks
@@ -173,6 +176,47 @@ def test_no_exit_code_is_the_environments(
     run = ("train", "--run", "PPO", "--env", ODD + name, "--stop", '{"training_iteration": 1}')
     said = command(*run, "--config", '{"vector_env": "sync", "num_envs_per_worker": 2}', code=code)
     assert CASES[name][1] in said
+
+
+class Ends(Orderly):
+    """Ends its process."""
+
+    def step(self, action: Any) -> Any:
+        os._exit(0)
+
+
+def test_ending_the_process_is_an_environments_failure_too(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is found at the exit that it asks for, and the command ends by an exit code of its own."""
+    monkeypatch.chdir(tmp_path)
+    run = ("train", "--run", "PPO", "--env", f"{__name__}:Ends", "--stop", '{"training_iteration": 1}')
+    said = command(*run, "--config", '{"vector_env": "sync", "num_envs_per_worker": 2}', code=1)
+    assert "it called os._exit(0) (worker 0, step 0, seed" in said
+    assert "in step" in said
+    assert "errors.py" not in said
+    assert os._exit is end_process
+
+
+def test_forks_end_as_they_ask_for_and_threads_by_an_exit_code_of_ours(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    codes: list[int] = []
+
+    def end() -> None:
+        with contextlib.suppress(SystemExit):
+            os._exit(0)
+
+    with guarded_exit():
+        if not (fork := os.fork()):
+            os._exit(7)
+        assert os.waitstatus_to_exitcode(os.waitpid(fork, 0)[1]) == 7
+        monkeypatch.setattr(errors, "end_process", codes.append)
+        thread = threading.Thread(target=end)
+        thread.start()
+        thread.join()
+    assert codes == [1]
+    assert "os._exit(0) in a thread" in capsys.readouterr().err
 
 
 @pytest.fixture
