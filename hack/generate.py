@@ -1,5 +1,5 @@
-"""Write what is generated: from rltrainer/api the CRDs and their policies, the chart's copy of both and
-docs/reference.md, and from the command line's own parsers docs/cli.md.
+"""Write what is generated: from rltrainer/api the CRDs and their policies, the chart's copy of both,
+docs/reference.md and the types of `rltrainer.train`, and from the command line's own parsers docs/cli.md.
 
 `--check` writes nothing and fails where one of them is stale.
 """
@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from hack.stubs import stub
 from rltrainer.api.admission import policies
 from rltrainer.api.crd import crds
 from rltrainer.cli import parser as command_line
@@ -169,6 +170,7 @@ def generated() -> dict[Path, str]:
     """Return the content of every generated file."""
     templates = ROOT / "charts" / "rl-operator" / "templates" / "crds"
     files = {ROOT / "docs" / "reference.md": reference(), ROOT / "docs" / "cli.md": command_reference()}
+    files[ROOT / "rltrainer" / "__init__.pyi"] = stub()
     for name, crd in crds().items():
         files[ROOT / "crds" / name] = dump(crd)
         files[templates / name] = chart_template(kept(crd))

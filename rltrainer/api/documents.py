@@ -1,17 +1,19 @@
 """Documents as files: read once, checked, and each field known by its line."""
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from rltrainer.api.base import API_VERSION, DocumentError, Metadata, Model
+from rltrainer.api.base import API_VERSION, MAX_NAME, DocumentError, Metadata, Model
 from rltrainer.api.experiment import ExperimentSpec
-from rltrainer.api.options import OptionError, describe
+from rltrainer.api.options import OptionError, describe, parse_options
+from rltrainer.api.options.parsing import Keys
 from rltrainer.api.rollout import RolloutSpec
 
 
@@ -113,6 +115,14 @@ def _field(problem: Any) -> Sequence[str | int]:
     return keys
 
 
+def _lines(problem: Any, place: At, model: type[BaseModel]) -> list[str]:
+    """Tell a problem of pydantic's, or each of an OptionError, with the place where it was written."""
+    error = problem.get("ctx", {}).get("error")
+    if isinstance(error, OptionError) and not problem["loc"]:
+        return [f"{place(keys)}: {message}" for message, keys in error.problems]
+    return [describe(problem, f"{place(_field(problem))}: ", model)]
+
+
 class Document(Model):
     """A document of ours as a person writes it: what an Experiment and a Rollout share."""
 
@@ -134,16 +144,24 @@ class Document(Model):
         place = at or (lambda field: where)
         try:
             parsed = cls.model_validate({key: value for key, value in document.items() if key != "status"})
-            parsed.check()
         except ValidationError as error:
-            lines = (describe(problem, f"{place(_field(problem))}: ", cls) for problem in error.errors())
-            raise DocumentError("\n".join(lines)) from None
-        except OptionError as error:
-            raise DocumentError(f"{place(error.field)}: {error}") from None
+            lines = [line for problem in error.errors() for line in _lines(problem, place, cls)]
+            more = (f"{place(keys)}: {message}" for message, keys in cls.option_problems(document))
+            raise DocumentError("\n".join(dict.fromkeys([*lines, *more]))) from None
         return parsed
+
+    @model_validator(mode="after")
+    def _checked(self) -> Self:
+        self.check()
+        return self
 
     def check(self) -> None:
         """Check what the schema alone cannot say. Raises OptionError."""
+
+    @classmethod
+    def option_problems(cls, document: dict[str, Any]) -> list[tuple[str, Keys]]:
+        """Return what is wrong with the options of a document whose other fields are wrong too, and where it stands."""
+        return []
 
 
 class Experiment(Document):
@@ -158,12 +176,31 @@ class Experiment(Document):
         if self.spec.tune is not None:
             self.spec.tune.check(self.spec.run, self.spec.config)
 
+    @classmethod
+    def option_problems(cls, document: dict[str, Any]) -> list[tuple[str, Keys]]:
+        """Return what is wrong with spec.config, as far as its algorithm is known."""
+        spec = document.get("spec")
+        run, config = (spec.get("run"), spec.get("config")) if isinstance(spec, dict) else (None, None)
+        if not isinstance(run, str) or not isinstance(config, dict):
+            return []
+        try:
+            parse_options(run, config)
+        except OptionError as error:
+            return [problem for problem in error.problems if problem[1][:2] == ("spec", "config")]
+        return []
+
 
 class Rollout(Document):
     """An RLRollout as a person writes it."""
 
     kind: Literal["RLRollout"] = "RLRollout"
     spec: RolloutSpec
+
+
+def default_name(run: str, env: str) -> str:
+    """Return a name for an experiment that nobody has named: of its algorithm and its environment."""
+    plain = re.sub(r"[^a-z0-9]+", "-", f"{run}-{env}".lower()).strip("-")
+    return plain[:MAX_NAME].rstrip("-")
 
 
 KINDS: dict[Any, type[Experiment | Rollout]] = {"RLExperiment": Experiment, "RLRollout": Rollout}

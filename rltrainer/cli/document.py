@@ -1,7 +1,6 @@
 """From the command line of `rltrainer train` to the documents to train."""
 
 import argparse
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,8 +8,8 @@ from typing import Any
 from pydantic.alias_generators import to_camel, to_snake
 
 from rltrainer import rllib_compat
-from rltrainer.api.base import API_VERSION, MAX_NAME
-from rltrainer.api.documents import At, Experiment, check_header, read_yaml
+from rltrainer.api.base import API_VERSION
+from rltrainer.api.documents import At, Experiment, check_header, default_name, read_yaml
 from rltrainer.api.experiment import Stop
 from rltrainer.api.options import OPTIONS, for_algorithm, option_names
 from rltrainer.api.tune import Domain
@@ -140,12 +139,6 @@ def _job(draft: Draft, arguments: argparse.Namespace) -> Job:
         notes=draft.notes,
         numbered=not (arguments.file or arguments.experiment_name),
     )
-
-
-def default_name(run: str, env: str) -> str:
-    """A name for a run without a document."""
-    plain = re.sub(r"[^a-z0-9]+", "-", f"{run}-{env}".lower()).strip("-")
-    return plain[:MAX_NAME].rstrip("-")
 
 
 def _put_environment(draft: Draft, name: str) -> None:

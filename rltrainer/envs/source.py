@@ -12,7 +12,7 @@ from gymnasium.error import DependencyNotInstalled, UnregisteredEnv
 from gymnasium.vector import VectorEnv
 
 from rltrainer.core.types import Spaces
-from rltrainer.envs import atari_envs, envpool_envs, gymnasium_envs, imported_envs
+from rltrainer.envs import atari_envs, envpool_envs, given_envs, gymnasium_envs, imported_envs
 from rltrainer.envs.failures import close, extra_of, failed, missing_extra, not_found
 from rltrainer.envs.kind import EnvKind
 from rltrainer.envs.layout import flattened, flattened_vector, structure_of
@@ -21,6 +21,7 @@ from rltrainer.envs.vectorize import SingleEnvView, VectorMode, check_autoreset,
 from rltrainer.errors import RunError
 
 KINDS: tuple[Callable[[str], EnvKind | None], ...] = (
+    given_envs.find,
     envpool_envs.find,
     imported_envs.find,
     atari_envs.find,

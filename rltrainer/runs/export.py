@@ -33,7 +33,7 @@ from rltrainer.ops.distributions import (
     SquashedGaussian,
 )
 from rltrainer.runs import policy
-from rltrainer.runs.policy import Policy
+from rltrainer.runs.policy import TrainedPolicy
 from rltrainer.sampling.worker import observation_dtype
 from rltrainer.storage import checkpoint
 from rltrainer.storage.files import write_json
@@ -60,7 +60,7 @@ def export(folder: Path, form: str, out: Path) -> Path:
         raise RunError("ExportFailed", f"{out}: {error.strerror or error}") from error
 
 
-def load_model(folder: Path) -> Policy:
+def load_model(folder: Path) -> TrainedPolicy:
     """Read the policy that was exported to `folder` as `model`."""
     description = json.loads((folder / "model.json").read_text())
     exported, _ = policy.build(description, description["timesteps_total"])
@@ -150,7 +150,7 @@ class ActingGraph(nn.Module):
     out for all actions, as `logits`, `mean` and `log_std`, or `q`; and the new state as `<name>_out`.
     """
 
-    def __init__(self, trained: Policy) -> None:
+    def __init__(self, trained: TrainedPolicy) -> None:
         super().__init__()
         self.policy, self.nets = trained, trained.nets
         self.state = list(trained.algorithm.initial_state(trained.nets, 1))
@@ -203,7 +203,7 @@ class ActingGraph(nn.Module):
         }
 
 
-def decide(trained: Policy, obs: Tensor, state: State) -> tuple[Tensor, Tensors, State]:
+def decide(trained: TrainedPolicy, obs: Tensor, state: State) -> tuple[Tensor, Tensors, State]:
     """Return the best actions, what the policy puts out for all actions, and the state after them."""
     algorithm, nets = trained.algorithm, trained.nets
     if algorithm.greedy_action is on_policy.mode:

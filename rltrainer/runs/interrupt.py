@@ -1,11 +1,11 @@
-"""Signals: the first asks a run to keep its state and end. Ctrl-C after it ends the run at once.
+"""Signals: the first asks a run to keep its state and end. Ctrl-C after it ends the run, and a command, at once.
 
 A repeated SIGTERM asks for nothing more: in a cluster Ray's job supervisor and the pod's preStop hook both send one.
 """
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
 from types import FrameType
@@ -19,9 +19,10 @@ ROUND_GRACE = 10.0
 
 
 class Interrupt:
-    """Whether the run was asked to end, and since when."""
+    """Whether the run was asked to end, and since when. A second Ctrl-C calls `at_once`, with 128 + its number."""
 
-    def __init__(self) -> None:
+    def __init__(self, at_once: Callable[[int], object] = end_process) -> None:
+        self.at_once = at_once
         self.signum: int | None = None
         self.in_round = False
         """Whether a round is under way: what ends within it cannot go on from there."""
@@ -32,7 +33,7 @@ class Interrupt:
         """Handle a signal: the run is to end."""
         if self.signum is not None:
             if signum == signal.SIGINT:
-                end_process(128 + signum)
+                self.at_once(128 + signum)
             return
         self.signum, self._since = signum, monotonic()
         self._requested.set()

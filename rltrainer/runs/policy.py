@@ -14,6 +14,7 @@ from rltrainer import algorithms, rllib_compat
 from rltrainer.api.options import OptionError, Options, option_names, options_of_checkpoint, parse_options
 from rltrainer.core.algorithm import ActContext, Algorithm
 from rltrainer.core.types import EpisodeReport, Spaces
+from rltrainer.envs import given_envs
 from rltrainer.envs.source import EnvSource
 from rltrainer.errors import RunError
 from rltrainer.networks.parameters import load_policy
@@ -42,7 +43,7 @@ TRAINED: dict[str, type] = {"run": str, "env": str, "env_config": dict, "config"
 
 
 @dataclass(frozen=True)
-class Policy:
+class TrainedPolicy:
     """Networks that act, and the environment they act in."""
 
     run: str
@@ -62,19 +63,24 @@ class Policy:
         """The space of observations as the environment gives them."""
         return self.spaces.structure or self.spaces.observations
 
-    def context(self, seed: int) -> ActContext:
-        """Make the context of an episode that begins."""
+    def context(self, seed: int, num_envs: int = 1) -> ActContext:
+        """Make the context of an episode that begins, or of `num_envs` that are run together."""
         rng = torch.Generator().manual_seed(derived_seed(seed, Role.ACTIONS))
-        state = self.algorithm.initial_state(self.nets, 1)
-        return ActContext(self.options, rng, num_envs=1, timesteps=self.timesteps, state=state)
+        state = self.algorithm.initial_state(self.nets, num_envs)
+        return ActContext(self.options, rng, num_envs, timesteps=self.timesteps, state=state)
 
-    @torch.inference_mode()
     def act(self, obs: Any, context: ActContext, deterministic: bool) -> np.ndarray[Any, Any]:
         """Return the action for one observation, as the network puts it out: the best, or one that explores."""
-        batch = torch.as_tensor(np.asarray(obs, observation_dtype(self.spaces.observations))[None])
+        actions: np.ndarray[Any, Any] = self.act_all(np.asarray(obs)[None], context, deterministic)[0]
+        return actions
+
+    @torch.inference_mode()
+    def act_all(self, obs: Any, context: ActContext, deterministic: bool) -> np.ndarray[Any, Any]:
+        """Return the actions [B, *shape] for observations [B, *shape], as the network puts them out."""
+        batch = torch.as_tensor(np.asarray(obs, observation_dtype(self.spaces.observations)))
         if deterministic:
-            return np.asarray(self.algorithm.greedy_action(self.nets, batch, context)[0].numpy())
-        return np.asarray(self.algorithm.act(self.nets, batch, context)[0][0].numpy())
+            return np.asarray(self.algorithm.greedy_action(self.nets, batch, context).numpy())
+        return np.asarray(self.algorithm.act(self.nets, batch, context)[0].numpy())
 
     def evaluate(self, episodes: int, seed: int, deterministic: bool) -> EpisodeReport:
         """Run `episodes` whole episodes, many at a time; return their returns and lengths.
@@ -84,7 +90,7 @@ class Policy:
         worker_config = WorkerConfig(self.algorithm, self.source.for_evaluation(), self.spaces, self.options, seed)
         return evaluate(worker_config, self.nets, self.timesteps, episodes, deterministic)
 
-    def moved(self, env: str | None, env_config: dict[str, Any]) -> "Policy":
+    def moved(self, env: str | None, env_config: dict[str, Any]) -> "TrainedPolicy":
         """Return the same policy in environment `env`, or in its own with `env_config` over its arguments.
 
         Raises RunError, permanent, where that shows or takes something else.
@@ -100,7 +106,7 @@ class Policy:
         _check_same("action", source, spaces.actions, own, self.spaces.actions)
         return moved
 
-    def exploring(self, config: dict[str, Any], deterministic: bool) -> "Policy":
+    def exploring(self, config: dict[str, Any], deterministic: bool) -> "TrainedPolicy":
         """Return the same policy with options, by our names or RLlib's, that say how it explores.
 
         Raises OptionError for one that cannot matter.
@@ -118,8 +124,11 @@ class Policy:
         return replace(self, options=type(self.options).model_validate({**options, **config}))
 
 
-def load(folder: Path) -> Policy:
-    """Read the policy of the checkpoint in `folder`. Raises RunError, permanent, if there is none or it is broken."""
+def load(folder: Path, env: str | None = None) -> TrainedPolicy:
+    """Read the policy of the checkpoint in `folder`. Raises RunError, permanent, if there is none or it is broken.
+
+    `env` stands in for an environment that only the process knew which was handed it.
+    """
     try:
         manifest, tree = checkpoint.read_policy(folder)
     except CorruptCheckpointError as error:
@@ -128,12 +137,14 @@ def load(folder: Path) -> Policy:
     if not isinstance(trained, dict) or any(not isinstance(trained.get(key), kind) for key, kind in TRAINED.items()):
         message = f"{folder} does not say what was trained: run, env, env_config and config"
         raise RunError("CheckpointNotFound", message, permanent=True)
+    if env is not None and not given_envs.is_known(trained["env"]):
+        trained = {**trained, "env": env}
     policy, nets = build(trained, manifest.timesteps_total)
     load_policy(nets, tree["policy"])
     return policy
 
 
-def build(trained: Mapping[str, Any], timesteps: int) -> tuple[Policy, torch.nn.Module]:
+def build(trained: Mapping[str, Any], timesteps: int) -> tuple[TrainedPolicy, torch.nn.Module]:
     """Build the policy of a run whose weights are still to be loaded, and all of its networks.
 
     `trained` is what its checkpoint says of it: `run`, `env`, `env_config`, `config` and, but for old ones, `options`.
@@ -145,7 +156,8 @@ def build(trained: Mapping[str, Any], timesteps: int) -> tuple[Policy, torch.nn.
     options = options_of_checkpoint(algorithm.options, trained)
     nets = algorithm.nets(spaces, options).requires_grad_(False).eval()
     acting, action_distribution = nets.get_submodule(algorithm.acts), algorithm.action_distribution(spaces.actions)
-    return Policy(trained["run"], algorithm, options, acting, timesteps, spaces, action_distribution, source), nets
+    policy = TrainedPolicy(trained["run"], algorithm, options, acting, timesteps, spaces, action_distribution, source)
+    return policy, nets
 
 
 def _check_same(what: str, source: EnvSource, space: Space[Any], own: EnvSource, expected: Space[Any]) -> None:

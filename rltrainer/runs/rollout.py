@@ -29,7 +29,7 @@ from rltrainer.foreign import Failure, caught
 from rltrainer.reporting.status import ROLLOUT, Target
 from rltrainer.runs import policy as trained
 from rltrainer.runs.lock import output_folder
-from rltrainer.runs.policy import Policy
+from rltrainer.runs.policy import TrainedPolicy
 from rltrainer.storage import claim, locate
 from rltrainer.storage.claim import OwnedStore
 from rltrainer.storage.open import open_store
@@ -102,13 +102,13 @@ class Episode:
         )
 
 
-def load(request: Request, target: Path) -> tuple[Policy, str]:
+def load(request: Request, target: Path) -> tuple[TrainedPolicy, str]:
     """Fetch the checkpoint of `request` to `target`; return its policy, as requested, and where it was.
 
     Raises RunError, permanent, if there is none or the request does not fit it, OptionError, and StorageError.
     """
     origin = locate.fetch(request.checkpoint, target, request.storage, request.which)
-    policy = trained.load(target)
+    policy = trained.load(target, request.env)
     if request.run not in (None, policy.run):
         raise RunError("InvalidOption", f"{origin} is a policy of {policy.run}, not of {request.run}", permanent=True)
     policy = policy.moved(request.env, request.env_config)
@@ -116,22 +116,22 @@ def load(request: Request, target: Path) -> tuple[Policy, str]:
 
 
 def evaluate(
-    checkpoint: str, episodes: int = 100, seed: int = 0, deterministic: bool = True, which: str = "latest"
+    checkpoint: str, episodes: int = 100, seed: int = 0, deterministic: bool = True, which: str = "best"
 ) -> EpisodeReport:
     """Run `episodes` whole episodes, many at a time, with the policy of a checkpoint; return returns and lengths.
 
-    `checkpoint` is its folder or that of its run, or an s3:// URI of either; `which` chooses among a run's, "latest" or
-    "best". `seed` fixes where episodes begin and what is drawn. Raises RunError and StorageError.
+    `checkpoint` is its folder or that of its run, or an s3:// URI of either; `which` chooses among a run's, "best" or
+    "latest". `seed` fixes where episodes begin and what is drawn. Raises RunError and StorageError.
     """
     with tempfile.TemporaryDirectory(prefix="rltrainer-") as folder:
         policy, _ = load(Request(checkpoint, which=which), Path(folder) / "checkpoint")
     return policy.evaluate(episodes, seed, deterministic)
 
 
-def episodes(policy: Policy, request: Request, frames: list[Any] | None = None) -> Iterator[Episode]:
+def episodes(policy: TrainedPolicy, request: Request, frames: list[Any] | None = None) -> Iterator[Episode]:
     """Run one episode after the other; the first one's frames are appended to `frames`, if there is that."""
     steps, name = 0, policy.source.name
-    env = _environment(policy.source, request.render, frames is not None)
+    env = environment(policy.source, request.render, frames is not None)
     for number in range(request.episodes):
         if request.steps is not None and steps >= request.steps:
             break
@@ -144,7 +144,7 @@ def episodes(policy: Policy, request: Request, frames: list[Any] | None = None) 
     close(env.close, name)
 
 
-def _environment(source: EnvSource, render: bool, video: bool) -> Env[Any, Any]:
+def environment(source: EnvSource, render: bool = False, video: bool = False) -> Env[Any, Any]:
     """Make one environment: with a window, with pictures, or with neither. Raises RunError, permanent."""
     if not render:
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures are drawn into memory, and no display is needed
@@ -157,7 +157,7 @@ def _environment(source: EnvSource, render: bool, video: bool) -> Env[Any, Any]:
 
 
 def run_episode(
-    policy: Policy, env: Env[Any, Any], seed: int, deterministic: bool, frames: list[Any] | None
+    policy: TrainedPolicy, env: Env[Any, Any], seed: int, deterministic: bool, frames: list[Any] | None
 ) -> Episode:
     """Run one episode of `env`, which is reset with `seed`. Raises RunError that names environment, step and seed."""
     episode = Episode(seed)
@@ -198,6 +198,18 @@ def picture(frame: Any) -> Any:
     return pixels
 
 
+def write_video(path: Path, frames: list[Any], source: EnvSource) -> None:
+    """Write pictures of an environment as a video, at its own speed. Raises RunError where it draws none."""
+    if not frames or frames[0] is None:
+        raise RunError("EnvironmentFailed", f"environment {source.name} has no render_mode rgb_array", True)
+    env = source.single()
+    fps = env.metadata.get("render_fps") or FPS
+    close(env.close, source.name)
+    with imageio.get_writer(path, fps=fps, macro_block_size=2) as writer:
+        for frame in frames:
+            writer.append_data(np.asarray(frame, np.uint8))  # type: ignore[attr-defined]
+
+
 @dataclass
 class Recorder:
     """Records of the episodes, in stores, and their statistics."""
@@ -220,15 +232,8 @@ class Recorder:
 
     def add_video(self, frames: list[Any], source: EnvSource, scratch: Path) -> None:
         """Keep a video of `frames`. Raises StorageError, and RunError where there is nothing to be seen."""
-        if not frames or frames[0] is None:
-            raise RunError("EnvironmentFailed", f"environment {source.name} has no render_mode rgb_array", True)
         path = scratch / VIDEO
-        env = source.single()
-        fps = env.metadata.get("render_fps") or FPS
-        close(env.close, source.name)
-        with imageio.get_writer(path, fps=fps, macro_block_size=2) as writer:
-            for frame in frames:
-                writer.append_data(np.asarray(frame, np.uint8))  # type: ignore[attr-defined]
+        write_video(path, frames, source)
         self._keep(path, self.request.video or "")
 
     def _keep(self, path: Path, uri: str) -> None:

@@ -2,12 +2,14 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rltrainer.api.documents import Experiment
 from rltrainer.errors import RunError
 from rltrainer.reporting import results
+from rltrainer.reporting.frames import results_table
 from rltrainer.reporting.rows import Row
 from rltrainer.runs.context import RunContext, supervise
 from rltrainer.runs.folder import Start, working_folder
@@ -23,10 +25,15 @@ class Result:
     """How a run ended."""
 
     stopped_by: str
-    row: Row
+    row: Row = field(repr=False)
     """The last row of result.json; empty where nothing was left to do."""
     folder: Path
     checkpoint: Path | None
+
+    @property
+    def results(self) -> Any:
+        """The rows of result.json as a pandas DataFrame, nested names joined by slashes. Raises RunError."""
+        return results_table(self.folder)
 
 
 def run(

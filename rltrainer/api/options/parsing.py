@@ -9,13 +9,21 @@ from pydantic import BaseModel, ValidationError
 from rltrainer.api.options.base import Options
 from rltrainer.api.options.registry import OPTIONS, VOCABULARY
 
+Keys = tuple[str | int, ...]
+"""The keys that lead to a field of a document."""
+
 
 class OptionError(ValueError):
-    """An option that cannot be, with a message for whoever wrote it, and the keys that lead to it in a document."""
+    """Options that cannot be: a message for whoever wrote each, and the keys that lead to it in a document."""
 
-    def __init__(self, message: str, field: tuple[str | int, ...] = ()) -> None:
-        super().__init__(message)
-        self.field = field
+    def __init__(self, message: str, field: Keys = (), others: Sequence[tuple[str, Keys]] = ()) -> None:
+        super().__init__("; ".join([message, *(other for other, _ in others)]))
+        self.problems = [(message, field), *others]
+
+    @property
+    def field(self) -> Keys:
+        """The keys that lead to the first."""
+        return self.problems[0][1]
 
 
 def option_names(options: type[Options]) -> dict[str, str]:
@@ -45,15 +53,23 @@ def parse_options(run: str, config: dict[str, Any], where: str = "spec.config") 
     Raises OptionError that names the option, where it stands, and the nearest name or the algorithm it belongs to.
     """
     options = for_algorithm(run)
-    known = option_names(options)
-    for name in config:
-        if name not in known:
-            raise OptionError(_unknown(run, name, known, where), (*where.split("."), name))
+    known, keys = option_names(options), tuple(where.split("."))
+    problems: list[tuple[str, Keys]] = [
+        (_unknown(run, name, known, where), (*keys, name)) for name in config if name not in known
+    ]
     try:
-        return options.model_validate(config)
+        parsed = options.model_validate({name: value for name, value in config.items() if name in known})
     except ValidationError as error:
-        first = (*where.split("."), *error.errors()[0]["loc"])
-        raise OptionError(complaint(error, where, options), first) from None
+        problems += [(describe(each, where, options), (*keys, *each["loc"])) for each in error.errors()]
+        raise _all_of(problems) from None
+    if problems:
+        raise _all_of(problems)
+    return parsed
+
+
+def _all_of(problems: list[tuple[str, Keys]]) -> OptionError:
+    message, field = problems[0]
+    return OptionError(message, field, problems[1:])
 
 
 def complaint(error: ValidationError, where: str, model: type[BaseModel]) -> str:

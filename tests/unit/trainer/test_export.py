@@ -23,7 +23,7 @@ from rltrainer.networks.parameters import module_state
 from rltrainer.ops.distributions import SquashedGaussian
 from rltrainer.runs import policy
 from rltrainer.runs.export import FORMATS, export, load_model
-from rltrainer.runs.policy import Policy
+from rltrainer.runs.policy import TrainedPolicy
 from rltrainer.storage import checkpoint
 from tests.unit.command import Command
 from tests.unit.trainer.checkpoints import written
@@ -113,7 +113,7 @@ def test_every_algorithm_has_a_case() -> None:
     assert {run for run, _, _ in CASES} == set(algorithms.ALGORITHMS)
 
 
-def observed(found: Policy, count: int) -> tuple[list[Any], torch.Tensor]:
+def observed(found: TrainedPolicy, count: int) -> tuple[list[Any], torch.Tensor]:
     """What an environment might show, as it gives it and as the networks are given it."""
     space = found.observed
     space.seed(3)
@@ -185,7 +185,7 @@ def cast_as(space: Any, action: Any) -> Any:
 
 
 @torch.inference_mode()
-def outputs_of(found: Policy, obs: torch.Tensor, memory: dict[str, Any]) -> dict[str, Any]:
+def outputs_of(found: TrainedPolicy, obs: torch.Tensor, memory: dict[str, Any]) -> dict[str, Any]:
     """What the networks themselves put out, found by hand."""
     nets: Any = found.nets
     if found.run in ("DDPG", "TD3", "ApexDDPG"):
@@ -268,7 +268,7 @@ def test_weights_alone_make_the_same_policy(tmp_path: Path, run: str, env: str, 
     assert told["config"]["hiddens"] == [16]
 
 
-def wide(found: Policy) -> ActContext:
+def wide(found: TrainedPolicy) -> ActContext:
     return ActContext(found.options, torch.Generator(), 4, state=found.algorithm.initial_state(found.nets, 4))
 
 

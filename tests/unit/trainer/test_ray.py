@@ -14,6 +14,7 @@ import pytest
 import ray
 import torch
 
+import rltrainer as rl
 from rltrainer.backend.base import Backend
 from rltrainer.backend.ray.backend import RayBackend
 from rltrainer.backend.serial import SerialBackend
@@ -24,6 +25,7 @@ from rltrainer.runs.interrupt import Interrupt
 from rltrainer.runs.run import Run
 from rltrainer.storage import checkpoint as ckpt
 from tests.unit.trainer.helpers import TASKS, TOYS, experiment, nothing, quick, small, worker_config
+from tests.unit.trainer.toy_envs import Countdown
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*:FutureWarning:ray",
@@ -260,3 +262,10 @@ def test_when_everything_goes_at_once_the_last_state_is_kept(tmp_path: Path, mon
     manifest, tree = ckpt.read(run.checkpoints.newest)
     assert manifest.iteration == run.row["training_iteration"]
     assert tree["run"]["progress"]["timesteps_total"] == run.row["timesteps_total"]
+
+
+def test_an_environment_of_this_process_is_sent_to_workers(tmp_path: Path) -> None:
+    """A function that no worker could import."""
+    stop: Any = {"training_iteration": 1}
+    run = rl.train("PPO", lambda: Countdown(length=6), num_workers=1, stop=stop, local_dir=tmp_path, **quick())
+    assert run.row["episode_len_mean"] == 6
