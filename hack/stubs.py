@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 
 import rltrainer
-from rltrainer.api.experiment import Checkpoint, Evaluation, Stop, Storage
+from rltrainer.api.experiment import Checkpoint, CredentialsKeys, Evaluation, Stop, Storage
 from rltrainer.api.options import OPTIONS, Options
 
 HEAD = """\
@@ -45,7 +45,7 @@ def stub() -> str:
     names = sorted((module, name) for name, module in rltrainer.PUBLIC.items() if name != "train")
     parts = [HEAD, *(f"from {module} import {name} as {name}\n" for module, name in names)]
     parts += ["__version__: str\nPUBLIC: dict[str, str]\n", _functional(Stop)]
-    parts += [_section(model) for model in (Checkpoint, Evaluation, Storage)]
+    parts += [_section(model) for model in (Checkpoint, Evaluation, CredentialsKeys, Storage)]
     parts += [RUN, _options("_Options", Options, "_Run", set())]
     common = set(Options.model_fields)
     parts += [_options(f"_{name}", options, "_Options", common) for name, options in sorted(OPTIONS.items())]
@@ -90,7 +90,7 @@ def _field(info: Any) -> str:
 
 
 def type_of(annotation: Any) -> str:
-    """Return the annotation as source, without bounds; any sequence for a list."""
+    """Return the annotation as source, without bounds; any sequence for a list, for a part of a document its TypedDict."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return type_of(arguments[0])
@@ -104,6 +104,8 @@ def type_of(annotation: Any) -> str:
         return f"dict[{', '.join(_parts(arguments))}]"
     if annotation is type(None):
         return "None"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return f"_{annotation.__name__}"
     return str(getattr(annotation, "__name__", annotation)).removeprefix("typing.")
 
 

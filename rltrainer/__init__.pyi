@@ -48,12 +48,17 @@ class _Evaluation(TypedDict, total=False):
     episodes: int
     deterministic: bool
 
+class _CredentialsKeys(TypedDict, total=False):
+    access_key_id: str
+    secret_access_key: str
+    session_token: str
+
 class _Storage(TypedDict, total=False):
     uri: Required[str]
     endpoint: str | None
     region: str | None
     credentials_secret: str | None
-    credentials_keys: CredentialsKeys
+    credentials_keys: _CredentialsKeys
 
 class _Run(TypedDict, total=False):
     env_config: dict[str, Any] | None
