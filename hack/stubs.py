@@ -90,7 +90,7 @@ def _field(info: Any) -> str:
 
 
 def type_of(annotation: Any) -> str:
-    """Return the annotation as source, without bounds; any sequence for a list, for a part of a document its TypedDict."""
+    """Return the annotation as source, without bounds: any sequence for a list, a TypedDict for a document's part."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return type_of(arguments[0])
