@@ -12,6 +12,7 @@ NODE = {
     "containerd": "containerd",
     "runc": "runc",
     "iptables": "iptables",
+    "ipset": "ipset",
     "conntrack": "conntrack",
     "ip": "iproute2",
     "openssl": "openssl",

@@ -1,13 +1,11 @@
 """NetworkPolicies on the cluster from source, whose own network plugin knows nothing of them: kube-router does."""
 
-import shutil
-
-from hack.cluster import certificates, debian, processes, programs
+from hack.cluster import certificates, processes
 from hack.cluster.console import Failure, run, say, wait_until
 from hack.cluster.network import SERVICE_CIDR
+from hack.cluster.paths import program
 
 NAME = "network-policies"
-_PACKAGES = {"ipset": "ipset"}
 _CHAINS = ("KUBE-ROUTER-", "KUBE-NWPLCY-", "KUBE-POD-FW-")
 _SAVE = ["iptables-save", "-t", "filter"]
 _SETS = ("KUBE-SRC-", "KUBE-DST-", "kube-router-")
@@ -15,10 +13,8 @@ _SETS = ("KUBE-SRC-", "KUBE-DST-", "kube-router-")
 
 def on() -> None:
     """Enforce them from now on. It takes a kernel with ip_set: the daemon's log says what another one lacks."""
-    debian.require(_PACKAGES)
-    binary = programs.ensure(programs.KUBE_ROUTER)
     if not processes.alive(NAME):
-        processes.start(NAME, [binary, *_flags()])
+        processes.start(NAME, [program("kube-router"), *_flags()])
     log = processes.LOG / f"{NAME}.log"
     wait_until("the first rules of kube-router", lambda: _has_rules() or _refuse_dead(), 60, f"Its log: {log}")
     say("NetworkPolicies are enforced")
@@ -28,10 +24,9 @@ def off() -> None:
     """Enforce them no longer, and remove what kube-router made; its own clean-up needs more than its firewall."""
     processes.stop(NAME)
     run(["iptables-restore", "--noflush"], stdin=removal(run(_SAVE)))
-    if shutil.which("ipset"):
-        for name in run(["ipset", "list", "-n"]).split():
-            if name.startswith(_SETS):
-                run(["ipset", "destroy", name])
+    for name in run(["ipset", "list", "-n"]).split():
+        if name.startswith(_SETS):
+            run(["ipset", "destroy", name])
     say("NetworkPolicies are not enforced")
 
 
@@ -54,6 +49,7 @@ def _has_rules() -> bool:
 
 def _refuse_dead() -> bool:
     if not processes.alive(NAME):
+        processes.stop(NAME)  # forgotten: the cluster is whole without it
         raise Failure(f"kube-router has ended: see {processes.LOG / NAME}.log")
     return False
 

@@ -47,7 +47,7 @@ KUBE_ROUTER = Program(
 )
 
 TOOLS = (KUBECTL, HELM, MINIO, KWOK)
-NODE = (KUBE, ETCD, REGISTRY, COREDNS)
+NODE = (KUBE, ETCD, REGISTRY, COREDNS, KUBE_ROUTER)
 
 
 def digest(spec: Program) -> str:
