@@ -16,10 +16,12 @@ import kopf
 
 from rloperator.config import Settings
 from rloperator.controller.converge import Converger, Key
+from rloperator.controller.witness import FAILED_FOR, TAKEN_FOR
 from rloperator.controller.workqueue import WorkQueue
 from rloperator.kube import names
 from rloperator.kube.client import KubeClient, connect
 from rloperator.kube.disruption import disruption
+from rloperator.kube.pod_problems import has_failed
 from rloperator.kube.types import Manifest
 from rltrainer.api.base import GROUP, PLURAL, VERSION
 
@@ -137,10 +139,11 @@ async def job_changed(body: kopf.Body, memo: kopf.Memo, **_: Any) -> None:
 
 @kopf.on.event("", "v1", "pods", labels={names.EXPERIMENT_LABEL: kopf.PRESENT})
 async def pod_changed(body: kopf.Body, memo: kopf.Memo, **_: Any) -> None:
-    """Remember a pod of an experiment that is taken away, and queue the experiment. Other changes wait for a look."""
+    """Remember a pod of an experiment that is taken away or failed, and queue the experiment; the rest is looked up."""
     pod: Manifest = dict(body)
-    if disruption(pod, datetime.now(UTC)) is None:
+    is_taken = disruption(pod, datetime.now(UTC)) is not None
+    if not is_taken and not has_failed(pod):
         return
     namespace, name = pod["metadata"]["namespace"], pod["metadata"]["labels"][names.EXPERIMENT_LABEL]
-    memo["witness"].saw((namespace, name), pod)
+    memo["witness"].saw((namespace, name), pod, TAKEN_FOR if is_taken else FAILED_FOR)
     memo["queue"].add(Key("RLExperiment", namespace, name))

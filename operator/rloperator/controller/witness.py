@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 from rloperator.kube.types import Manifest
 
-_REMEMBERED_FOR = 60.0
-"""Seconds: by then it stands in the status."""
+TAKEN_FOR = 60.0
+"""Seconds that a pod which was taken away is remembered for: by then it stands in the status."""
+FAILED_FOR = 600.0
+"""Seconds that a pod which has failed is remembered for, to be counted."""
 _MOST = 10_000
 
 Place = tuple[str, str]
@@ -15,17 +17,17 @@ Place = tuple[str, str]
 
 
 class Witness:
-    """A memory of pods that were seen to be taken away. Safe to use from several threads; a restart forgets it."""
+    """A memory of pods that were taken away, or failed. Safe to use from several threads; a restart forgets it."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._seen: dict[Place, dict[str, tuple[float, Manifest]]] = {}
         self._lock = threading.Lock()
 
-    def saw(self, place: Place, pod: Manifest) -> None:
-        """Remember a pod as it is now, for a minute."""
+    def saw(self, place: Place, pod: Manifest, seconds: float = TAKEN_FOR) -> None:
+        """Remember a pod as it is now, for that many seconds."""
         with self._lock:
-            self._seen.setdefault(place, {})[pod["metadata"]["uid"]] = (self._clock(), _last_words(pod))
+            self._seen.setdefault(place, {})[pod["metadata"]["uid"]] = (self._clock() + seconds, _last_words(pod))
             while len(self._seen) > _MOST:
                 self._seen.pop(next(iter(self._seen)))
 
@@ -33,7 +35,7 @@ class Witness:
         """The pods remembered that are not among those present."""
         with self._lock:
             known = self._seen.get(place, {})
-            for uid in [uid for uid, (at, _) in known.items() if self._clock() - at > _REMEMBERED_FOR]:
+            for uid in [uid for uid, (until, _) in known.items() if self._clock() > until]:
                 del known[uid]
             if not known:
                 self._seen.pop(place, None)

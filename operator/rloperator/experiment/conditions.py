@@ -1,9 +1,14 @@
 """The conditions of an experiment; pure."""
 
+from datetime import timedelta
+
 from rloperator.decisions import Decision
 from rloperator.experiment.view import ExperimentView
-from rloperator.kube.types import Condition, conditions_of
+from rloperator.kube.types import Condition, conditions_of, parse_time
 from rltrainer.api.status import Attempt
+
+_HEARD_WITHIN = timedelta(seconds=60)
+"""How old the last word of a trainer may be; it says something every 20 s."""
 
 HEAD_READY = Condition("ClusterReady", "True", "HeadReady", "The head pod is ready")
 
@@ -31,11 +36,26 @@ def accepted(view: ExperimentView) -> Condition:
 
 
 def training(view: ExperimentView, attempt: Attempt) -> Condition:
-    """That an attempt trains, and from which checkpoint it went on."""
+    """Whether an attempt trains as far as it is heard of, and from which checkpoint it went on."""
+    if silence := _silence(view, attempt):
+        return silence
     restored = view.training.get("restoredFrom")
     if restored and view.training.get("attempt") == attempt.number:
         return Condition("Training", "True", "RestoredCheckpoint", f"Attempt {attempt.number} went on from {restored}")
     return Condition("Training", "True", "Training", f"Attempt {attempt.number} is training")
+
+
+def _silence(view: ExperimentView, attempt: Attempt) -> Condition | None:
+    """That nothing was heard of an attempt for a minute."""
+    if view.training.get("attempt") == attempt.number:
+        heard = view.training.get("heartbeatAt") or view.training.get("updatedAt")
+        reason, message = "ReportLate", f"Attempt {attempt.number} was last heard of at {heard}"
+    else:
+        heard = ((view.job or {}).get("status", {}).get("rayJobInfo") or {}).get("startTime")
+        reason, message = "NoReport", f"The trainer of attempt {attempt.number} began at {heard} and has not reported"
+    if heard is None or view.now - parse_time(heard) <= _HEARD_WITHIN:
+        return None
+    return Condition("Training", "Unknown", reason, message)
 
 
 def checkpoint_synced(view: ExperimentView) -> Condition:

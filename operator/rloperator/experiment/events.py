@@ -74,6 +74,7 @@ def _cluster(old: Conditions, new: Conditions) -> Iterator[Event]:
 
 
 def _training(old: Conditions, new: Conditions) -> Iterator[Event]:
+    yield from _transition(old, new, "Training", "Unknown", "Warning")
     before, after = old.get("Training"), new.get("Training")
     if after["status"] == "True" and before.get("reason") != after["reason"]:
         yield Event(after["reason"], after["message"], dedup_key=after["message"])

@@ -14,7 +14,8 @@ from rloperator.experiment.network import policies, unproven, unwanted
 from rloperator.experiment.patches import kept_cluster, live_patches
 from rloperator.experiment.rayjob import rayjob, support_of
 from rloperator.experiment.view import ExperimentView
-from rloperator.kube.pod_problems import first_problem, has_ready_head, refused_pods
+from rloperator.kube import names
+from rloperator.kube.pod_problems import failing_workers, first_problem, has_ready_head, head_problem, refused_pods
 from rloperator.kube.types import Condition, Observed, Outcome, is_terminating
 from rltrainer.api.status import Attempt, Phase
 
@@ -247,14 +248,35 @@ def _progress(view: ExperimentView, attempt: Attempt) -> Decision:
         message = f"Attempt {number} is waiting for its queue to admit it"
         return Decision("Pending", "WaitingForAdmission", message, head_ready)
     if job.get("jobStatus") == "RUNNING" or view.training.get("attempt") == number:
-        taken = attempt.disruption.message if attempt.disruption else ""
-        parts = (f"Attempt {number} is training", view.search_progress, problem.message if problem else "", taken)
-        message = ". ".join(part for part in parts if part)
-        return Decision("Running", "Training", message, (HEAD_READY, training(view, attempt)))
-    age = view.now - attempt.started_at if attempt.started_at else timedelta()
-    if problem := problem or refused_pods(view.cluster, age):
+        return _running(view, attempt)
+    if problem := problem or refused_pods(view.cluster, _age(view, attempt)):
         return Decision("Provisioning", problem.reason, problem.message, head_ready)
     if head_ready:
         message = f"Attempt {number} has a ready head pod, which starts the trainer"
         return Decision("Provisioning", "ClusterReady", message, head_ready)
     return Decision("Provisioning", "Provisioning", f"Attempt {number} is waiting for its head pod")
+
+
+def _running(view: ExperimentView, attempt: Attempt) -> Decision:
+    """How an attempt stands whose trainer runs: what is so now, of its cluster and of its report."""
+    pods, lost = view.observed.pods, view.observed.lost
+    problem = (
+        head_problem(pods, view.now)
+        or first_problem(pods, view.now)
+        or refused_pods(view.cluster, _age(view, attempt))
+        or failing_workers(tuple(pod for pod in (*pods, *lost) if names.attempt_of(pod) == attempt.number))
+    )
+    cluster = Condition("ClusterReady", "False", problem.reason, problem.message) if problem else HEAD_READY
+    trains = training(view, attempt)
+    parts = (
+        trains.message if trains.status != "True" else f"Attempt {attempt.number} is training",
+        view.search_progress,
+        problem.message if problem else "",
+        attempt.disruption.message if attempt.disruption else "",
+    )
+    message = ". ".join(part.rstrip(".") for part in parts if part)
+    return Decision("Running", "Training", message, (cluster, trains))
+
+
+def _age(view: ExperimentView, attempt: Attempt) -> timedelta:
+    return view.now - attempt.started_at if attempt.started_at else timedelta()

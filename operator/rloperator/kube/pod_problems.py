@@ -14,13 +14,20 @@ _IMAGE_MESSAGE = (
 _CONFIG_REASONS = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 _CONFIG_MESSAGE = "Pod {} cannot start: {}. Once that is there, the pod starts by itself"
 
-REASONS = ("ImagePullBackOff", "CreateContainerConfigError", "Unschedulable", "PodsRefused")
+REASONS = (
+    "ImagePullBackOff", "CreateContainerConfigError", "Unschedulable", "PodsRefused", "HeadMissing", "HeadNotReady",
+    "WorkersFail",
+)  # fmt: skip
 """Every reason of a PodProblem."""
 
 _UNSCHEDULABLE_AFTER = timedelta(seconds=10)
 """How long a pod may wait, before it is a problem, for another one to leave its node."""
 _REFUSED_AFTER = timedelta(seconds=15)
 """How long a start may take before pods that are not made are a problem."""
+_NOT_READY_AFTER = timedelta(seconds=15)
+"""How long a head may miss its probes before that is a problem."""
+_FAILING_WORKERS = 3
+"""Workers that end one after the other before that is a problem."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,41 @@ def refused_pods(ray_cluster: Manifest | None, age: timedelta) -> PodProblem | N
     return None
 
 
+def head_problem(pods: tuple[Manifest, ...], now: datetime) -> PodProblem | None:
+    """That the head pod of a cluster that runs is gone, or has not been ready for a while."""
+    head = head_pod(pods)
+    if head is None:
+        return PodProblem("HeadMissing", "The head pod is gone")
+    ready = _ready(head)
+    since = ready.get("lastTransitionTime")
+    if ready.get("status") == "True" or (since and now - parse_time(since) < _NOT_READY_AFTER):
+        return None
+    why = f": {ready['message']}" if ready.get("message") else ""
+    return PodProblem("HeadNotReady", f"The head pod {head['metadata']['name']} is not ready{why}")
+
+
+def failing_workers(pods: tuple[Manifest, ...]) -> PodProblem | None:
+    """That workers end again and again, each replaced by one that ends; `pods` are those that are gone too."""
+    ended = [pod for pod in pods if has_failed(pod) and not is_head(pod)]
+    if len(ended) < _FAILING_WORKERS:
+        return None
+    last = max(ended, key=lambda pod: (pod["metadata"]["creationTimestamp"], pod["metadata"]["name"]))
+    statuses = last.get("status", {}).get("containerStatuses", [])
+    codes = [f' by exit code {code} of container "{each["name"]}"' for each in statuses if (code := _exit(each))]
+    message = f"Workers end again and again: {len(ended)} did of late, the last, {last['metadata']['name']}"
+    return PodProblem("WorkersFail", f"{message}{''.join(codes[:1])}")
+
+
+def has_failed(pod: Manifest) -> bool:
+    """Whether a pod has ended by itself, and not well. One that is deleted ends because of that."""
+    return "deletionTimestamp" not in pod["metadata"] and pod.get("status", {}).get("phase") == "Failed"
+
+
+def _ready(pod: Manifest) -> Manifest:
+    conditions = pod.get("status", {}).get("conditions", [])
+    return next((condition for condition in conditions if condition["type"] == "Ready"), {})
+
+
 def head_pod(pods: tuple[Manifest, ...]) -> Manifest | None:
     """The head pod, where there is one."""
     return next(filter(is_head, pods), None)
@@ -57,8 +99,7 @@ def is_head(pod: Manifest) -> bool:
 
 def has_ready_head(pods: tuple[Manifest, ...]) -> bool:
     """Whether there is a head pod, and it is ready."""
-    conditions = (head_pod(pods) or {}).get("status", {}).get("conditions", [])
-    return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
+    return _ready(head_pod(pods) or {}).get("status") == "True"
 
 
 def out_of_memory(pods: tuple[Manifest, ...]) -> str:

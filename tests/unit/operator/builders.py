@@ -144,5 +144,10 @@ def settled(observed: Observed) -> Observed:
     training = observed.status.get("training")
     after = (outcome.status or observed.status) | ({"training": training} if training else {})
     return Observed(
-        observed.object | {"status": after}, observed.jobs, observed.clusters, observed.pods, observed.source
+        observed.object | {"status": after},
+        observed.jobs,
+        observed.clusters,
+        observed.pods,
+        observed.source,
+        lost=observed.lost,
     )

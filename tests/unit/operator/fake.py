@@ -9,7 +9,7 @@ from rloperator.kube import names
 from rloperator.kube.client import ConflictError, KubeClient
 from rloperator.kube.types import Event, Manifest, format_time
 
-from tests.unit.operator.builders import NOW, made_by
+from tests.unit.operator.builders import NOW, READY, made_by
 
 
 class CrashError(BaseException):
@@ -165,6 +165,9 @@ class FakeCluster(KubeClient):
     def set_job(self, name: str, **state: Any) -> None:
         """KubeRay says how a job stands."""
         self.objects["RayJob", name]["status"].update(state)
+        for item in self.objects.values():
+            if item["kind"] == "Pod" and item["metadata"]["job"] == name and state.get("jobStatus") == "RUNNING":
+                item["status"] = copy.deepcopy(READY)
 
 
 def _add(item: Any, path: list[str], value: Any) -> None:

@@ -211,8 +211,19 @@ def test_the_watch_of_pods_tells_only_of_those_that_are_taken_away() -> None:
     queued: list[Key] = []
     memo = kopf.Memo(witness=Witness(), queue=SimpleNamespace(add=queued.append))
     changed = cast(Any, handlers.pod_changed)
-    for state in (b.READY, target(status="False"), target()):
+    for state in (b.READY, target(status="False"), {"phase": "Succeeded"}, target()):
         asyncio.run(changed(body=kopf.Body(cast(Any, pod(**state))), memo=memo))
     assert queued == [Key("RLExperiment", "team", "cartpole")]
     (gone,) = memo["witness"].gone(("team", "cartpole"), ())
     assert gone["status"] == target()
+
+
+def test_the_watch_of_pods_tells_of_those_that_fail_for_as_long_as_they_are_counted() -> None:
+    now = 0.0
+    witness = Witness(lambda: now)
+    memo = kopf.Memo(witness=witness, queue=SimpleNamespace(add=lambda key: None))
+    asyncio.run(cast(Any, handlers.pod_changed)(body=kopf.Body(cast(Any, pod("worker", phase="Failed"))), memo=memo))
+    now = 599.0
+    assert len(witness.gone(("team", "cartpole"), ())) == 1
+    now = 601.0
+    assert witness.gone(("team", "cartpole"), ()) == ()

@@ -39,7 +39,13 @@ def see(
     source: Manifest | None = None,
     **spec: Any,
 ) -> Observed:
-    return Observed(b.experiment(status, **spec), jobs, clusters, pods, source)
+    """What is observed; a job that runs has a ready head pod, unless it is said which pods there are."""
+    heads = tuple(b.pod(int(job["metadata"]["name"][-1]), **b.READY) for job in jobs if is_running(job))
+    return Observed(b.experiment(status, **spec), jobs, clusters, pods or heads, source)
+
+
+def is_running(job: Manifest) -> bool:
+    return bool(job["status"].get("jobDeploymentStatus") == "Running" and "deletionTimestamp" not in job["metadata"])
 
 
 def leaving(child: Manifest) -> Manifest:
@@ -65,7 +71,10 @@ SEARCHED: Manifest = SEARCHING | {"stoppedBy": "all trials are done", "trials": 
 def ended(container: str, code: int, **state: Any) -> Manifest:
     """A head pod's status with one container that has ended."""
     kind = "containerStatuses" if container in ("ray-head", "ray-job-submitter") else "initContainerStatuses"
-    return {"phase": "Failed", kind: [{"name": container, "state": {"terminated": {"exitCode": code, **state}}}]}
+    return b.READY | {
+        "phase": "Failed",
+        kind: [{"name": container, "state": {"terminated": {"exitCode": code, **state}}}],
+    }
 
 
 GONE = ("cartpole-a1",)
