@@ -7,14 +7,14 @@ check may rely on is that none above it held.
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import ValidationError
 
 from rloperator.config import Settings
 from rloperator.kube.pods import Owner
-from rloperator.kube.types import Condition, Event, Manifest, Observed, Outcome, Patch, conditions_of
+from rloperator.kube.types import Condition, Event, Manifest, Observed, Outcome, Patch, conditions_of, parse_time
 from rltrainer.api.experiment import ExperimentSpec, Storage
 from rltrainer.api.options import complaint
 from rltrainer.api.rollout import RolloutSpec
@@ -23,7 +23,15 @@ from rltrainer.api.status import Phase
 SOON = 2.0
 """Seconds until the next look where something is about to happen in pods, which are not watched."""
 
+_SOON_FOR = timedelta(seconds=90)
+"""How long something is looked at as often as that; then the sweep is often enough."""
+
 SpecT = TypeVar("SpecT", ExperimentSpec, RolloutSpec)
+
+
+def soon(since: str | None, now: datetime) -> float | None:
+    """Seconds until the next look at what has been under way `since` then; None, for the sweep, where that is long."""
+    return SOON if since is None or now - parse_time(since) < _SOON_FOR else None
 
 
 @dataclass(frozen=True)

@@ -229,6 +229,7 @@ class RolloutResults(Status):
     video_uri: Text | None = Field(None, description="Where the video is.")
     done: bool = Field(False, description="All episodes are finished and everything is in storage.")
     error: Problem | None = Field(None, description="Why it cannot be run; no retry helps.")
+    generation: Natural | None = Field(None, description="Generation of the spec that was run.")
 
 
 class RolloutStatus(Status):

@@ -3,7 +3,10 @@
 import argparse
 import logging
 import os
+import signal
 import sys
+from types import FrameType
+from typing import NoReturn
 
 from rltrainer.api.base import DocumentError
 from rltrainer.api.documents import Rollout
@@ -11,7 +14,7 @@ from rltrainer.api.options import OptionError
 from rltrainer.api.status import Problem, RolloutResults
 from rltrainer.cli.checkpoints import policy_request, source_of
 from rltrainer.cli.common import UsageError
-from rltrainer.errors import RunError
+from rltrainer.errors import Interrupted, RunError
 from rltrainer.reporting.results import log_to, on_terminal, stop_logging
 from rltrainer.reporting.status import ROLLOUT, Reporter, Target
 from rltrainer.runs.rollout import Request, run
@@ -22,21 +25,33 @@ log = logging.getLogger(__name__)
 
 CHECKPOINT_URI = "RLTRAINER_CHECKPOINT_URI"
 """Environment variable that the operator sets to the chosen checkpoint."""
+GENERATION = "RLTRAINER_GENERATION"
+"""Environment variable that the operator sets to the generation of the document that it made the Job of."""
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Run a policy, print its returns and return the exit code."""
     handlers = log_to(None, on_terminal())
     report = Report()
+    earlier = signal.signal(signal.SIGTERM, end)
     try:
         return report.run(request_of(arguments))
+    except Interrupted as error:  # what is half done is nothing to report: another pod begins anew
+        log.warning("ended by %s after %d episodes: this rollout is not done", error, report.results.episodes)
+        return error.exit_code
     except (RunError, StorageError, DocumentError, OptionError, UsageError) as error:
         permanent = getattr(error, "permanent", True)
         log.critical("error: %s", error)
         report.fail(getattr(error, "reason", "InvalidOption"), str(error), permanent)
         return 2 if permanent else 1
     finally:
+        signal.signal(signal.SIGTERM, earlier)
         stop_logging(handlers)
+
+
+def end(signum: int, frame: FrameType | None) -> NoReturn:
+    """Handle SIGTERM, which a container's first process ignores unless it is handled."""
+    raise Interrupted(signum)
 
 
 def request_of(arguments: argparse.Namespace) -> Request:
@@ -89,7 +104,13 @@ class Report:
     def __init__(self) -> None:
         self.results = RolloutResults(episodes=0, timesteps=0)
         target = Target.from_environment(*ROLLOUT)
-        self.reporter = Reporter(target, lambda: self.results) if target else None
+        number = os.environ.get(GENERATION, "")
+        self.generation = int(number) if number.isdigit() else None
+        self.reporter = Reporter(target, self.snapshot) if target else None
+
+    def snapshot(self) -> RolloutResults:
+        """Return the results so far, as those of the document that is run."""
+        return self.results.model_copy(update={"generation": self.generation})
 
     def run(self, request: Request) -> int:
         """Run `request` to its end and return the exit code."""

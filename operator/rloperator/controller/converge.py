@@ -101,8 +101,19 @@ class Converger:
             pods=pods,
             policies=policies,
             lost=tuple(pod for pod in gone if names.descends(pod, key.kind, key.name)),
+            complaint=self._complaint(jobs[0]) if jobs and not pods and not is_experiment else "",
             source=self._source(manifest),
         )
+
+    def _complaint(self, job: Manifest) -> str:
+        """Why a Job could not make its pod, by its newest event; a Job says so nowhere else."""
+        metadata = job["metadata"]
+        about = f"involvedObject.uid={metadata['uid']},reason=FailedCreate"
+        events = sorted(
+            self.client.list("v1", "Event", metadata["namespace"], fields=about),
+            key=lambda event: str(event.get("lastTimestamp") or event["metadata"].get("creationTimestamp")),
+        )
+        return str(events[-1].get("message", "")).rstrip(".") if events else ""
 
     def apply(self, key: Key, manifest: Manifest, outcome: Outcome) -> None:
         """Do what was decided, in the order that makes every interruption harmless."""

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from rloperator.config import Settings
-from rloperator.decisions import SOON, Decision, first_decision, outcome_of, source_state, status_of
+from rloperator.decisions import SOON, Decision, first_decision, outcome_of, soon, source_state, status_of
 from rloperator.experiment.attempts import FAILURES, begun, describe_end, ended, status_fields
 from rloperator.experiment.conditions import HEAD_READY, default_conditions, training
 from rloperator.experiment.disruptions import is_excused, losses_in_a_row
@@ -228,7 +228,9 @@ def _waiting_for_deletion(view: ExperimentView, phase: Phase, reason: str) -> De
     children = [f"{item['kind'].lower()} {item['metadata']['name']}" for item in view.leftovers]
     more = f" and {len(children) - 3} more" if len(children) > 3 else ""
     message = f"Waiting for what is left of an earlier attempt to be deleted: {', '.join(children[:3])}{more}"
-    return Decision(phase, reason, message, delete=view.jobs_to_delete, requeue_after=SOON)
+    since = max((item["metadata"].get("deletionTimestamp", "") for item in view.leftovers), default="")
+    next_look = soon(since or None, view.now)
+    return Decision(phase, reason, message, delete=view.jobs_to_delete, requeue_after=next_look)
 
 
 def _suspending(decision: Decision) -> Decision:

@@ -97,9 +97,12 @@ class KubeClient:
                 return None
             raise
 
-    def list(self, api_version: str, kind: str, namespace: str | None, selector: str = "") -> Iterator[Manifest]:
-        """All objects of a kind, page by page, as of now."""
-        query = {"limit": str(_PAGE)} | ({"labelSelector": selector} if selector else {})
+    def list(
+        self, api_version: str, kind: str, namespace: str | None, selector: str = "", fields: str = ""
+    ) -> Iterator[Manifest]:
+        """All objects of a kind with these labels and fields, page by page, as of now."""
+        query = {"limit": str(_PAGE), "labelSelector": selector, "fieldSelector": fields}
+        query = {name: value for name, value in query.items() if value}
         while True:
             page = self._request("GET", _path(api_version, kind, namespace), query)
             for item in page["items"]:

@@ -18,6 +18,7 @@ OWNER_UID_LABEL = f"{GROUP}/owner-uid"
 ATTEMPT_LABEL = f"{GROUP}/attempt"
 SPEC_HASH_ANNOTATION = f"{GROUP}/spec-hash"
 CHECKPOINT_ANNOTATION = f"{GROUP}/checkpoint"
+GENERATION_ANNOTATION = f"{GROUP}/generation"
 
 NODE_TYPE_LABEL = "ray.io/node-type"
 QUEUE_NAME_LABEL = "kueue.x-k8s.io/queue-name"

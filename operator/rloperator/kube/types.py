@@ -29,7 +29,9 @@ class Observed:
     policies: tuple[Manifest, ...] = ()
     """NetworkPolicies of an experiment, looked for only where the operator is to make none."""
     lost: tuple[Manifest, ...] = ()
-    """Pods as they were when they were taken away, a moment ago, and are no more."""
+    """Pods as they were when they were taken away or failed, not long ago, and are no more."""
+    complaint: str = ""
+    """Why the Job of a rollout could not make its pod, by its newest event, where it has none."""
 
     @property
     def status(self) -> Manifest:

@@ -28,7 +28,11 @@ def support_of(view: RolloutView) -> tuple[Manifest, ...]:
 
 def job(view: RolloutView) -> Manifest:
     """The Job that runs the rollout."""
-    annotations = {names.SPEC_HASH_ANNOTATION: view.spec_hash, names.CHECKPOINT_ANNOTATION: view.checkpoint}
+    annotations = {
+        names.SPEC_HASH_ANNOTATION: view.spec_hash,
+        names.CHECKPOINT_ANNOTATION: view.checkpoint,
+        names.GENERATION_ANNOTATION: str(view.observed.generation),
+    }
     # A pod that its node loses is not the rollout's failure, and exit code 2 is: neither is worth a retry's count.
     rules = [
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
@@ -62,7 +66,12 @@ def _template(view: RolloutView) -> Manifest:
         cluster.get("imagePullPolicy", "IfNotPresent"),
         spec.pods,
         command=["rltrainer", "rollout", "-f", f"{names.DOCUMENT_FOLDER}/{names.DOCUMENT_KEY[owner.kind]}"],
-        env=environment(owner, view.storage, RLTRAINER_CHECKPOINT_URI=view.checkpoint or ""),
+        env=environment(
+            owner,
+            view.storage,
+            RLTRAINER_CHECKPOINT_URI=view.checkpoint or "",
+            RLTRAINER_GENERATION=str(view.observed.generation),
+        ),
         volumeMounts=[TMP_MOUNT, DOCUMENT_MOUNT],
     )
     secrets = pull_secrets(cluster.get("imagePullSecrets") or (), view.settings)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from rloperator.config import Settings
-from rloperator.decisions import SOON, Decision, first_decision, outcome_of, source_state, status_of
+from rloperator.decisions import SOON, Decision, first_decision, outcome_of, soon, source_state, status_of
 from rloperator.kube import names
 from rloperator.kube.pod_problems import first_problem
 from rloperator.kube.types import Observed, Outcome, is_terminating, reference
@@ -19,6 +19,8 @@ def episodes_finished(view: RolloutView) -> Decision | None:
     if not view.results.get("done"):
         return None
     message = f"Finished {view.results['episodes']} episodes with return {view.results.get('reward')}"
+    if view.is_changed:
+        message += ". The document was changed after that, and is not run again: for more, write a new rollout"
     return Decision("Succeeded", "EpisodesFinished", message).with_condition("Succeeded", "True")
 
 
@@ -43,7 +45,7 @@ def earlier_job_exists(view: RolloutView) -> Decision | None:
         "Waiting for an earlier Job to be deleted",
         tried=(job(view),) if view.checkpoint and not view.rejection else (),
         delete=tuple(reference(item) for item in earlier if not is_terminating(item)),
-        requeue_after=SOON,
+        requeue_after=soon(earlier[0]["metadata"].get("deletionTimestamp"), view.now),
     )
 
 
@@ -76,11 +78,17 @@ def job_under_way(view: RolloutView) -> Decision | None:
     """The Job is under way."""
     if view.job is None:
         return None
+    next_look = soon(view.job["metadata"].get("creationTimestamp"), view.now)
     if problem := first_problem(view.observed.pods, view.now):
-        return Decision("Pending", problem.reason, problem.message, requeue_after=SOON)
+        return Decision("Pending", problem.reason, problem.message, requeue_after=next_look)
+    if view.observed.complaint and not view.observed.pods:
+        message = f"The Job cannot make its pod: {view.observed.complaint}. It is tried again by itself"
+        return Decision("Pending", "PodsRefused", message)
     is_ready = bool(view.job.get("status", {}).get("ready", 0))
     phase: Phase = "Running" if is_ready or view.results else "Pending"
-    return Decision(phase, "JobRunning", f"The Job runs {view.checkpoint}", requeue_after=None if is_ready else SOON)
+    return Decision(
+        phase, "JobRunning", f"The Job runs {view.checkpoint}", requeue_after=None if is_ready else next_look
+    )
 
 
 def no_job(view: RolloutView) -> Decision:

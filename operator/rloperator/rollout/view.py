@@ -53,8 +53,24 @@ class RolloutView(View[RolloutSpec]):
 
     @property
     def results(self) -> Manifest:
-        """The report of the pod."""
-        return dict(self.observed.status.get("results") or {})
+        """The report of the pod that runs the document as it stands; empty where it is an earlier document's.
+
+        What was final before the document was changed stays. A trainer of an earlier release names no generation.
+        """
+        results = dict(self.observed.status.get("results") or {})
+        is_final = self.observed.status.get("phase") == "Succeeded"
+        return results if is_final or results.get("generation") in (None, *self._generations) else {}
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether the document was changed after what was reported of it."""
+        return self.results.get("generation") not in (None, *self._generations)
+
+    @property
+    def _generations(self) -> tuple[int, ...]:
+        """The document's generation, and an earlier one that asked for the same, of which the Job was made."""
+        made = names.annotation(self.job, names.GENERATION_ANNOTATION) if self.job and self.job_is_current else None
+        return (self.observed.generation, *([int(made)] if made and made.isdigit() else []))
 
     @property
     def source_cluster(self) -> Manifest:

@@ -48,10 +48,14 @@ class FakeCluster(KubeClient):
     def get(self, api_version: str, kind: str, namespace: str, name: str) -> Manifest | None:
         return copy.deepcopy(self.objects.get((kind, name)))
 
-    def list(self, api_version: str, kind: str, namespace: str | None, selector: str = "") -> Iterator[Manifest]:
+    def list(
+        self, api_version: str, kind: str, namespace: str | None, selector: str = "", fields: str = ""
+    ) -> Iterator[Manifest]:
         label, _, value = selector.partition("=")
         for (item_kind, _), item in sorted(self.objects.items()):
-            if item_kind == kind and item["metadata"].get("labels", {}).get(label) == value:
+            about = f"involvedObject.uid={item.get('involvedObject', {}).get('uid')},"
+            is_labeled = item["metadata"].get("labels", {}).get(label) == value
+            if item_kind == kind and (about in fields if fields else is_labeled):
                 yield copy.deepcopy(item)
 
     def refusal(self, manifest: Manifest) -> str | None:

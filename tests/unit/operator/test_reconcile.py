@@ -265,6 +265,10 @@ ROWS = (
         see(b.status(b.record(1, "Failed"), failures=1), pods=(leaving(b.pod(1)),)), "Retrying",
         outcomes=("Failed",), failures=1, requeue=2.0,
         message="Waiting for what is left of an earlier attempt to be deleted: pod cartpole-a1-head"),
+    Row("what stays for long is left to the sweep",
+        see(b.status(b.record(1, "Failed"), failures=1), pods=(b.pod(1) | {"metadata": b.pod(1)["metadata"] | {
+            "deletionTimestamp": format_time(b.NOW - timedelta(seconds=91))}},)), "Retrying",
+        outcomes=("Failed",), failures=1, message="pod cartpole-a1-head"),
     Row("then the next attempt starts", see(b.status(b.record(1, "Failed"), failures=1)), "Provisioning",
         created=("cartpole-a2",), outcomes=("Failed", "Running"), failures=1, events=("AttemptStarted",), requeue=2.0),
     Row("the third failure waits four times as long",

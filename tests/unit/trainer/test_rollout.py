@@ -3,6 +3,8 @@
 import argparse
 import json
 import math
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +157,24 @@ def test_results_reach_the_rollouts_status(
     assert results["episodes"] == 2
     assert results["rewardMean"] == pytest.approx(np.mean(results["returns"]))
     assert f"mean return {results['rewardMean']:.2f}" in capsys.readouterr().out
+
+
+def test_the_report_names_the_generation_of_its_document(
+    trained: Path, in_a_cluster: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(play.GENERATION, "7")
+    assert play.main(parser().parse_args(["rollout", str(trained), "--episodes", "1"])) == 0
+    assert in_a_cluster[-1]["status"]["results"]["generation"] == 7
+
+
+def test_sigterm_ends_a_rollout_without_a_last_report(
+    trained: Path, in_a_cluster: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    earlier = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(play, "run", lambda request: os.kill(os.getpid(), signal.SIGTERM))
+    assert play.main(parser().parse_args(["rollout", str(trained), "--episodes", "1"])) == 143
+    assert in_a_cluster == []
+    assert signal.getsignal(signal.SIGTERM) is earlier
 
 
 def test_what_no_retry_helps_reaches_the_rollouts_status(in_a_cluster: list[dict[str, Any]]) -> None:
