@@ -38,6 +38,9 @@ class RolloutView(View[RolloutSpec]):
         job = next(iter(names.owned(observed.jobs, observed.object)), None)
         job_is_current = bool(job and spec and names.annotation(job, names.SPEC_HASH_ANNOTATION) == spec_hash)
         chosen = names.annotation(job, names.CHECKPOINT_ANNOTATION) if job and job_is_current else None
+        newest = _checkpoint(spec, observed)
+        if chosen and newest not in (None, chosen) and _is_pruned(observed, job):
+            job_is_current, chosen = False, None
         return cls(
             observed=observed,
             settings=settings,
@@ -48,7 +51,7 @@ class RolloutView(View[RolloutSpec]):
             spec_hash=spec_hash,
             job=job,
             job_is_current=job_is_current,
-            checkpoint=chosen or _checkpoint(spec, observed),
+            checkpoint=chosen or newest,
         )
 
     @property
@@ -85,8 +88,7 @@ class RolloutView(View[RolloutSpec]):
     @property
     def job_failure(self) -> Manifest | None:
         """The condition by which the Job has failed for good."""
-        conditions = (self.job or {}).get("status", {}).get("conditions", [])
-        return next((item for item in conditions if item["type"] == "Failed" and item["status"] == "True"), None)
+        return _failure(self.job)
 
     @property
     def fields(self) -> Manifest:
@@ -123,6 +125,17 @@ def _account(spec: RolloutSpec, observed: Observed) -> ServiceAccount:
 def _spec_hash(spec: RolloutSpec) -> str:
     document = spec.model_dump(by_alias=True, exclude_defaults=True, mode="json")
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _is_pruned(observed: Observed, job: Manifest | None) -> bool:
+    """Whether the checkpoint that was chosen was gone by the time its pod began: the run has kept newer ones since."""
+    error = (observed.status.get("results") or {}).get("error") or {}
+    return error.get("reason") == "CheckpointNotFound" and _failure(job) is not None
+
+
+def _failure(job: Manifest | None) -> Manifest | None:
+    conditions = (job or {}).get("status", {}).get("conditions", [])
+    return next((item for item in conditions if item["type"] == "Failed" and item["status"] == "True"), None)
 
 
 def _checkpoint(spec: RolloutSpec | None, observed: Observed) -> str | None:

@@ -17,6 +17,7 @@ from tests.unit.operator.fake import FakeCluster
 from tests.unit.operator.test_render import rollout
 
 TRAINED = b.experiment({"training": {"checkpoint": {"uri": "s3://b/c2"}, "bestCheckpoint": {"uri": "s3://b/c1"}}})
+RETRAINED = b.experiment({"training": {"checkpoint": {"uri": "s3://b/c9"}, "bestCheckpoint": {"uri": "s3://b/c9"}}})
 DONE: Manifest = {"episodes": 10, "timesteps": 5000, "reward": "500.0 ± 0.0", "done": True}
 
 
@@ -84,6 +85,11 @@ ROWS = (
         "EpisodesFinished"),
     Row("given up", see((job(rollout(), **GIVEN_UP),)), "Failed", "BackoffLimitExceeded"),
     Row("no retry helps", see((job(rollout(), **GIVEN_UP),), {"results": ERROR}), "Invalid", "CheckpointNotFound"),
+    Row("its checkpoint was pruned before its pod began, and there is another", see((job(rollout(), **GIVEN_UP),),
+        {"results": ERROR}, source=RETRAINED), "Pending", "Replacing", deleted=1),
+    Row("then that one is run", see((), {"results": ERROR}, source=RETRAINED), "Pending", "JobStarted", created=1),
+    Row("another failure is no reason for another checkpoint", see((job(rollout(), **GIVEN_UP),), source=RETRAINED),
+        "Failed", "BackoffLimitExceeded"),
     Row("an error of an earlier pod is not this one's", see((job(rollout(), ready=1),), {"results": ERROR}), "Running",
         "JobRunning"),
     Row("the experiment is gone, and its rollout goes on", see((job(rollout(), ready=1),), source=None), "Running",
