@@ -195,6 +195,7 @@ class SACOptions(
     TargetNetwork,
     CudaGraphs,
     defaults=CONTINUOUS,
+    former={"target_entropy_ratio": 0.98},
     by_task={"images": PIXELS, "control": CONTROL},
 ):
     """Soft actor-critic: Haarnoja et al. 2018, arXiv 1812.05905; discrete: Christodoulou 2019, arXiv 1910.07207."""
@@ -210,7 +211,9 @@ class SACOptions(
         "discrete ones target_entropy_ratio of the largest.",
     )
     target_entropy_ratio: Fraction = Field(
-        0.98, description="With discrete actions, the share of the largest entropy, log n, that is aimed at."
+        0.5,
+        description="With discrete actions, the share of the largest entropy, log n, that is aimed at. Where most "
+        "actions end an episode no policy reaches the paper's 0.98, and the temperature grows without end.",
     )
 
 

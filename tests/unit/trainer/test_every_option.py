@@ -87,7 +87,7 @@ ROWS = {
     "rollout_fragment_length": Row(4),
     "seed": Row(8),
     "target_entropy": Row(1.0),
-    "target_entropy_ratio": Row(0.5, continuous="CartPole-v1"),
+    "target_entropy_ratio": Row(0.9, continuous="CartPole-v1"),
     "target_noise": Row(0.9),
     "target_noise_clip": Row(0.01, TARGET_NOISE),
     "target_update_freq": Row(100),

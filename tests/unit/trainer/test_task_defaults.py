@@ -23,6 +23,7 @@ from rltrainer.api.options import (
     task_defaults,
 )
 from rltrainer.api.options.base import Options
+from rltrainer.api.options.off_policy import SACOptions
 from rltrainer.core.optimizer import adam
 from rltrainer.core.types import Spaces
 from rltrainer.rllib_compat.algorithms import ALGORITHMS
@@ -219,3 +220,10 @@ def test_a_former_default_is_that_of_checkpoints_that_do_not_say() -> None:
     assert options_going_on(Renewed(), {}, before).lr == 0.25
     assert options_going_on(Renewed(lr=0.1), {"lr": 0.1}, before).lr == 0.1
     assert options_going_on(Renewed(), {}, {"config": {"lr": 0.125}}).lr == 0.5, "it was set, and is no more"
+
+
+def test_a_soft_policy_that_was_trained_goes_on_to_the_entropy_that_it_aimed_at() -> None:
+    """Of discrete actions; what is begun now aims at a share that a policy can reach where most actions end it all."""
+    before = {"config": {"lr": 0.001}}
+    assert options_of_checkpoint(SACOptions, before).target_entropy_ratio == 0.98
+    assert options_going_on(SACOptions(), {}, before).target_entropy_ratio == 0.98
