@@ -1,7 +1,9 @@
 """Exports: ONNX says what PyTorch says, weights alone make the same policy, and a checkpoint stays whole."""
 
 import builtins
+import functools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from gymnasium.spaces.utils import flatten
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from rltrainer import algorithms
 from rltrainer.algorithms.ppo import PPO
@@ -105,6 +108,16 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
     ("SAC", TASKS + "Masked", {}),
     ("TD3", "Pendulum-v1", {"activation": "relu"}),
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def operators_read_once() -> Iterator[None]:
+    """PyTorch's exporter reads some 500 operators from their source files for each graph, a third of its time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(functools.cache(ONNXRegistry.from_torchlib)))
+        yield
+
+
 CHECKS = [1, 5]
 """Sizes of batches: neither is that of the batch that the graph was found with."""
 
