@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import signal
 import sys
 import threading
@@ -55,7 +56,7 @@ _DISK_ERRORS = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _ROOM),
     **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EISDIR), _RIGHTS),
     **dict.fromkeys((errno.EIO, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP), "see what the disk has"),
-    **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP), _RIGHTS),
+    **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT), _RIGHTS),
 }
 """What a person can do about each error of a disk."""
 
@@ -99,3 +100,47 @@ def guarded_exit() -> Iterator[None]:
         yield
     finally:
         os._exit = earlier
+
+
+PACKAGES = {
+    **dict.fromkeys(("torch", "ray", "gymnasium", "numpy", "safetensors", "boto3", "botocore", "filelock"), "trainer"),
+    **dict.fromkeys(("kubernetes", "tensorboardX", "tqdm", "imageio", "cloudpickle"), "trainer"),
+    **dict.fromkeys(("hyperopt", "optuna"), "search"),
+    **dict.fromkeys(("onnx", "onnxscript"), "export"),
+    **dict.fromkeys(("matplotlib", "plotext"), "plot"),
+}
+"""The extra of this package that installs each package which may be missing."""
+
+
+def install(extra: str) -> str:
+    """Say how an extra of this package, which is on no index, is installed."""
+    return f'pip install ".[{extra}]" in a checkout of rl-kubernetes, or with its wheel pip install "FILE.whl[{extra}]"'
+
+
+NO_MEMORY = re.compile(r"can't allocate memory|out of memory|Cannot allocate memory|not enough memory", re.IGNORECASE)
+"""What PyTorch and the system say, in a RuntimeError or an OSError, where there is not enough memory."""
+
+
+def expected(error: BaseException, folder: object) -> RunError | None:
+    """Return what a person can mend of `error`, in one line; None for a fault of the program. `folder` is where it
+    writes."""
+    if isinstance(error, RunError):
+        return error
+    if isinstance(error, ModuleNotFoundError) and (extra := PACKAGES.get((error.name or "").partition(".")[0])):
+        package = (error.name or "").partition(".")[0]
+        return RunError("MissingPackage", f"{package} is not installed: {install(extra)}", permanent=True)
+    if isinstance(error, MemoryError | RuntimeError | OSError) and _is_memory(error):
+        detail = " ".join(str(error).split()) or "an allocation failed"
+        return RunError(
+            "OutOfMemory",
+            f"there is not enough memory: {detail}. Make buffer_size, num_envs_per_worker, batches or networks smaller",
+        )
+    if (problem := disk_problem(error, folder)) is not None:
+        return RunError("WriteFailed", problem)
+    return None
+
+
+def _is_memory(error: BaseException) -> bool:
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, MemoryError) or bool(NO_MEMORY.search(str(error)))

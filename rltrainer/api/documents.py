@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,23 +17,38 @@ from rltrainer.api.options import OptionError, describe, parse_options
 from rltrainer.api.options.parsing import Keys
 from rltrainer.api.rollout import RolloutSpec
 
+STDIN = "-"
+"""The path that means standard input."""
+
+
+class Loader(yaml.SafeLoader):
+    """Reads YAML as the API server does: 1e5 is a number, for which YAML 1.1 wants a point in it."""
+
+
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
 
 @dataclass(frozen=True)
 class YamlFile:
-    """The content of a file, and where each part of it stands."""
+    """A document of a file, and where each part of it stands."""
 
     path: Path
     content: Any
     root: yaml.Node | None
 
     @classmethod
-    def read(cls, path: Path) -> "YamlFile":
-        """Read `path` once. Raises OSError, and ValueError with the file, the line and what is wrong there."""
+    def read(cls, path: Path) -> "list[YamlFile]":
+        """Read the documents of the file at `path`, or with - of standard input, once. Raises OSError, and ValueError
+        with the file, the line and what is wrong there."""
         try:
-            loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
-            root = loader.get_single_node()
-            _check_distinct(root, path)
-            return cls(path, None if root is None else loader.construct_document(root), root)
+            text = sys.stdin.read() if str(path) == STDIN else path.read_text(encoding="utf-8")
+            loader, documents = Loader(text), list[YamlFile]()
+            while loader.check_node():
+                root = loader.get_node()
+                _check_distinct(root, path)
+                documents.append(cls(path, loader.construct_document(root), root))
         except UnicodeDecodeError:
             raise ValueError(f"{path} is not text in UTF-8") from None
         except yaml.MarkedYAMLError as error:
@@ -41,6 +57,7 @@ class YamlFile:
             raise ValueError(f"{path}{line}: not YAML: {problem}") from None
         except yaml.YAMLError as error:
             raise ValueError(f"{path} is not YAML: {error}") from None
+        return documents
 
     def at(self, field: Sequence[str | int]) -> str:
         """Return `file:line` of a field, given as the keys that lead to it, or of its innermost part that is there."""
@@ -82,17 +99,28 @@ At = Callable[[Sequence[str | int]], str]
 """From the keys that lead to a field to where it is written."""
 
 
-def read_yaml(path: str | os.PathLike[str]) -> YamlFile:
-    """Read the file at `path`, which holds an object. Raises DocumentError."""
+def read_documents(path: str | os.PathLike[str]) -> list[YamlFile]:
+    """Read the documents in the file at `path`, each an object; - is standard input. Raises DocumentError."""
     try:
-        file = YamlFile.read(Path(path))
+        files = YamlFile.read(Path(path))
     except OSError as error:
         raise DocumentError(f"{path}: {error.strerror}") from None
     except ValueError as error:
         raise DocumentError(str(error)) from None
-    if not isinstance(file.content, dict):
+    documents = [file for file in files if file.content is not None]  # --- at an end begins an empty one
+    if not documents or not all(isinstance(file.content, dict) for file in documents):
         raise DocumentError(f"{path} holds no document: one begins with apiVersion: {API_VERSION}")
-    return file
+    return documents
+
+
+def read_yaml(path: str | os.PathLike[str]) -> YamlFile:
+    """Read the file at `path`, which holds one object. Raises DocumentError."""
+    documents = read_documents(path)
+    if len(documents) > 1:
+        raise DocumentError(
+            f"{path} holds {len(documents)} documents, and one is taken here: give it a file of its own"
+        )
+    return documents[0]
 
 
 def check_header(file: YamlFile) -> None:
@@ -100,6 +128,11 @@ def check_header(file: YamlFile) -> None:
 
     Raises DocumentError that names what is missing."""
     missing = [name for name in ("apiVersion", "kind") if name not in file.content]
+    if missing and any(isinstance(each, dict) and "n_timesteps" in each for each in file.content.values()):
+        raise DocumentError(
+            f"{file.path} looks like one of rl-zoo3's files, whose options have other names: name what to train, as in "
+            "rltrainer train --run PPO --env CartPole-v1 --config '{\"lr\": 0.001}'; of a name of theirs it says ours"
+        )
     if missing:
         raise DocumentError(
             f"{file.path}: {' and '.join(missing)} missing: a document begins with apiVersion: {API_VERSION} and "
@@ -142,6 +175,9 @@ class Document(Model):
 
         Raises DocumentError that names the field."""
         place = at or (lambda field: where)
+        kind = document.get("kind")
+        if isinstance(kind, str) and KINDS.get(kind, cls) is not cls:
+            raise DocumentError(f"{place(('kind',))}: it is an {kind}, which {COMMANDS[kind]} takes")
         try:
             parsed = cls.model_validate({key: value for key, value in document.items() if key != "status"})
         except ValidationError as error:
@@ -204,6 +240,10 @@ def default_name(run: str, env: str) -> str:
 
 
 KINDS: dict[Any, type[Experiment | Rollout]] = {"RLExperiment": Experiment, "RLRollout": Rollout}
+
+
+COMMANDS = {"RLExperiment": "rltrainer train -f", "RLRollout": "rltrainer rollout -f"}
+"""The command that runs each kind."""
 
 
 def read_document(file: YamlFile) -> Experiment | Rollout:

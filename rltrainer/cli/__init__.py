@@ -2,6 +2,7 @@
 
 import argparse
 import faulthandler
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -13,8 +14,8 @@ from rltrainer import __version__
 from rltrainer.api.base import DocumentError
 from rltrainer.api.options import OptionError
 from rltrainer.cli import completion, evaluate, export, inspect, plot, rollout, terminate, train
-from rltrainer.cli.common import Command, UsageError, add_command, complain, no_arguments
-from rltrainer.errors import CtrlC, Exited, RunError, disk_problem, guarded_exit
+from rltrainer.cli.common import Command, UsageError, add_command, complain, no_arguments, show_origin
+from rltrainer.errors import CtrlC, Exited, expected, guarded_exit
 
 AddArguments = Callable[[argparse.ArgumentParser], None]
 COMMANDS: tuple[tuple[str, Command, AddArguments, str], ...] = (
@@ -30,6 +31,10 @@ COMMANDS: tuple[tuple[str, Command, AddArguments, str], ...] = (
     ("terminate", terminate.main, terminate.arguments, "end the trainer in this container, once its state is kept"),
 )
 """Each command: its name, its function, the function that adds its arguments, and its help."""
+UNNAMED = "standard output, or a file that the command writes"
+"""Where an error of the disk arose that names no file."""
+BROKEN_PIPE = 128 + signal.SIGPIPE
+"""The exit code where whoever reads standard output, such as `head`, has enough of it."""
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
@@ -42,23 +47,44 @@ def main(argv: list[str] | None = None) -> NoReturn:
     if earlier is signal.default_int_handler:
         signal.signal(signal.SIGINT, ctrl_c)
     try:
-        with guarded_exit():
-            code = arguments.command(arguments)
-    except (UsageError, DocumentError, OptionError) as error:
-        code = complain(str(error), 2)
-    except RunError as error:
-        code = complain(str(error), error.exit_code)
-    except OSError as error:
-        if (problem := disk_problem(error, Path.cwd())) is None:
-            raise
-        code = complain(problem, 1)
-    except Exited as error:
-        code = complain(f"code that is not ours called os._exit({error.code!r})", 1)
-    except KeyboardInterrupt:
-        code = 130
+        code = written(outcome(arguments))
     finally:
         signal.signal(signal.SIGINT, earlier)
     sys.exit(code)
+
+
+def outcome(arguments: argparse.Namespace) -> int:
+    """Run one command and return its exit code. What a person can mend is told in a line; all else is raised."""
+    try:
+        with guarded_exit():
+            return arguments.command(arguments)  # type: ignore[no-any-return]
+    except KeyboardInterrupt:
+        return 130
+    except Exited as error:
+        return complain(f"code that is not ours called os._exit({error.code!r})", 1)
+    except BrokenPipeError:
+        return BROKEN_PIPE
+    except Exception as error:
+        show_origin(arguments, error)
+        if isinstance(error, UsageError | DocumentError | OptionError):
+            return complain(str(error), 2)
+        if (failure := expected(error, UNNAMED)) is None:
+            raise
+        return complain(str(failure), failure.exit_code)
+
+
+def written(code: int) -> int:
+    """Write out what the command has printed, and return its exit code, or that of why nobody can read it."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = BROKEN_PIPE
+    except OSError as error:
+        code = complain(f"standard output: {error.strerror}", 1)
+    else:
+        return code
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left, Python would write at its end
+    return code
 
 
 def ctrl_c(signum: int, frame: FrameType | None) -> NoReturn:

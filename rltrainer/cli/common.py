@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -24,10 +25,17 @@ def complain(message: str, code: int) -> int:
     return code
 
 
+def show_origin(arguments: argparse.Namespace, error: BaseException) -> None:
+    """Print the traceback of `error`, with --debug."""
+    if arguments.debug:
+        traceback.print_exception(error)
+
+
 def add_command(commands: Any, name: str, command: Command, text: str) -> argparse.ArgumentParser:
     """Add a subcommand that calls `command`."""
     sub: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     sub.set_defaults(command=command)
+    sub.add_argument("--debug", action="store_true", help="of an error, show where in the program it was raised")
     return sub
 
 

@@ -5,15 +5,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import yaml
 from pydantic.alias_generators import to_camel, to_snake
 
 from rltrainer import rllib_compat
 from rltrainer.api.base import API_VERSION
-from rltrainer.api.documents import At, Experiment, check_header, default_name, read_yaml
+from rltrainer.api.documents import At, Experiment, Loader, check_header, default_name, read_documents
 from rltrainer.api.experiment import Stop
 from rltrainer.api.options import OPTIONS, for_algorithm, option_names
 from rltrainer.api.tune import Domain
 from rltrainer.cli.common import UsageError, as_json
+from rltrainer.rllib_compat.algorithms import ALTERNATIVES
 from rltrainer.rllib_compat.environments import translate_environment
 from rltrainer.rllib_compat.metrics import translate_stop
 from rltrainer.storage.paths import LOCAL_DIR
@@ -23,6 +25,8 @@ SCHEDULERS = ("FIFO", "MedianStopping", "AsyncHyperBand", "HyperBand", "PBT")
 SEARCHERS = ("HyperOpt", "Optuna")
 SCHEDULER_NAMES = (*SCHEDULERS, *SEARCHERS)
 """What --scheduler takes."""
+RLLIBS = {*rllib_compat.ALGORITHMS, *ALTERNATIVES}
+"""The algorithms that RLlib's rules know."""
 CONDITIONS = frozenset(each.alias or name for name, each in Stop.model_fields.items())
 """What --stop takes."""
 
@@ -74,8 +78,10 @@ class Draft:
         if not values:
             return
         inner = self.content
-        for key in section:
+        for depth, key in enumerate(section, 1):
             value = _taken(inner, key)
+            if not isinstance(value, dict):
+                self.flags[section[:depth]] = flag
             inner[key] = dict(value) if isinstance(value, dict) else {}
             inner = inner[key]
         for name, value in values.items():
@@ -107,13 +113,16 @@ def _drafts(arguments: argparse.Namespace) -> Iterator[Draft]:
             raise UsageError("give a document with -f FILE, or both --run and --env")
         yield Draft({"apiVersion": API_VERSION, "kind": "RLExperiment", "spec": {}})
         return
-    file = read_yaml(arguments.file)
-    if not rllib_compat.is_rllib_document(file.content):
-        check_header(file)
-        yield Draft(file.content, file.at)
-        return
-    for each in rllib_compat.translate_experiments(file.content, arguments.file):
-        yield Draft(each.document, lambda keys: str(arguments.file), list(each.notes), each.arguments)
+    files = read_documents(arguments.file)
+    if arguments.experiment_name and len(files) > 1:
+        raise UsageError(f"--experiment-name names one run, and {arguments.file} holds {len(files)} documents")
+    for file in files:
+        if not rllib_compat.is_rllib_document(file.content):
+            check_header(file)
+            yield Draft(file.content, file.at)
+            continue
+        for each in rllib_compat.translate_experiments(file.content, arguments.file):
+            yield Draft(each.document, lambda keys: str(arguments.file), list(each.notes), each.arguments)
 
 
 def _job(draft: Draft, arguments: argparse.Namespace) -> Job:
@@ -122,11 +131,19 @@ def _job(draft: Draft, arguments: argparse.Namespace) -> Job:
         draft.put("--run", {"run": arguments.run}, "spec")
     if arguments.env:
         _put_environment(draft, arguments.env)
+    draft.put("--env-config", as_json(arguments.env_config, "--env-config"), "spec", "envConfig")
     _put_config(draft, as_json(arguments.config, "--config"))
     _put_stop(draft, as_json(arguments.stop, "--stop"))
     _put_checkpoint(draft, arguments)
     _put_search(draft, arguments)
     _put_storage(draft, arguments.upload_dir)
+    for flag, name, value in (
+        ("--eval-interval", "interval", arguments.eval_interval),
+        ("--eval-episodes", "episodes", arguments.eval_episodes),
+    ):
+        draft.put(flag, {} if value is None else {name: value}, "spec", "evaluation")
+    for assignment in arguments.set:
+        _put_field(draft, assignment)
     if arguments.experiment_name:
         draft.put("--experiment-name", {"name": arguments.experiment_name}, "metadata")
     elif not arguments.file:
@@ -156,8 +173,8 @@ def _put_environment(draft: Draft, name: str) -> None:
 def _put_config(draft: Draft, config: Content) -> None:
     """Options, and what is searched over. Where a name is RLlib's, all are, whose units differ: they are translated."""
     run = draft.spec.get("run")
-    if not isinstance(run, str):
-        return
+    if not isinstance(run, str) or not (run in OPTIONS or ":" in run or run in RLLIBS):
+        return  # what is wrong with it is told with the line where it stands
     if _is_ours(run, config):
         space = {name: value for name, value in config.items() if _is_searched(name, value)}
         options = {name: value for name, value in config.items() if name not in space}
@@ -225,6 +242,20 @@ def _put_search(draft: Draft, arguments: argparse.Namespace) -> None:
         )
     for name, value in options.items():
         _put_option(draft, part, name, value)
+
+
+def _put_field(draft: Draft, assignment: str) -> None:
+    """One field of the document, as --set has it: the keys that lead to it and its value in YAML. Raises UsageError."""
+    path, equals, text = assignment.partition("=")
+    *section, name = path.split(".")
+    example = "--set takes a field of the document and its value, as in --set spec.evaluation.interval=2"
+    if not equals or not all((*section, name)) or (section[:1] not in (["spec"], ["metadata"])):
+        raise UsageError(f"{example}, and got {assignment}")
+    try:
+        value = yaml.load(text, Loader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise UsageError(f"--set {path}: {text} is not YAML: {' '.join(str(error).split())}") from None
+    draft.put(f"--set {path}", {name: value}, *section)
 
 
 NAMES = {"n_initial_points": "random_trials", "random_state_seed": "seed", "n_startup_trials": "random_trials"}

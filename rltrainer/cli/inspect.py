@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from rltrainer import rllib_compat
 from rltrainer.api.base import DocumentError
-from rltrainer.api.documents import Experiment, Rollout, read_document, read_yaml
+from rltrainer.api.documents import Experiment, Rollout, read_document, read_documents
 from rltrainer.api.experiment import ExperimentSpec
 from rltrainer.api.options import OPTIONS, TASKS, OptionError, Options, Task, for_algorithm, option_names, task_defaults
 from rltrainer.api.rollout import RolloutSpec
@@ -49,12 +49,12 @@ def documents(path: str) -> Iterator[tuple[Experiment | Rollout, list[str]]]:
     """Read the documents in a file, of RLlib's named experiments each as one, and notes on each.
 
     Raises DocumentError or OptionError."""
-    file = read_yaml(path)
-    if not rllib_compat.is_rllib_document(file.content):
-        yield read_document(file), []
-        return
-    for each in rllib_compat.translate_experiments(file.content, path):
-        yield Experiment.parse(each.document, where=path), each.notes
+    for file in read_documents(path):
+        if not rllib_compat.is_rllib_document(file.content):
+            yield read_document(file), []
+            continue
+        for each in rllib_compat.translate_experiments(file.content, path):
+            yield Experiment.parse(each.document, where=path), each.notes
 
 
 def title(document: Experiment | Rollout) -> str:

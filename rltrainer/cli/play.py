@@ -13,7 +13,7 @@ from rltrainer.api.documents import Rollout
 from rltrainer.api.options import OptionError
 from rltrainer.api.status import Problem, RolloutResults
 from rltrainer.cli.checkpoints import policy_request, source_of
-from rltrainer.cli.common import UsageError
+from rltrainer.cli.common import UsageError, show_origin
 from rltrainer.errors import Interrupted, RunError
 from rltrainer.reporting.results import log_to, on_terminal, stop_logging
 from rltrainer.reporting.status import ROLLOUT, Reporter, Target
@@ -40,6 +40,7 @@ def main(arguments: argparse.Namespace) -> int:
         log.warning("ended by %s after %d episodes: this rollout is not done", error, report.results.episodes)
         return error.exit_code
     except (RunError, StorageError, DocumentError, OptionError, UsageError) as error:
+        show_origin(arguments, error)
         permanent = getattr(error, "permanent", True)
         log.critical("error: %s", error)
         report.fail(getattr(error, "reason", "InvalidOption"), str(error), permanent)

@@ -51,7 +51,9 @@ class Curve:
 
 def main(arguments: argparse.Namespace) -> int:
     """Draw the curves of some runs."""
-    library = import_extra("matplotlib.figure" if arguments.out else "plotext")
+    import importlib  # noqa: PLC0415 - used only here
+
+    library = importlib.import_module("matplotlib.figure" if arguments.out else "plotext")
     curves = [curve_of(name, rows, arguments.x, arguments.y) for name, rows in read_runs(arguments)]
     if arguments.out:
         save_image(library, curves, arguments.x, arguments.y, Path(arguments.out).expanduser())
@@ -59,16 +61,6 @@ def main(arguments: argparse.Namespace) -> int:
     else:
         sys.stdout.write(draw_text(library, curves, arguments.x, arguments.y) + "\n")
     return 0
-
-
-def import_extra(name: str) -> ModuleType:
-    """Import a package of the extra `plot`. Raises UsageError where it is not installed."""
-    import importlib  # noqa: PLC0415 - used only here
-
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise UsageError(f'{error.name} is not installed: pip install "rl-kubernetes[plot]"') from None
 
 
 def read_runs(arguments: argparse.Namespace) -> Iterator[tuple[str, list[dict[str, Any]]]]:

@@ -8,7 +8,7 @@ from rltrainer.api.base import DocumentError
 from rltrainer.api.options import OptionError
 from rltrainer.api.status import Problem
 from rltrainer.cli import ray_arguments
-from rltrainer.cli.common import natural, positive
+from rltrainer.cli.common import natural, positive, show_origin
 from rltrainer.cli.document import EXPORTS, SCHEDULER_NAMES, Job, jobs
 from rltrainer.errors import Interrupted, NotStartedError, RunError
 from rltrainer.reporting.status import EXPERIMENT, Reporter, Target, earlier
@@ -22,7 +22,8 @@ def arguments(sub: argparse.ArgumentParser) -> None:
     what.add_argument(
         *("-f", "--file", "--config-file"),
         metavar="FILE",
-        help="a document, or RLlib's YAML of named experiments; without it, --run and --env say what to train",
+        help="a document or several, or RLlib's YAML of named experiments, - for standard input; without it, --run and "
+        "--env say what to train",
     )
     what.add_argument("--run", metavar="NAME", help="algorithm, instead of the document's")
     what.add_argument("--env", metavar="NAME", help="environment, instead of the document's")
@@ -33,6 +34,19 @@ def arguments(sub: argparse.ArgumentParser) -> None:
         "understood",
     )
     what.add_argument("--stop", metavar="JSON", help="stop conditions, over the document's")
+    what.add_argument("--env-config", metavar="JSON", help="arguments of the environment, over the document's")
+    what.add_argument(
+        "--eval-interval", type=positive, metavar="N", help="iterations between evaluations of the policy (none)"
+    )
+    what.add_argument("--eval-episodes", type=positive, metavar="N", help="episodes of each evaluation (10)")
+    what.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="any field of the document, its value as YAML, as in spec.evaluation.interval=2; goes over all else, and "
+        "may be given again",
+    )
     what.add_argument("--experiment-name", metavar="NAME", help="name of the run and of its folder")
     _search_arguments(sub.add_argument_group("search"))
     _checkpoint_arguments(sub.add_argument_group("checkpoints"))
@@ -151,6 +165,7 @@ def train(job: Job, arguments: argparse.Namespace, interrupt: Interrupt) -> int:
     except NotStartedError:
         raise
     except (RunError, Interrupted) as error:  # the run has logged why
+        show_origin(arguments, error)
         return error.exit_code
     sys.stdout.write(f"{result.stopped_by}: {result.checkpoint or result.folder}\n")
     return 0

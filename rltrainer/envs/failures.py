@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 from types import ModuleType
 
-from rltrainer.errors import RunError
+from rltrainer.errors import RunError, install
 from rltrainer.foreign import caught
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ def missing_extra(env: str, extra: str) -> RunError:
     """Return the error for an environment whose package is not installed."""
     return RunError(
         "EnvironmentNotFound",
-        f'environment "{env}" needs a package that is not installed: pip install "rl-kubernetes[{extra}]"',
+        f'environment "{env}" needs a package that is not installed: {install(extra)}',
         permanent=True,
     )
 

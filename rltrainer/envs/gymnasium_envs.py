@@ -1,5 +1,6 @@
 """Environments of Gymnasium's registry, by id, or by module:id where importing the module registers it."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +9,7 @@ from gymnasium import Env
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import VectorEnv
 
-from rltrainer.envs.failures import import_for
+from rltrainer.envs.failures import import_for, not_found
 from rltrainer.envs.kind import EnvConfig, EnvKind
 
 REGISTRARS = {"ALE": "ale_py", "MinAtar": "minatar.gym"}
@@ -27,7 +28,11 @@ def spec_of(name: str) -> EnvSpec:
         module = import_for(name, REGISTRARS[namespace])
         if not any(known.startswith(namespace + slash) for known in gymnasium.registry):
             module.register_envs()
-    return gymnasium.spec(name.rpartition(":")[2])
+    plain = name.rpartition(":")[2]
+    if versions := [known for known in gymnasium.registry if re.fullmatch(re.escape(plain) + r"-v\d+", known)]:
+        newest = max(versions, key=lambda known: int(known.rpartition("-v")[2]))
+        raise not_found(name, f'it has a version: "{newest}"')
+    return gymnasium.spec(plain)
 
 
 @dataclass(frozen=True)

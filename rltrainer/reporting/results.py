@@ -204,12 +204,13 @@ def log_to(folder: Path | None, terminal: bool, console: bool = True) -> list[lo
     if console:
         handlers.append(TerminalHandler() if terminal else logging.StreamHandler(sys.stderr))
         handlers[0].setFormatter(logging.Formatter("%(message)s") if terminal else stamped)
+        handlers[0].setLevel(logging.INFO)  # where an error was raised, only train.log says
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         handlers.append(LogFile(folder / LOG))
         handlers[-1].setFormatter(stamped)
     package = logging.getLogger("rltrainer")
-    package.setLevel(logging.INFO)
+    package.setLevel(logging.DEBUG)
     package.propagate = False
     for handler in handlers:
         package.addHandler(handler)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rltrainer.api.options import OptionError, for_algorithm, option_names, parse_options, task_free_defaults
+from rltrainer.api.options.parsing import SYNONYMS
 from rltrainer.rllib_compat.algorithms import ALGORITHMS, ALTERNATIVES
 from rltrainer.rllib_compat.common import ALIASES, AUTO, GROUP_ALIASES
 from rltrainer.rllib_compat.rules import AlgorithmRules, Computed, OptionValues, Rule
@@ -143,9 +144,13 @@ def check_names(
     context: ConfigContext, algorithm: AlgorithmRules, parsed: ParsedConfig, our_names: Collection[str]
 ) -> None:
     """Hold that each name is one of RLlib's or of ours, whatever its value. Raises OptionError."""
-    for name, value in parsed.values.items():
-        if not algorithm.knows(name) and parsed.spelling(name) not in our_names:
-            raise OptionError(unknown_option(context, algorithm, parsed.spelling(name), value))
+    problems = [
+        unknown_option(context, algorithm, parsed.spelling(name), value)
+        for name, value in parsed.values.items()
+        if not algorithm.knows(name) and parsed.spelling(name) not in our_names
+    ]
+    if problems:
+        raise OptionError(problems[0], others=[(problem, ()) for problem in problems[1:]])
 
 
 def without_auto(
@@ -258,7 +263,7 @@ def defaults_note(result: TranslatedConfig, algorithm: AlgorithmRules, parsed: P
 def unknown_option(context: ConfigContext, algorithm: AlgorithmRules, name: str, value: Any) -> str:
     """The message about an option that is neither RLlib's nor ours."""
     near = difflib.get_close_matches(name, [*algorithm.rules, *algorithm.sources], n=1, cutoff=0.8)
-    if near:
+    if near and name not in SYNONYMS:
         return f'{context.run} has no option "{name}" (in {context.where}). Did you mean "{near[0]}"?'
     try:
         parse_options(algorithm.run, {name: value}, context.where)

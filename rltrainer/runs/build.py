@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from rltrainer import algorithms
 from rltrainer.api.experiment import ExperimentSpec
-from rltrainer.api.options import Options, Task, complaint, options_for_task, options_going_on
+from rltrainer.api.options import OPTIONS, Options, Task, complaint, options_for_task, options_going_on
 from rltrainer.core.types import Spaces
 from rltrainer.envs.layout import layout
 from rltrainer.envs.source import EnvSource
@@ -29,8 +29,29 @@ def worker_config(spec: ExperimentSpec) -> WorkerConfig:
     source = EnvSource(spec.env, spec.env_config)
     spaces = source.spaces()
     options = checked(algorithm.options, spec.config, tasks_of(spaces))
-    algorithm.nets(spaces, options)  # raises where the algorithm cannot act in these spaces
+    try:
+        algorithm.nets(spaces, options)  # raises where the algorithm cannot act in these spaces
+    except RunError as error:
+        if "action space" not in error.message:
+            raise
+        message = f"{spec.run} in {spec.env}: {error.message}{_others(spaces)}"
+        raise RunError(error.reason, message, error.permanent) from None
     return WorkerConfig(algorithm, source, spaces, options, seed=0)
+
+
+def _others(spaces: Spaces) -> str:
+    """Name the algorithms that act in these spaces."""
+    able = [name for name in sorted(OPTIONS) if _acts(name, spaces)]
+    return f". These actions are taken by {', '.join(able)}" if able else ""
+
+
+def _acts(name: str, spaces: Spaces) -> bool:
+    algorithm = algorithms.load(name)
+    try:
+        algorithm.nets(spaces, options_for_task(algorithm.options, {}, tasks_of(spaces)))
+    except (RunError, ValidationError):
+        return False
+    return True
 
 
 def going_on(config: WorkerConfig, spec: ExperimentSpec, trained: Mapping[str, Any]) -> WorkerConfig:

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 from rltrainer.api.documents import Experiment
 from rltrainer.api.experiment import Checkpoint, Storage
 from rltrainer.api.status import Problem, TrainingStatus
-from rltrainer.errors import Interrupted, RunError, disk_problem
+from rltrainer.errors import Interrupted, RunError, expected
 from rltrainer.reporting.status import EXPERIMENT, Reporter, Target, brief, earlier
 from rltrainer.runs.folder import RunFolder
 from rltrainer.runs.interrupt import Interrupt
@@ -185,23 +185,22 @@ def supervise(subject: Supervised, work: Callable[[], str]) -> str:
             if error.permanent:
                 context.update(error=Problem.of(error.reason, error.message))
             log.critical("error: %s", error)
+            log.debug("where it was raised", exc_info=error)
             context.drain(wait=not error.permanent)
             raise
         except Interrupted as signal:
             log.info("ended by %s", "; ".join(filter(None, (str(signal), subject.kept()))))
             context.drain(wait=True)
             raise
-        except OSError as error:
-            context.drain(wait=False)
-            if (problem := disk_problem(error, context.folder)) is None:
-                log.exception("error: %s", type(error).__name__)
-                raise
-            log.critical("error: %s", failed := RunError("WriteFailed", problem))
-            raise failed from error
         except BaseException as error:
-            log.exception("error: %s", type(error).__name__)
+            if (failed := expected(error, context.folder)) is None:
+                log.exception("error: %s", type(error).__name__)
+                context.drain(wait=False)
+                raise
             context.drain(wait=False)
-            raise
+            log.critical("error: %s", failed)
+            log.debug("where it was raised", exc_info=error)
+            raise failed from error
         log.info("done: %s", stopped_by)
         if not context.drain(wait=True):
             context.check_owner()

@@ -109,7 +109,9 @@ def _model(folder: Path, out: Path) -> Path:
 
 def _onnx(folder: Path, out: Path) -> Path:
     """Write the best actions, and what the policy puts out for them, as the graph of `ActingGraph`."""
-    _check_onnx()
+    import onnx  # noqa: F401, PLC0415 - an extra: that it is not there is told before the graph is made
+    import onnxscript  # noqa: F401, PLC0415 - PyTorch's exporter needs it
+
     acting = ActingGraph(policy.load(folder)).eval()
     inputs = acting.example(batch=2)
     batched = tuple({0: "batch"} for _ in inputs)
@@ -282,17 +284,6 @@ def _first_point(space: Space[Any]) -> Any:
     """Return a point of the space in the type that observations are stored in."""
     start = getattr(space, "start", 0)
     return start + torch.zeros(_shape(space)).numpy().astype(observation_dtype(space))
-
-
-def _check_onnx() -> None:
-    try:
-        import onnx  # noqa: PLC0415 - an extra
-        import onnxscript  # noqa: F401, PLC0415 - PyTorch's exporter needs it
-    except ModuleNotFoundError as error:
-        raise RunError(
-            "InvalidOption", f'{error.name} is not installed: pip install "rl-kubernetes[export]"', permanent=True
-        ) from None
-    del onnx
 
 
 @contextmanager

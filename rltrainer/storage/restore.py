@@ -15,7 +15,7 @@ from rltrainer.storage.checkpoint import CorruptCheckpointError, Manifest
 from rltrainer.storage.files import write_whole
 from rltrainer.storage.open import open_store
 from rltrainer.storage.paths import CHECKPOINTED, CHECKPOINTS, LOG, PARAMS, RESULTS, checkpoint_key
-from rltrainer.storage.store import AwaitStorage, StorageError, Store
+from rltrainer.storage.store import AwaitStorage, FolderStore, StorageError, Store
 
 log = logging.getLogger(__name__)
 
@@ -223,7 +223,20 @@ def fetch_first(store: Store, target: Path, candidates: list[Manifest]) -> str:
                 log.warning("taken instead: %s", origin)
             return origin
     message = f"there is no checkpoint in {store.uri}"
-    raise CorruptCheckpointError(f"{message} that is whole: {refused}" if refused else message)
+    raise CorruptCheckpointError(f"{message} that is whole: {refused}" if refused else message + _instead(store))
+
+
+def _instead(store: Store) -> str:
+    """Say what a folder of this machine holds, where it is no run's."""
+    if not isinstance(store, FolderStore):
+        return ""
+    if not store.root.is_dir():
+        return ": there is no such folder"
+    names = sorted(path.name for path in store.root.iterdir() if not path.name.startswith("."))
+    if not names:
+        return ": it is empty"
+    held = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return f", which holds {held}: name a run's folder, with checkpoints/ in it, or a checkpoint's"
 
 
 def continue_files(store: Store, folder: Path) -> None:

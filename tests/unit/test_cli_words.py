@@ -88,8 +88,8 @@ def test_every_mistake_of_the_schema_is_told(rltrainer: Command, document: Path)
 def test_files_that_hold_no_document(rltrainer: Command, tmp_path: Path) -> None:
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     assert "is not text in UTF-8" in rltrainer("validate", "-f", tmp_path / "binary.yaml", code=2)
-    (tmp_path / "two.yaml").write_text(DOCUMENT + "---\n" + DOCUMENT)
-    assert "but found another document" in rltrainer("validate", "-f", tmp_path / "two.yaml", code=2)
+    (tmp_path / "empty.yaml").write_text("---\n---\n")
+    assert "holds no document" in rltrainer("validate", "-f", tmp_path / "empty.yaml", code=2)
     assert "No such file" in rltrainer("validate", "-f", tmp_path / "none.yaml", code=2)
 
 

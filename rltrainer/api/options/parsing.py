@@ -1,7 +1,8 @@
 """Options checked against the vocabulary, with errors for whoever wrote them."""
 
 import difflib
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -40,8 +41,7 @@ def for_algorithm(run: str) -> type[Options]:
         return VOCABULARY
     if run not in OPTIONS:
         raise OptionError(
-            f'unknown algorithm "{run}".{_nearest(run, OPTIONS)} '
-            f"Known: {', '.join(sorted(OPTIONS))}, or package.module:NAME",
+            f'unknown algorithm "{run}".{_absent(run)} Known: {", ".join(sorted(OPTIONS))}, or package.module:NAME',
             ("spec", "run"),
         )
     return OPTIONS[run]
@@ -108,22 +108,74 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _unknown(run: str, name: str, known: dict[str, str], where: str) -> str:
+    """Tell that an algorithm has no such option: what it is called here, whose it is, or the nearest name."""
+    start = f'{run} has no option "{name}" (in {where}).'
     owners = sorted(other for other, options in OPTIONS.items() if name in option_names(options))
+    synonym = next((each for each in SYNONYMS.get(name, ()) if each in known), None)
     if owners:
-        return f'{run} has no option "{name}" (in {where}). It belongs to {", ".join(owners)}'
-    return f'{run} has no option "{name}" (in {where}).{_nearest(name, known)} rltrainer describe {run} lists them all'
+        return f"{start} It belongs to {', '.join(owners)}" + (f'; {run} has "{synonym}"' if synonym else "")
+    near = f' Did you mean "{synonym}"?' if synonym else _nearest(name, known)
+    return f"{start}{near} rltrainer describe {run} lists them all"
+
+
+SYNONYMS: Mapping[str, tuple[str, ...]] = {
+    "learning_rate": ("lr",),
+    "lambda_": ("lambda",),
+    "gae_lambda": ("lambda",),
+    "clip_param": ("clip",),
+    "clip_range": ("clip",),
+    "num_sgd_iter": ("epochs",),
+    "n_epochs": ("epochs",),
+    "sgd_minibatch_size": ("minibatch_size",),
+    "batch_size": ("minibatch_size",),
+    "n_steps": ("rollout_fragment_length",),
+    "train_freq": ("rollout_fragment_length",),
+    "n_envs": ("num_envs_per_worker",),
+    "num_envs": ("num_envs_per_worker",),
+    "ent_coef": ("entropy_coeff", "initial_alpha"),
+    "vf_coef": ("vf_coeff",),
+    "max_grad_norm": ("grad_clip",),
+    "policy_kwargs": ("hiddens",),
+    "net_arch": ("hiddens",),
+    "activation_fn": ("activation",),
+    "device": ("num_gpus",),
+    "target_update_interval": ("target_update_freq",),
+    "gradient_steps": ("updates_per_step",),
+    "exploration_fraction": ("epsilon_schedule",),
+    "exploration_initial_eps": ("epsilon_schedule",),
+    "exploration_final_eps": ("epsilon_schedule",),
+    "action_noise": ("exploration_noise",),
+    "normalize": ("normalize_observations",),
+}
+"""What our options are called in Stable-Baselines3, in rl-zoo3's files and elsewhere; the first that an algorithm has
+counts."""
+_OFFLINE = "it learns from recorded data, and everything here from an environment: SAC or PPO do that"
+ABSENT: Mapping[str, str] = {
+    **dict.fromkeys(("TRPO", "PPO2", "MASKABLEPPO", "RECURRENTPPO", "GRPO"), "the nearest is PPO"),
+    **dict.fromkeys(("TQC", "CROSSQ", "REDQ", "DROQ", "MPO", "D4PG"), "the nearest is SAC"),
+    **dict.fromkeys(("DDQN", "DOUBLEDQN", "DUELINGDQN", "SIMPLEQ"), "the nearest is DQN, which is double and dueling"),
+    **dict.fromkeys(("REINFORCE", "VPG"), "the nearest is PG"),
+    **dict.fromkeys(("ACER", "ACKTR"), "the nearest is A2C"),
+    **dict.fromkeys(("MARWIL", "BC", "CQL", "IQL", "GAIL"), _OFFLINE),
+    **dict.fromkeys(
+        ("DREAMER", "DREAMERV3", "MUZERO", "MBPO"), "nothing here learns a model: the nearest is SAC or PPO"
+    ),
+    **dict.fromkeys(("ES", "ARS", "CMAES"), "there are no evolution strategies: the nearest is PPO with num_workers"),
+    "APEX": "it is ApexDQN or ApexDDPG",
+    "C51": "the nearest is Rainbow, or QRDQN",
+    "HER": "no replay here relabels goals: the nearest is SAC, with a reward that leads to the goal",
+    "IQN": "the nearest is QRDQN",
+    "R2D2": "the nearest is PPO, IMPALA or APPO with recurrent",
+}
+"""What to use instead of algorithms that are not here, by their names in capitals without signs."""
+
+
+def _absent(run: str) -> str:
+    instead = ABSENT.get(re.sub(r"[^A-Z0-9]", "", run.upper()))
+    return f" It is not here; {instead}." if instead else _nearest(run, OPTIONS)
 
 
 def _nearest(name: str, known: Any) -> str:
-    synonyms = {
-        "learning_rate": "lr",
-        "lambda_": "lambda",
-        "clip_param": "clip",
-        "num_sgd_iter": "epochs",
-        "sgd_minibatch_size": "minibatch_size",
-    }
-    if synonyms.get(name) in known:
-        return f' Did you mean "{synonyms[name]}"?'
     near = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=1, cutoff=0.6)
     exact = [k for k in known if near and k.lower() == near[0]]
     return f' Did you mean "{exact[0]}"?' if exact else ""

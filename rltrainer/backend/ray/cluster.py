@@ -113,16 +113,26 @@ def connect(bundles: Sequence[Bundle], cpus: int | None = None) -> bool:
         _join(settings.address or os.environ["RAY_ADDRESS"])
         return True
     cpus = cpus if cpus is not None else max(1, ceil(sum(bundle.get("CPU", 0.0) for bundle in bundles)))
-    if settings.nodes > 1:
-        _emulate(settings, cpus)
-    else:
-        ray.init(address="local", include_dashboard=False, logging_level=logging.WARNING, **_node(settings, cpus))
+    try:
+        _start(settings, cpus)
+    except Exception as error:  # of a node that does not start in time Ray raises just that
+        disconnect()
+        message = f"Ray cannot be started on this machine: {summary(error)}. --ray-address joins a cluster that runs, "
+        raise RunError("RayNotStarted", message + "and num_workers 0 does without Ray") from error
     try:
         refuse(bundles, "the run")
     except RunError:
         disconnect()
         raise
     return True
+
+
+def _start(settings: RaySettings, cpus: int) -> None:
+    """Start what the settings say on this machine. Raises whatever Ray raises where that fails."""
+    if settings.nodes > 1:
+        _emulate(settings, cpus)
+    else:
+        ray.init(address="local", include_dashboard=False, logging_level=logging.WARNING, **_node(settings, cpus))
 
 
 def refuse(bundles: Sequence[Bundle], who: str) -> None:

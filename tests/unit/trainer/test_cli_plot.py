@@ -9,6 +9,7 @@ import imageio.v3 as imageio
 import pytest
 
 from rltrainer.cli import parser, plot
+from rltrainer.errors import install
 from tests.unit.command import Command
 
 
@@ -127,4 +128,4 @@ def test_a_missing_package_is_named_with_its_extra(
 
     monkeypatch.setattr(importlib, "import_module", without)
     said = rltrainer("plot", rows(tmp_path / "a", [1.0]), *arguments, code=2)
-    assert said == f'error: {package} is not installed: pip install "rl-kubernetes[plot]"\n'
+    assert said == f"error: {package} is not installed: {install('plot')}\n"

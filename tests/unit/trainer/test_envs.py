@@ -20,7 +20,7 @@ from rltrainer.envs import vectorize
 from rltrainer.envs.layout import layout
 from rltrainer.envs.source import EnvSource
 from rltrainer.envs.vectorize import SerialVectorEnv, SubprocessVectorEnv, faster_mode, mode_for
-from rltrainer.errors import RunError
+from rltrainer.errors import RunError, install
 from rltrainer.sampling.worker import Worker
 from tests.unit.trainer.helpers import TOYS, worker_config
 from tests.unit.trainer.toy_envs import Corridor, Countdown, Faulty, Parts
@@ -67,9 +67,7 @@ def test_a_package_that_is_missing_is_named_by_its_extra(
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(RunError) as caught:
         EnvSource(name).spaces()
-    assert caught.value.message == (
-        f'environment "{name}" needs a package that is not installed: pip install "rl-kubernetes[{extra}]"'
-    )
+    assert caught.value.message == (f'environment "{name}" needs a package that is not installed: {install(extra)}')
     assert caught.value.reason == "EnvironmentNotFound"
     assert caught.value.exit_code == 2
 

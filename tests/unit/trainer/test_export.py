@@ -21,7 +21,7 @@ from rltrainer import algorithms
 from rltrainer.algorithms.ppo import PPO
 from rltrainer.backend.base import make_learner
 from rltrainer.core.algorithm import ActContext, Algorithm
-from rltrainer.errors import RunError
+from rltrainer.errors import RunError, expected, install
 from rltrainer.networks.parameters import module_state
 from rltrainer.ops.distributions import SquashedGaussian
 from rltrainer.runs import policy
@@ -319,8 +319,11 @@ def test_a_missing_package_is_named_with_its_extra(tmp_path: Path, monkeypatch: 
 
     folder = written(tmp_path, "PPO")
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(RunError, match=r'onnxscript is not installed: pip install "rl-kubernetes\[export\]"'):
+    with pytest.raises(ModuleNotFoundError) as caught:
         export(folder, "onnx", tmp_path)
+    problem = expected(caught.value, tmp_path)
+    assert problem is not None
+    assert problem.message == f"onnxscript is not installed: {install('export')}"
 
 
 def test_squashed_actions_reach_their_bounds() -> None:

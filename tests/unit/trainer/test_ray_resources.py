@@ -54,3 +54,15 @@ def test_a_machine_is_as_large_as_the_run_that_it_is_for(
     monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": float(begun[-1])}}])
     connect(reserved(worker_config(**config).options))
     assert begun == [cpus]
+
+
+def test_ray_that_does_not_start_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Ray raises where the machine has no time for it, and which is no more than an Exception."""
+
+    def fails(**arguments: Any) -> None:
+        raise Exception("The current node timed out during startup.\nMore of it")  # noqa: TRY002 - Ray does
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "init", fails)
+    with pytest.raises(RunError, match=r"^Ray cannot be started .*: The current node timed out during startup\.\. .*"):
+        connect([{"CPU": 1.0}])
