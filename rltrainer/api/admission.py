@@ -31,14 +31,16 @@ class _Place:
 
     @property
     def unknown(self) -> str:
-        """A CEL expression: the fields that it should not have; of a list or map, one for each object that has such."""
+        """A CEL expression: the fields that it should not have; of many objects, one of each that has such."""
         at = f"object.{self.path}"
         is_unknown = f"!(name in {list(self.fields)})"
         found = f"{at}.filter(name, {is_unknown})"
-        if self.many:
-            each = at if self.many == "list" else f"{at}.map(key, {at}[key])"
-            bad = f"{each}.filter(one, one.exists(name, {is_unknown}))"
+        if self.many == "list":
+            bad = f"{at}.filter(one, one.exists(name, {is_unknown}))"
             found = f"{bad}.map(one, one.filter(name, {is_unknown})[0])"
+        if self.many == "map":
+            bad = f"{at}.filter(key, {at}[key].exists(name, {is_unknown}))"
+            found = f"{bad}.map(key, key + '.' + {at}[key].filter(name, {is_unknown})[0])"
         parts = self.path.split(".")
         guard = " && ".join(f"has(object.{'.'.join(parts[:n])})" for n in range(2, len(parts) + 1))
         return f"{guard} ? {found} : []" if guard else found

@@ -36,7 +36,7 @@ UNKNOWN: list[tuple[dict[str, Any], str]] = [
     ({"config": {"num_wrokers": 2}}, "spec.config has no field num_wrokers"),
     ({"cluster": {"head": {"cpus": 2}}}, "spec.cluster.head has no field cpus"),
     ({"cluster": {"workers": [{"name": "one"}, {"name": "two", "gpu": 1}]}}, "spec.cluster.workers has no field gpu"),
-    ({"tune": {"space": {"lr": {"choise": [1]}}}}, "spec.tune.space has no field choise"),
+    ({"tune": {"space": {"lr": {"choise": [1]}}}}, "spec.tune.space has no field lr.choise"),
 ]
 
 

@@ -136,7 +136,7 @@ REFUSED: tuple[tuple[Manifest, str], ...] = (
     ({"tune": {"space": {"lr": {}}}}, "at least 1 properties"),
     ({"tune": {"space": {"lr": {"uniform": [0.1, 0.2], "choice": [1]}}}}, "at most 1 item"),
     ({"tune": {"space": {"learning_rate": {"choice": [1]}}}}, "unknown option"),
-    ({"tune": {"space": {"lr": {"unifrm": [0.1, 0.2]}}}}, "spec.tune.space.lr.unifrm"),
+    ({"tune": {"space": {"lr": {"unifrm": [0.1, 0.2]}}}}, "spec.tune.space has no field lr.unifrm"),
     ({"tune": {"space": {"lr": {"uniform": [0.2, 0.1]}}}}, "low must be below high"),
     ({"tune": {"space": {"lr": {"loguniform": [0, 0.1]}}}}, "needs a low above 0"),
     ({"tune": {"space": SPACE, "scheduler": {"name": "PBT", "maxT": 9}}}, "maxT belongs to AsyncHyperBand"),
