@@ -28,6 +28,8 @@ def start(name: str, command: Arguments) -> None:
     with contextlib.chdir("/"):
         pid = os.posix_spawnp(words[0], words, os.environ, file_actions=files, setsid=True)
     (PIDS / name).write_text(str(pid))
+    # On a busy machine the kernel takes a while to give a new program its command line, by which it is recognized.
+    wait_until(f"{name} to begin", lambda: _is_daemon(Path(f"/proc/{pid}")) or not _running(pid), 60)
 
 
 def alive(name: str) -> bool:
