@@ -80,12 +80,11 @@ def test_explain_documents_every_option() -> None:
     from rltrainer.api.options import OPTIONS, option_names
 
     explained = kubectl("explain", "rlx.spec.config")
-    for options in OPTIONS.values():
-        for name in option_names(options):
-            assert f"  {name}\t" in explained
-            described = kubectl("explain", f"rlx.spec.config.{name}")
-            assert "DESCRIPTION:" in described
-            assert "<empty>" not in described
+    for name in {name for options in OPTIONS.values() for name in option_names(options)}:
+        assert f"  {name}\t" in explained
+        described = kubectl("explain", f"rlx.spec.config.{name}")
+        assert "DESCRIPTION:" in described
+        assert "<empty>" not in described
 
 
 def test_an_option_of_another_algorithm_is_a_condition(submit: Callable[..., Experiment]) -> None:
