@@ -1,12 +1,8 @@
 """What each option of `rltrainer train` does, seen in what the real command leaves behind."""
 
 import json
-import os
 import shutil
-import signal
 import subprocess
-import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +12,7 @@ import yaml
 
 from rltrainer.storage import checkpoint as ckpt
 from rltrainer.tune.journal import Journal, read
-from tests.unit.trainer.test_cli import CARTPOLE, QUICK, RLTRAINER, ROOT, rltrainer
+from tests.unit.trainer.test_cli import CARTPOLE, QUICK, rltrainer
 
 TRAIN = ("train", *CARTPOLE)
 NUMBERS = ("train", "--run", "PPO", "--env", "tests.unit.trainer.toy_tasks:Numbers", "--config", QUICK)
@@ -232,70 +228,3 @@ def test_what_cannot_be_is_refused_at_once(arguments: tuple[str, ...], message: 
     assert done.returncode == 2
     assert message in done.stderr
     assert not list(tmp_path.iterdir())
-
-
-# ---- Killed --------------------------------------------------------------------------------------------------------
-
-
-def begin(marker: str, *arguments: str) -> subprocess.Popen[bytes]:
-    env = {**os.environ, "TOY_SESSION": marker}
-    return subprocess.Popen(
-        [*RLTRAINER, *arguments], cwd=ROOT, env=env, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-
-
-def of_session(marker: str) -> list[int]:
-    """The driver and every process of its Ray: they have inherited its environment."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            if f"TOY_SESSION={marker}".encode() in path.read_bytes().split(b"\0"):
-                found.append(int(path.parent.name))
-        except OSError:
-            continue
-    return found
-
-
-def kill_all(marker: str) -> None:
-    """SIGKILL, until nobody is left who could begin another."""
-    while pids := of_session(marker):
-        for pid in pids:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        time.sleep(0.1)
-
-
-@pytest.mark.timeout(600)
-def test_a_search_that_is_killed_three_times_loses_no_trial_and_runs_none_twice(tmp_path: Path) -> None:
-    config = {**json.loads(QUICK), "gamma": {"grid_search": [0.5, 0.6, 0.7, 0.8]}}
-    arguments = (
-        *(*NUMBERS[:-1], json.dumps(config), "--stop", '{"training_iteration": 120}', "--num-samples", "2"),
-        *("--checkpoint-freq", "10", "--local-dir", str(tmp_path), "--experiment-name", "killed"),
-    )
-    folder, marker = tmp_path / "killed", str(uuid.uuid4())
-    done_before: dict[str, bytes] = {}
-    for enough in (1, 3, 5):
-        driver = begin(marker, *arguments)
-        try:
-            while driver.poll() is None and not (
-                (folder / "search.json").exists() and sum(e.done for e in journal(folder).trials) >= enough
-            ):
-                time.sleep(0.05)
-            assert driver.poll() is None, "it ended before it could be killed"
-        finally:
-            kill_all(marker)
-            driver.wait()
-        finished = [entry for entry in journal(folder).trials if entry.done]
-        for name, content in done_before.items():
-            assert (folder / name / "result.json").read_bytes() == content, "a trial that was done was run again"
-        done_before = {entry.name: (folder / entry.name / "result.json").read_bytes() for entry in finished}
-    trained(*arguments)
-    trials = journal(folder).trials
-    assert [entry.options["gamma"] for entry in trials] == [0.5, 0.6, 0.7, 0.8] * 2
-    assert [(entry.status, entry.stopped_by) for entry in trials] == [("terminated", "training_iteration >= 120")] * 8
-    for entry in trials:
-        assert [row["training_iteration"] for row in rows(folder / entry.name)] == list(range(1, 121))
-    for name, content in done_before.items():
-        assert (folder / name / "result.json").read_bytes() == content
