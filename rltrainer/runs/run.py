@@ -90,8 +90,7 @@ class Run:
         if origin is not None:
             self.checkpoints.restore(self.backend, own, origin)
         self.estimate = Estimate(self.spec.stop, self.progress)
-        done = {**self.progress.report(), **self.estimate.report()}
-        self.context.update(restored_from=origin.origin if origin else None, **done)
+        self.context.update(restored_from=origin.origin if origin else None, **self._how_far())
         self._open_results()
         if (evaluation := self.spec.evaluation) is not None:
             apart = replace(config, source=config.source.for_evaluation())
@@ -213,8 +212,11 @@ class Run:
         self.results.write(self.row, last)
         self.context.touch(*self.results.files())
         self.estimate.add(self.progress)
-        done = {**self.progress.report(), **self.estimate.report()}
-        self.context.update(timesteps_per_second=self.row["timesteps_per_second"], **done)
+        self.context.update(timesteps_per_second=self.row["timesteps_per_second"], **self._how_far())
+
+    def _how_far(self) -> Row:
+        """Return how far the run has come, and how near it is to its end, as its status says it."""
+        return {**self.progress.report(), **self.estimate.report()}
 
     def _export(self) -> None:
         """Write the policy in the formats asked for. Raises RunError where there is no checkpoint to write it from."""

@@ -239,14 +239,19 @@ def _instead(store: Store) -> str:
     return f", which holds {held}: name a run's folder, with checkpoints/ in it, or a checkpoint's"
 
 
+def fetch_missing(store: Store, folder: Path, *names: str) -> None:
+    """Fetch those of the files `names` that are not in `folder`. Raises StorageError."""
+    for name in names:
+        if not (folder / name).exists():
+            store.download(name, folder / name)
+
+
 def continue_files(store: Store, folder: Path) -> None:
     """Fetch what earlier attempts wrote to files that go on: result.json, params.json and train.log.
 
     Raises StorageError.
     """
-    for name in (RESULTS, PARAMS):
-        if not (folder / name).exists():
-            store.download(name, folder / name)
+    fetch_missing(store, folder, RESULTS, PARAMS)
     earlier, marker = store.read(LOG), folder / ".log-continued"
     if earlier and not marker.exists():
         so_far = (folder / LOG).read_bytes() if (folder / LOG).exists() else b""

@@ -31,7 +31,7 @@ from rltrainer.storage import checkpoint as ckpt
 from rltrainer.storage import sync
 from rltrainer.storage.open import open_store
 from rltrainer.storage.paths import CHECKPOINTS, LOG, PARAMS, RESULTS, SEARCH
-from rltrainer.storage.restore import lost
+from rltrainer.storage.restore import fetch_missing, lost
 from rltrainer.storage.store import Store
 from rltrainer.tune.driver_only import DriverOnly
 from rltrainer.tune.journal import Journal, TrialEntry, read, trial_name
@@ -146,9 +146,7 @@ class SearchDriver:
     def _fetch(self, store: Store) -> None:
         """Fetch the journal, params.json, and for schedulers the rows of trials that are done. Raises StorageError."""
         folder = self.context.folder
-        for name in (SEARCH, PARAMS):
-            if not (folder / name).exists():
-                store.download(name, folder / name)
+        fetch_missing(store, folder, SEARCH, PARAMS)
         earlier = read(folder / SEARCH)
         for entry in earlier.trials if earlier else ():
             if entry.done and not (folder / entry.name / RESULTS).exists():

@@ -49,7 +49,7 @@ AWAIT_TRIALS = (
 
 def support_of(view: ExperimentView) -> tuple[Manifest, ...]:
     """The objects that the attempts share."""
-    return (*support(view.owner, view.storage, _account(view)), *policies(view))
+    return (*support(view.owner, view.document, view.storage, _account(view)), *policies(view))
 
 
 def rayjob(view: ExperimentView, number: int) -> Manifest:

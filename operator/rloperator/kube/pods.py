@@ -13,8 +13,7 @@ from rloperator.kube.merge import merge
 from rloperator.kube.types import Manifest
 from rltrainer.api.base import API_VERSION, GROUP, PLURAL
 from rltrainer.api.cluster import Pods, ServiceAccount
-from rltrainer.api.experiment import ExperimentSpec, Storage
-from rltrainer.api.rollout import RolloutSpec
+from rltrainer.api.experiment import Storage
 
 RAY_VERSION = "2.60.0"
 """The Ray of the trainer image: KubeRay chooses its probes by it."""
@@ -33,7 +32,6 @@ TMP_VOLUME: Manifest = {"name": "tmp", "emptyDir": {}}
 DOCUMENT_MOUNT: Manifest = {"name": "document", "mountPath": names.DOCUMENT_FOLDER, "readOnly": True}
 
 
-_SPECS: dict[str, type[BaseModel]] = {"RLExperiment": ExperimentSpec, "RLRollout": RolloutSpec}
 _WITHOUT_DEFAULTS: Any = {"by_alias": True, "exclude_defaults": True, "mode": "json"}
 
 
@@ -95,7 +93,7 @@ class Account:
 
     @property
     def made(self) -> bool:
-        """Whether it is made for its owner."""
+        """Return whether it is made for its owner."""
         return self.annotations is not None
 
 
@@ -115,7 +113,7 @@ def pull_secrets(names_of_secrets: Sequence[str], settings: Settings) -> Manifes
     return {"imagePullSecrets": [{"name": name} for name in secrets]} if secrets else {}
 
 
-def support(owner: Owner, storage: Storage | None, account: Account) -> list[Manifest]:
+def support(owner: Owner, spec: BaseModel, storage: Storage | None, account: Account) -> list[Manifest]:
     """ServiceAccount, Role, RoleBinding and ConfigMap: what the pod of `owner` needs beside itself."""
     metadata = owner.metadata(owner.support)
     subject = {"kind": "ServiceAccount", "name": account.name, "namespace": owner.namespace}
@@ -125,7 +123,7 @@ def support(owner: Owner, storage: Storage | None, account: Account) -> list[Man
         *([_account(account, metadata)] if account.made else []),
         {"apiVersion": rbac, "kind": "Role", "metadata": metadata, "rules": [_report_rule(owner)]},
         {"apiVersion": rbac, "kind": "RoleBinding", "metadata": metadata, "roleRef": role_ref, "subjects": [subject]},
-        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": _document(owner, storage)},
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": _document(owner, spec, storage)},
     ]
 
 
@@ -140,17 +138,17 @@ def _report_rule(owner: Owner) -> Manifest:
     return {"apiGroups": [GROUP], "resources": [status], "resourceNames": [owner.name], "verbs": ["get", "patch"]}
 
 
-def _document(owner: Owner, storage: Storage | None) -> dict[str, str]:
+def _document(owner: Owner, spec: BaseModel, storage: Storage | None) -> dict[str, str]:
     """The whole document as the trainer reads it, with the storage that holds for it.
 
     Defaults, which the API server has filled in, are left out: a trainer image that is older than the operator does
     not know the fields that came later.
     """
-    spec = _SPECS[owner.kind].model_validate(owner.object["spec"]).model_dump(**_WITHOUT_DEFAULTS)
+    stated = spec.model_dump(**_WITHOUT_DEFAULTS)
     if storage is not None:
-        spec["storage"] = storage.model_dump(**_WITHOUT_DEFAULTS)
+        stated["storage"] = storage.model_dump(**_WITHOUT_DEFAULTS)
     metadata = {"name": owner.name, "namespace": owner.namespace, "uid": owner.uid}
-    document = {"apiVersion": API_VERSION, "kind": owner.kind, "metadata": metadata, "spec": spec}
+    document = {"apiVersion": API_VERSION, "kind": owner.kind, "metadata": metadata, "spec": stated}
     return {names.DOCUMENT_KEY[owner.kind]: yaml.safe_dump(document, sort_keys=False)}
 
 

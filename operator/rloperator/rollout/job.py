@@ -23,7 +23,7 @@ _NO_RETRY_HELPS = 2
 
 def support_of(view: RolloutView) -> tuple[Manifest, ...]:
     """The objects that the Job needs beside itself."""
-    return tuple(support(view.owner, view.storage, _account(view)))
+    return tuple(support(view.owner, view.document, view.storage, _account(view)))
 
 
 def job(view: RolloutView) -> Manifest:
