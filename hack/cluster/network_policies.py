@@ -55,7 +55,7 @@ def _refuse_dead() -> bool:
 
 
 def removal(rules: str) -> str:
-    """What `iptables-restore --noflush` takes to remove kube-router's part of the output of iptables-save -t filter.
+    """Return what `iptables-restore --noflush` takes to remove kube-router's part of an `iptables-save -t filter`.
 
     Nothing else is written: kube-proxy may change its own rules meanwhile.
     """

@@ -112,7 +112,7 @@ def _rules(text: str) -> tuple[dict[str, Any], ...]:
 
 
 def _parsed(text: str) -> Any:
-    """What a JSON text says; None where it is none."""
+    """Parse a JSON text; None where it is none."""
     try:
         return json.loads(text)
     except ValueError:
@@ -166,7 +166,7 @@ def wait_for_kinds(client: KubeClient, every: float = 5.0) -> None:
 
 
 def _missing(client: KubeClient) -> list[str]:
-    """What there has to be before the operator can begin, in words."""
+    """List, in words, what must be there before the operator can begin, and is not."""
     try:
         missing = [kind for kind in _NEEDED if not client.serves(*kind)]
     except ApiError as error:

@@ -78,7 +78,7 @@ SecretKey = Annotated[str, Field(pattern=r"^[-._a-zA-Z0-9]+$", max_length=253)]
 
 
 class CredentialsKeys(Model):
-    """What the keys of a Secret with credentials are called."""
+    """Names of the keys of a Secret with credentials."""
 
     access_key_id: SecretKey = Field("AWS_ACCESS_KEY_ID", description="Key of the access key's id.")
     secret_access_key: SecretKey = Field("AWS_SECRET_ACCESS_KEY", description="Key of the secret access key.")

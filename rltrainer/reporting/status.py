@@ -184,7 +184,7 @@ class Reporter:
 
 
 def is_refusal(error: Exception | None) -> bool:
-    """Whether an API server has judged a report, and would judge it alike another time."""
+    """Return whether an API server has judged a report, and would judge it alike another time."""
     status = getattr(error, "status", None)
     return status in _REFUSALS or (status == 409 and error is not None and "uid" in brief(error).lower())
 

@@ -106,7 +106,7 @@ class Converger:
         )
 
     def _complaint(self, job: Manifest) -> str:
-        """Why a Job could not make its pod, by its newest event; a Job says so nowhere else."""
+        """Read why a Job could not make its pod, from its newest event; a Job says so nowhere else."""
         metadata = job["metadata"]
         about = f"involvedObject.uid={metadata['uid']},reason=FailedCreate"
         events = sorted(

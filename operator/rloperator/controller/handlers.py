@@ -102,7 +102,7 @@ async def stop(memo: kopf.Memo, **_: Any) -> None:
 
 @kopf.on.probe(id="sweep", errors=kopf.ErrorsMode.PERMANENT)
 async def health(memo: kopf.Memo, **_: Any) -> str:
-    """How the operator itself does. Fails, and with it the liveness probe, where a restart helps.
+    """Answer how the operator itself does. Fails, and with it the liveness probe, where a restart helps.
 
     An API server that is away is no fault of the operator's: a restart would not bring it back.
     """

@@ -36,7 +36,7 @@ def accepted(view: ExperimentView) -> Condition:
 
 
 def training(view: ExperimentView, attempt: Attempt) -> Condition:
-    """Whether an attempt trains as far as it is heard of, and from which checkpoint it went on."""
+    """Tell whether an attempt trains as far as it is heard of, and from which checkpoint it went on."""
     if silence := _silence(view, attempt):
         return silence
     restored = view.training.get("restoredFrom")
@@ -46,7 +46,7 @@ def training(view: ExperimentView, attempt: Attempt) -> Condition:
 
 
 def _silence(view: ExperimentView, attempt: Attempt) -> Condition | None:
-    """That nothing was heard of an attempt for a minute."""
+    """Tell that nothing was heard of an attempt for a minute; None where something was."""
     if view.training.get("attempt") == attempt.number:
         heard = view.training.get("heartbeatAt") or view.training.get("updatedAt")
         reason, message = "ReportLate", f"Attempt {attempt.number} was last heard of at {heard}"

@@ -48,21 +48,21 @@ def excused(attempt: Attempt, earlier: tuple[Attempt, ...]) -> Attempt:
     losses = losses_in_a_row(earlier, attempt.checkpoint_iteration) + 1
     if losses > MAX_EXCUSED:
         verdict = f"{losses} attempts were lost without a new checkpoint in between, so this one counts as a failure"
-        update = {"disruption": None, "reason": taken.reason, "message": _said(taken.message, verdict)}
+        update = {"disruption": None, "reason": taken.reason, "message": _with_verdict(taken.message, verdict)}
         return attempt.model_copy(update=update)
-    message = _said(taken.message, "That is no failure of the run, and does not count as one")
+    message = _with_verdict(taken.message, "That is no failure of the run, and does not count as one")
     return attempt.model_copy(update={"outcome": "Lost", "reason": taken.reason, "message": message})
 
 
 def is_excused(attempt: Attempt) -> bool:
-    """Whether an attempt that ended does not count as a failure."""
+    """Return whether an attempt that ended does not count as a failure."""
     return attempt.outcome == "Lost" and attempt.disruption is not None
 
 
 def losses_in_a_row(attempts: tuple[Attempt, ...], iteration: int | None) -> int:
-    """How many attempts were excused since the run came to the checkpoint of `iteration`."""
+    """Count the attempts that were excused since the run came to the checkpoint of `iteration`."""
     return sum(is_excused(each) and (each.checkpoint_iteration or 0) >= (iteration or 0) for each in attempts)
 
 
-def _said(what: str, verdict: str) -> str:
+def _with_verdict(what: str, verdict: str) -> str:
     return f"{what[:900]}. {verdict}"

@@ -260,7 +260,7 @@ def _progress(view: ExperimentView, attempt: Attempt) -> Decision:
 
 
 def _running(view: ExperimentView, attempt: Attempt) -> Decision:
-    """How an attempt stands whose trainer runs: what is so now, of its cluster and of its report."""
+    """Decide how an attempt stands whose trainer runs: what is so now, of its cluster and of its report."""
     pods, lost = view.observed.pods, view.observed.lost
     problem = (
         head_problem(pods, view.now)

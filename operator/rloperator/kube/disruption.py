@@ -34,7 +34,7 @@ _REASON = re.compile(r"[A-Z][A-Za-z]{0,63}")
 
 
 def disruption(pod: Manifest, now: datetime) -> Disruption | None:
-    """That a pod is, or was, taken away by what is around it, and by what; None where nothing says so."""
+    """Tell that a pod is, or was, taken away by what is around it, and by what; None where nothing says so."""
     status, metadata = pod.get("status", {}), pod["metadata"]
     reason, did, detail = _of_condition(status) or _of_status(status) or ("", "", "")
     if not did:
@@ -52,7 +52,7 @@ def disruption(pod: Manifest, now: datetime) -> Disruption | None:
 
 
 def own_fault(pods: tuple[Manifest, ...]) -> str:
-    """That a run used more than it may, for which its head was ended; empty where it did not."""
+    """Tell that a run used more than it may, for which its head was ended; empty where it did not."""
     if killed := out_of_memory(pods):
         return killed
     evicted = (pod for pod in pods if is_over_limit(pod.get("status", {})))
@@ -60,7 +60,7 @@ def own_fault(pods: tuple[Manifest, ...]) -> str:
 
 
 def is_over_limit(status: Manifest) -> bool:
-    """Whether a pod was evicted for a limit of its own."""
+    """Return whether a pod was evicted for a limit of its own."""
     return status.get("reason") == "Evicted" and bool(_OWN_LIMIT.search(status.get("message", "")))
 
 

@@ -47,7 +47,7 @@ def _merge_lists(base: list[Any], over: list[Any], field: str) -> list[Any]:
 
 
 def covers(there: Any, wanted: Any) -> bool:
-    """Whether an object has all that is wanted of it; fields that others have added are no matter."""
+    """Return whether an object has all that is wanted of it; fields that others have added are no matter."""
     if isinstance(there, dict) and isinstance(wanted, dict):
         return all(covers(there.get(key), value) for key, value in wanted.items())
     if isinstance(there, list) and isinstance(wanted, list):

@@ -53,7 +53,7 @@ def refused_pods(ray_cluster: Manifest | None, age: timedelta) -> PodProblem | N
 
 
 def head_problem(pods: tuple[Manifest, ...], now: datetime) -> PodProblem | None:
-    """That the head pod of a cluster that runs is gone, or has not been ready for a while."""
+    """Find the head pod of a cluster that runs gone, or not ready for a while."""
     head = head_pod(pods)
     if head is None:
         return PodProblem("HeadMissing", "The head pod is gone")
@@ -66,7 +66,7 @@ def head_problem(pods: tuple[Manifest, ...], now: datetime) -> PodProblem | None
 
 
 def failing_workers(pods: tuple[Manifest, ...]) -> PodProblem | None:
-    """That workers end again and again, each replaced by one that ends; `pods` are those that are gone too."""
+    """Find workers that end again and again, each replaced by one that ends; `pods` are those that are gone too."""
     ended = [pod for pod in pods if has_failed(pod) and not is_head(pod)]
     if len(ended) < _FAILING_WORKERS:
         return None
@@ -78,7 +78,7 @@ def failing_workers(pods: tuple[Manifest, ...]) -> PodProblem | None:
 
 
 def has_failed(pod: Manifest) -> bool:
-    """Whether a pod has ended by itself, and not well. One that is deleted ends because of that."""
+    """Return whether a pod has ended by itself, and not well. One that is deleted ends because of that."""
     return "deletionTimestamp" not in pod["metadata"] and pod.get("status", {}).get("phase") == "Failed"
 
 
@@ -93,7 +93,7 @@ def head_pod(pods: tuple[Manifest, ...]) -> Manifest | None:
 
 
 def is_head(pod: Manifest) -> bool:
-    """Whether a pod is a cluster's head."""
+    """Return whether a pod is a cluster's head."""
     return bool(pod["metadata"]["labels"].get(NODE_TYPE_LABEL) == "head")
 
 

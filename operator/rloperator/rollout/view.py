@@ -66,7 +66,7 @@ class RolloutView(View[RolloutSpec]):
 
     @property
     def is_changed(self) -> bool:
-        """Whether the document was changed after what was reported of it."""
+        """Return whether the document was changed after what was reported of it."""
         return self.results.get("generation") not in (None, *self._generations)
 
     @property
@@ -128,7 +128,7 @@ def _spec_hash(spec: RolloutSpec) -> str:
 
 
 def _is_pruned(observed: Observed, job: Manifest | None) -> bool:
-    """Whether the checkpoint that was chosen was gone by the time its pod began: the run has kept newer ones since."""
+    """Return whether the checkpoint chosen was gone by the time its pod began: the run has kept newer ones since."""
     error = (observed.status.get("results") or {}).get("error") or {}
     return error.get("reason") == "CheckpointNotFound" and _failure(job) is not None
 
